@@ -1,0 +1,56 @@
+# Every target sets up what it needs. The same in plain commands: see README.md.
+
+PYTHON := $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c \
+	'import sys; 0x30b0000 <= sys.hexversion < 0x30e0000 and print("$(p)")' 2>/dev/null)))
+BIN := .venv/bin
+READY := .venv/.ready
+
+# Without a DATA_DIR the notebooks run on the built-in sample.
+DATA_SOURCE ?= $(if $(DATA_DIR),auto,sample)
+export DATA_SOURCE $(if $(DATA_DIR),DATA_DIR)
+NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg --dist loadscope
+
+.PHONY: setup run full lab test references results lock clean
+
+setup: $(READY)
+
+$(READY): requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed and was not found."; exit 1; }
+	@$(PYTHON) -c "import ensurepip, venv" 2>/dev/null || { \
+		echo "$(PYTHON) has no venv module. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
+	@touch $@
+
+run: $(READY)  ## all notebooks, or NB=01_mnist, in quick mode, with HTML reports
+	@NOTEBOOK_MODE=quick $(BIN)/python -m helpers.run $(NB)
+
+full: $(READY)  ## the real run: make full NB=01_mnist DATA_DIR=...
+	@NOTEBOOK_MODE=full $(BIN)/python -m helpers.run $(NB)
+
+lab: $(READY)  ## JupyterLab in notebooks/
+	@DATA_SOURCE=$(if $(filter command line environment,$(origin DATA_SOURCE)),$(DATA_SOURCE),auto) \
+		$(BIN)/jupyter lab --notebook-dir=notebooks
+
+test: $(READY)  ## lint, unit tests, then every notebook compared with its saved outputs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -q
+	rm -rf figures/sample
+	NOTEBOOK_MODE=quick DATA_SOURCE=sample $(BIN)/python -m pytest -q -p no:cacheprovider $(NBVAL) notebooks
+	$(BIN)/python -m pytest -q tests/notebooks/after_notebooks.py
+
+references: $(READY)  ## execute the notebooks on the sample and save their outputs in place
+	@NOTEBOOK_MODE=quick DATA_SOURCE=sample $(BIN)/python -m helpers.run --save $(NB)
+
+results: $(READY)  ## the tables in README.md and figures/RESULTS.md, from figures/*/results.json
+	@$(BIN)/python -m helpers.evaluation.report
+
+lock: $(READY)  ## resolve the pins again from the ranges in pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --upgrade \
+		--custom-compile-command "make lock" requirements.in -o requirements.txt
+
+clean:  ## remove what can be made again; never data/
+	rm -rf .venv .cache models reports figures/sample figures/quick .pytest_cache .ruff_cache *.egg-info
+	find helpers tests -name __pycache__ -type d -prune -exec rm -rf {} +

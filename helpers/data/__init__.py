@@ -1,0 +1,1 @@
+"""Data: finding, indexing, checking, splitting and preparing images. Knows nothing of training or evaluation."""

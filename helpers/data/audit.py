@@ -1,0 +1,68 @@
+"""Auditing: what is there, what differs from the original, and what a split leaks."""
+
+import pandas as pd
+
+
+def count_images(images, by=("part", "label")):
+    """Count images by two columns.
+
+    Parameters
+    ----------
+    images : DataFrame
+        One row per image.
+    by : tuple of 2 str
+        Columns that become the rows and the columns of the table.
+
+    Returns
+    -------
+    DataFrame of int, with the sums as last row and column ``all``.
+    """
+    rows, columns = by
+    table = pd.crosstab(images[rows], images[columns], margins=True, margins_name="all")
+    order = [value for value in images[rows].drop_duplicates() if value in table.index]
+    return table.loc[[*order, "all"]]
+
+
+def compare_with_original(images, data_set):
+    """Set the number of images in each part beside the number in the original.
+
+    Returns
+    -------
+    DataFrame with one row per part: ``found, original, missing``.
+    """
+    original = pd.Series(dict(data_set.expected_counts), name="original")
+    found = images["part"].value_counts().reindex(original.index, fill_value=0).rename("found")
+    return pd.concat([found, original, (original - found).rename("missing")], axis=1).rename_axis("part")
+
+
+def find_leaks(images, split):
+    """Find the images whose group is also in another set.
+
+    Parameters
+    ----------
+    images : DataFrame
+        One row per image, with the column ``group``.
+    split : Series
+        The set of each image, aligned with ``images``, such as the shipped parts or a split of one's own.
+
+    Returns
+    -------
+    DataFrame with one row per set: ``images``; ``leaked``, those whose group is also in another set; ``share``.
+    """
+    split = pd.Series(split, index=images.index)
+    sets_of_group = split.groupby(images["group"]).transform("nunique")
+    table = pd.DataFrame({"images": split.value_counts(sort=False), "leaked": split[sets_of_group > 1].value_counts()})
+    table["leaked"] = table["leaked"].fillna(0).astype(int)
+    table["share"] = table["leaked"] / table["images"]
+    return table.loc[split.drop_duplicates()].rename_axis("set")
+
+
+def find_conflicts(images):
+    """List the images whose group carries more than one label.
+
+    Returns
+    -------
+    DataFrame: the rows of ``images`` concerned, group after group; empty when there are none.
+    """
+    labels = images.groupby("group")["label"].transform("nunique")
+    return images[labels > 1].sort_values(["group", "image_id"])

@@ -1,0 +1,91 @@
+"""The data sets: one record each, and the only place that names them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from helpers.errors import InputError
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What is known of a data set before it is opened.
+
+    Attributes
+    ----------
+    name : str
+        Its folder below ``DATA_DIR``.
+    title, task, citation, licence : str
+    class_names : tuple of str
+        The labels as the files have them, in the order of the model's outputs.
+    class_labels : mapping of str to str
+        Readable names of the classes.
+    layout : str
+        How its files are organized; selects the index function, see `helpers.data.index`.
+    key_file : str
+        A file or folder below its folder without which it is not there.
+    handle : str
+        Where it is downloaded from, with the version: ``keras:...`` or ``kaggle:owner/name/versions/n``.
+    expected_counts : mapping of str to int
+        Images of the original in each folder or part that it ships.
+    group_rule : str
+        What must not be on two sides of a split.
+    image_shape : tuple of 3 ints
+        Height, width and channels that the notebook works with.
+    allowed_augmentation : str
+        Which changes leave the label true.
+    """
+
+    name: str
+    title: str
+    task: str
+    class_names: tuple[str, ...]
+    class_labels: Mapping[str, str]
+    layout: str
+    key_file: str
+    handle: str
+    expected_counts: Mapping[str, int]
+    group_rule: str
+    image_shape: tuple[int, int, int]
+    allowed_augmentation: str
+    citation: str
+    licence: str
+
+
+_DIGITS = tuple("0123456789")
+
+_CATALOG = {
+    record.name: record
+    for record in [
+        DataSet(
+            name="mnist",
+            title="MNIST handwritten digits",
+            task="Which digit is it?",
+            class_names=_DIGITS,
+            class_labels=MappingProxyType({digit: digit for digit in _DIGITS}),
+            layout="mnist_archive",
+            key_file="mnist.npz",
+            handle="keras:mnist",
+            expected_counts=MappingProxyType({"train": 60_000, "test": 10_000}),
+            group_rule="identical images (the writers are not published)",
+            image_shape=(28, 28, 1),
+            allowed_augmentation="small rotations, shifts and zooms; no flips: a mirrored digit is no digit",
+            citation="LeCun et al. (1998), Gradient-based learning applied to document recognition, Proc. IEEE 86(11)",
+            licence="CC BY-SA 3.0",
+        ),
+    ]
+}
+
+
+def get_data_set(name: str) -> DataSet:
+    """Look up a data set by its name.
+
+    Raises
+    ------
+    InputError
+        There is no such record; the message lists those there are.
+    """
+    try:
+        return _CATALOG[name]
+    except KeyError:
+        raise InputError(f"No data set is called {name!r}. Known: {', '.join(_CATALOG)}.") from None

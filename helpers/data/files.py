@@ -1,0 +1,99 @@
+"""Finding the files of a data set: local, downloaded, or the built-in sample."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from helpers.data.catalog import DataSet
+from helpers.data.sample import make_sample
+from helpers.errors import InputError
+from helpers.files import replace_atomically
+from helpers.settings import Settings
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the images of a run come from.
+
+    Attributes
+    ----------
+    kind : str
+        "local", "download" or "sample".
+    folder : Path
+        The folder that holds the data set's files.
+    note : str
+        A sentence about it, to be shown.
+    """
+
+    kind: str
+    folder: Path
+    note: str
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether the images are the built-in sample, good for trying and testing only."""
+        return self.kind == "sample"
+
+
+def find_data(data_set: DataSet, settings: Settings) -> Source:
+    """Find a data set, or make it available, as ``DATA_SOURCE`` says.
+
+    ``local`` takes ``DATA_DIR/<name>``; ``download`` fetches it there first; ``sample`` draws the built-in sample;
+    ``auto`` takes local files where there are some, and the sample otherwise.
+
+    Raises
+    ------
+    InputError
+        ``DATA_DIR`` was named but does not exist or is empty, the data set's folder lacks its key file, or the
+        download failed. The message says what was expected and what to do.
+    """
+    folder = settings.data_dir / data_set.name
+    expected = folder / data_set.key_file
+    if settings.source == "sample":
+        return _open_sample(data_set, settings, "DATA_SOURCE=sample asks for it.")
+    if settings.source == "download" and not expected.exists():
+        _download(data_set, folder)
+    if expected.exists():
+        kind = "download" if settings.source == "download" else "local"
+        return Source(kind, folder, f"{data_set.title}, from {folder.parent.name}/{folder.name}.")
+
+    remedy = f"Put the files there, or set DATA_SOURCE=download or DATA_SOURCE=sample. Expected: {expected}"
+    if folder.exists():
+        raise InputError(f"{folder} has no {data_set.key_file}. {remedy}")
+    if settings.data_dir_given and not settings.data_dir.is_dir():
+        raise InputError(f"DATA_DIR={settings.data_dir} is no folder. {remedy}")
+    if settings.data_dir_given and not any(settings.data_dir.iterdir()):
+        raise InputError(f"DATA_DIR={settings.data_dir} is empty. {remedy}")
+    if settings.source == "local":
+        raise InputError(f"{settings.data_dir} has no folder {data_set.name}. {remedy}")
+    return _open_sample(data_set, settings, f"No folder {settings.data_dir.name}/{data_set.name} with real images.")
+
+
+def _open_sample(data_set, settings, reason):
+    folder = make_sample(data_set, settings.cache_dir / "samples")
+    return Source("sample", folder, f"{reason} Good for trying and testing; its figures say nothing about real images.")
+
+
+def _download(data_set, folder):
+    publisher, name = data_set.handle.split(":", 1)
+    try:
+        _PUBLISHERS[publisher](name, folder)
+    except Exception as error:  # whatever network, server or disk may come up with
+        raise InputError(
+            f"{data_set.title} could not be downloaded ({data_set.handle}): {error}\n"
+            f"Put its files under {folder} by hand, or set DATA_SOURCE=sample."
+        ) from error
+
+
+def _download_from_keras(name, folder):
+    """Download through Keras, which checks the file's hash, and keep it where the other data sets are."""
+    import keras  # here only: it brings TensorFlow, seconds that reading local files should not cost
+
+    (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+    folder.mkdir(parents=True, exist_ok=True)
+    with replace_atomically(folder / f"{name}.npz") as unfinished, open(unfinished, "wb") as file:
+        np.savez_compressed(file, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+
+
+_PUBLISHERS = {"keras": _download_from_keras}

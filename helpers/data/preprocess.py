@@ -1,0 +1,84 @@
+"""Preprocessing: statistics for standardization, and one-hot labels."""
+
+import numpy as np
+
+from helpers.errors import InputError
+
+
+def compute_statistics(pixels, rows=None):
+    """Compute mean and standard deviation of each channel, exactly and without a float copy of the images.
+
+    Give it training images only: statistics of all images would tell the network about the test set.
+
+    Parameters
+    ----------
+    pixels : uint8 array (n, height, width, channels)
+        May be memory-mapped.
+    rows : array of int, optional
+        The images to use; all by default.
+
+    Returns
+    -------
+    mean, std : float64 arrays of length ``channels``, on the scale 0 to 255.
+
+    Raises
+    ------
+    ValueError
+        The pixels are not uint8, there are none, or a channel is constant.
+    """
+    rows = np.arange(len(pixels)) if rows is None else np.asarray(rows)
+    if pixels.dtype != np.uint8 or not len(rows):
+        raise ValueError(f"Expected at least one uint8 image, got {len(rows)} of dtype {pixels.dtype}.")
+    channels = pixels.shape[-1]
+    counts = np.zeros((channels, 256), np.int64)
+    for start in range(0, len(rows), 1024):
+        chunk = pixels[rows[start : start + 1024]]
+        for channel in range(channels):
+            counts[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
+    share = counts / counts.sum(axis=1, keepdims=True)
+    levels = np.arange(256)
+    mean = share @ levels
+    std = np.sqrt((share * (levels - mean[:, None]) ** 2).sum(axis=1))
+    if (std == 0).any():
+        raise ValueError("A channel is the same in all images: there is nothing to learn from it.")
+    return mean, std
+
+
+def one_hot(labels, class_names):
+    """Encode labels as rows with a single 1.
+
+    Parameters
+    ----------
+    labels : sequence of str, length n
+    class_names : sequence of str
+        The order of the columns.
+
+    Returns
+    -------
+    float32 array (n, n_classes)
+
+    Raises
+    ------
+    InputError
+        A label is not among the class names.
+    """
+    return np.eye(len(class_names), dtype="float32")[encode_labels(labels, class_names)]
+
+
+def encode_labels(labels, class_names):
+    """Encode labels as positions in the list of class names.
+
+    Returns
+    -------
+    int array of length n
+
+    Raises
+    ------
+    InputError
+        A label is not among the class names.
+    """
+    codes = {name: code for code, name in enumerate(class_names)}
+    unknown = sorted(set(labels) - set(codes))
+    if unknown:
+        raise InputError(f"Unknown label(s) {', '.join(map(str, unknown))}: expected {', '.join(class_names)}.")
+    return np.array([codes[label] for label in labels])

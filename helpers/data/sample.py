@@ -1,0 +1,73 @@
+"""The built-in samples: miniature data sets in the exact layout of the originals, to try and to test with."""
+
+import numpy as np
+from PIL import Image
+
+from helpers.files import replace_atomically
+
+# Part of the samples' folder: raise it whenever a sample would be drawn otherwise.
+_VERSION = 1
+_TEST_SHARE = 0.2
+
+
+def make_sample(data_set, samples_folder):
+    """Draw the sample of a data set, unless it was drawn before.
+
+    Parameters
+    ----------
+    data_set : DataSet
+    samples_folder : Path
+        Where samples are kept.
+
+    Returns
+    -------
+    Path of the folder that stands for ``DATA_DIR/<name>``.
+    """
+    folder = samples_folder / f"v{_VERSION}" / data_set.name
+    if not (folder / data_set.key_file).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _DRAWERS[data_set.layout](folder / data_set.key_file)
+    return folder
+
+
+def _draw_mnist_archive(path):
+    """Bring the 1,797 real digits of scikit-learn (8x8) to MNIST's form and store them like ``mnist.npz``.
+
+    The last fifth becomes the test set: they lie in the order of collection, writer after writer, so a
+    shuffled split would put the same hand on both sides.
+    """
+    from sklearn.datasets import load_digits  # here only: not needed for real images
+
+    digits = load_digits()
+    images = np.stack([_bring_to_mnist_form(image) for image in digits.images])
+    labels = digits.target.astype("uint8")
+    first_test = round(len(labels) * (1 - _TEST_SHARE))
+    with replace_atomically(path) as unfinished, open(unfinished, "wb") as file:
+        np.savez_compressed(
+            file,
+            x_train=images[:first_test],
+            y_train=labels[:first_test],
+            x_test=images[first_test:],
+            y_test=labels[first_test:],
+        )
+
+
+def _bring_to_mnist_form(digit):
+    """Scale a digit into a 20x20 box, keeping its proportions, and centre its mass in 28x28 (LeCun et al. 1998)."""
+    inked = np.argwhere(digit > 0)
+    (top, left), (bottom, right) = inked.min(0), inked.max(0) + 1
+    cropped = Image.fromarray((digit[top:bottom, left:right] * (255 / 16)).astype("uint8"))
+    scale = 20 / max(cropped.size)
+    width, height = (max(1, round(side * scale)) for side in cropped.size)
+    box = np.asarray(cropped.resize((width, height), Image.Resampling.BICUBIC), "float64")
+    box = box * (255 / box.max())
+
+    rows, columns = np.indices(box.shape)
+    row = np.clip(round(13.5 - np.average(rows, weights=box)), 0, 28 - height)
+    column = np.clip(round(13.5 - np.average(columns, weights=box)), 0, 28 - width)
+    canvas = np.zeros((28, 28), "uint8")
+    canvas[row : row + height, column : column + width] = box.round()
+    return canvas
+
+
+_DRAWERS = {"mnist_archive": _draw_mnist_archive}

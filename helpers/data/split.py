@@ -1,0 +1,102 @@
+"""Splitting: whole groups, stratified by class."""
+
+import numpy as np
+import pandas as pd
+
+from helpers.errors import InputError
+
+
+def split_by_group(images, fractions, seed=42):
+    """Assign every image to one of several sets, whole groups at a time, so that each class is shared out alike.
+
+    Parameters
+    ----------
+    images : DataFrame
+        One row per image, with the columns ``label`` and ``group``. A group with several labels counts for its most
+        frequent one.
+    fractions : dict of str to float
+        Wanted share of images in each set, such as ``{"train": 0.85, "validation": 0.15}``; they sum to 1.
+    seed : int
+
+    Returns
+    -------
+    Series of str, aligned with ``images``: the name of each image's set. The shares are met as closely as whole
+    groups allow, in every class.
+
+    Raises
+    ------
+    ValueError
+        The shares do not sum to 1 or one is not positive.
+    InputError
+        A class has fewer groups than there are sets, so that one set would not contain it.
+
+    Examples
+    --------
+    >>> images = pd.DataFrame({"label": list("aaaabbbb"), "group": list("11223344")})
+    >>> split_by_group(images, {"train": 0.5, "validation": 0.5}).tolist()  # doctest: +SKIP
+    ['train', 'train', 'validation', 'validation', 'validation', 'validation', 'train', 'train']
+    """
+    shares = np.array(list(fractions.values()))
+    if not np.isclose(shares.sum(), 1) or (shares <= 0).any():
+        raise ValueError(f"fractions={fractions}: expected positive shares that sum to 1.")
+    rng = np.random.default_rng(seed)
+    groups = pd.DataFrame({"label": _most_frequent_label(images), "size": images.groupby("group").size()})
+    set_of_group = {}
+    for label, members in groups.groupby("label"):
+        if len(members) < len(fractions):
+            raise InputError(
+                f"Class {label!r} has {len(members)} group(s), too few for {len(fractions)} sets "
+                f"({', '.join(fractions)}). Leave the class out, or split into fewer sets."
+            )
+        members = members.iloc[rng.permutation(len(members))]
+        set_of_group |= dict(zip(members.index, _share_out(members["size"].to_numpy(), shares), strict=True))
+    names = np.array(list(fractions))
+    return images["group"].map({group: names[number] for group, number in set_of_group.items()}).rename("split")
+
+
+def limit_images(images, most, seed=42):
+    """Keep about ``most`` images of each shipped part, whole groups, classes in their shares: for quick runs.
+
+    Parameters
+    ----------
+    images : DataFrame
+        One row per image, with the columns ``part, label, group``.
+    most : int
+    seed : int
+
+    Returns
+    -------
+    DataFrame: some of the rows of ``images``, in their order; all of a part that has no more than ``most``.
+    """
+    kept = []
+    for _, part in images.groupby("part", sort=False):
+        if len(part) > most:
+            share = most / len(part)
+            part = part[split_by_group(part, {"kept": share, "left out": 1 - share}, seed) == "kept"]
+        kept.append(part)
+    return pd.concat(kept).sort_index()
+
+
+def _most_frequent_label(images):
+    """Find the most frequent label of each group; of several, the first in the alphabet."""
+    counts = images.groupby(["group", "label"]).size().reset_index(name="count")
+    counts = counts.sort_values(["group", "count", "label"], ascending=[True, False, True])
+    return counts.drop_duplicates("group").set_index("group")["label"]
+
+
+def _share_out(sizes, shares):
+    """Give each group, in order, to the set that is furthest below its share; return the sets' numbers.
+
+    Every set gets a group before any gets its second choice of the last ones: as many groups are kept back as there
+    are sets still empty.
+    """
+    filled = np.zeros(len(shares))
+    chosen = np.empty(len(sizes), int)
+    for number, size in enumerate(sizes):
+        lacking = shares * sizes.sum() - filled
+        empty = filled == 0
+        if empty.sum() >= len(sizes) - number:
+            lacking = np.where(empty, lacking, -np.inf)
+        chosen[number] = lacking.argmax()
+        filled[chosen[number]] += size
+    return chosen

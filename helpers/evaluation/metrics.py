@@ -1,0 +1,220 @@
+"""Metrics: computed from a table of predictions, each with a 95 % interval bootstrapped over groups."""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+from sklearn.metrics import classification_report
+
+CONFIDENCE_LEVEL = 0.95
+_BINS = 15
+
+
+def make_predictions(images, y_prob, class_names):
+    """Put predicted probabilities beside the true labels, one row per image.
+
+    Every metric, figure and export starts from this table.
+
+    Parameters
+    ----------
+    images : DataFrame
+        The predicted images in the order of ``y_prob``, with the columns ``image_id, group, label``.
+    y_prob : array (n, n_classes)
+    class_names : sequence of str
+
+    Returns
+    -------
+    DataFrame ``image_id, group, y_true, y_pred, confidence`` and ``p_<class>`` for each class.
+
+    Raises
+    ------
+    ValueError
+        There is not one row of probabilities for each image, or they do not sum to 1.
+    """
+    y_prob = np.asarray(y_prob, "float64")
+    if y_prob.shape != (len(images), len(class_names)):
+        raise ValueError(f"y_prob has shape {y_prob.shape}, expected ({len(images)}, {len(class_names)}).")
+    if not np.allclose(y_prob.sum(1), 1, atol=1e-3):
+        raise ValueError("The rows of y_prob do not sum to 1: these are no probabilities.")
+    return pd.DataFrame(
+        {
+            "image_id": images["image_id"].to_numpy(),
+            "group": images["group"].to_numpy(),
+            "y_true": images["label"].to_numpy(),
+            "y_pred": np.array(class_names)[y_prob.argmax(1)],
+            "confidence": y_prob.max(1),
+            **{f"p_{name}": y_prob[:, number] for number, name in enumerate(class_names)},
+        }
+    )
+
+
+def compute_metrics(predictions, resamples=1000, seed=0):
+    """Compute the metrics of a classifier with 95 % intervals.
+
+    The intervals are percentile bootstrap intervals over groups: images of one group are drawn together, because
+    they are not independent (Efron and Tibshirani 1993, chapter 13).
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        From `make_predictions`.
+    resamples : int
+    seed : int
+
+    Returns
+    -------
+    DataFrame with the index ``metric`` and the columns ``value, low, high``: accuracy, balanced_accuracy (mean
+    sensitivity over the classes), macro_f1, weighted_f1, roc_auc (one against the rest, mean over the classes),
+    expected_calibration_error (15 bins) and majority_rate (share of the most frequent class: what guessing it scores).
+    """
+    data = _Counts(predictions)
+    values = data.compute(np.ones(len(predictions)))
+    group_codes, groups = pd.factorize(predictions["group"])
+    rng = np.random.default_rng(seed)
+    resampled = []
+    for _ in range(resamples):
+        drawn = np.bincount(rng.integers(0, len(groups), len(groups)), minlength=len(groups))
+        resampled.append(data.compute(drawn[group_codes].astype("float64")))
+    tail = (1 - CONFIDENCE_LEVEL) / 2
+    table = pd.DataFrame({"value": values})
+    table["low"], table["high"] = pd.DataFrame(resampled).quantile([tail, 1 - tail]).to_numpy()
+    return table.rename_axis("metric")
+
+
+def compare_accuracy(predictions, others, resamples=1000, seed=0):
+    """Compare two classifiers on the same images: the difference in accuracy with a paired bootstrap interval.
+
+    Parameters
+    ----------
+    predictions, others : DataFrame
+        From `make_predictions`, of the same images in the same order.
+
+    Returns
+    -------
+    Series ``value, low, high``: accuracy of ``predictions`` minus accuracy of ``others``.
+
+    Raises
+    ------
+    ValueError
+        The tables are not of the same images.
+    """
+    if not np.array_equal(predictions["image_id"], others["image_id"]):
+        raise ValueError("The two tables of predictions are not of the same images in the same order.")
+    gain = is_right(predictions).astype("float64") - is_right(others)
+    sums = gain.groupby(predictions["group"]).agg(["sum", "size"]).to_numpy()
+    drawn = np.random.default_rng(seed).integers(0, len(sums), (resamples, len(sums)))
+    means = sums[drawn].sum(axis=1)
+    tail = (1 - CONFIDENCE_LEVEL) / 2
+    low, high = np.quantile(means[:, 0] / means[:, 1], [tail, 1 - tail])
+    return pd.Series({"value": gain.mean(), "low": low, "high": high})
+
+
+def compute_class_report(predictions, class_names):
+    """Compute the classification report: precision, recall (sensitivity), F1 and number of images for each class.
+
+    Returns
+    -------
+    DataFrame with one row per class, then the macro and weighted averages; columns ``precision, recall, f1-score,
+    support``.
+    """
+    report = classification_report(
+        predictions["y_true"], predictions["y_pred"], labels=list(class_names), output_dict=True, zero_division=0
+    )
+    table = pd.DataFrame(report).drop(columns=["accuracy", "micro avg"], errors="ignore").T
+    return table.astype({"support": int}).rename_axis("class")
+
+
+def compute_calibration(predictions, bins=_BINS):
+    """Compare confidence with accuracy in bins of confidence.
+
+    Returns
+    -------
+    DataFrame with one row per bin that has images: ``confidence`` and ``accuracy`` (means), ``images``.
+    """
+    bin_of_image = _bin_confidence(predictions["confidence"], bins)
+    table = pd.DataFrame({"confidence": predictions["confidence"], "accuracy": is_right(predictions).astype("float64")})
+    grouped = table.groupby(bin_of_image)
+    return grouped.mean().assign(images=grouped.size()).reset_index(drop=True)
+
+
+def compute_proportion(successes, total):
+    """Compute a proportion with its 95 % Wilson interval.
+
+    Returns
+    -------
+    dict ``value, low, high``
+    """
+    interval = binomtest(int(successes), int(total)).proportion_ci(CONFIDENCE_LEVEL, method="wilson")
+    return {"value": successes / total, "low": interval.low, "high": interval.high}
+
+
+def find_errors(predictions, count=None):
+    """List the errors, the most confident first.
+
+    Returns
+    -------
+    DataFrame: the rows of ``predictions`` that are wrong, at most ``count`` of them.
+    """
+    return predictions[~is_right(predictions)].sort_values("confidence", ascending=False, kind="stable").head(count)
+
+
+def is_right(predictions):
+    """Tell for each prediction whether it is right, as a boolean Series."""
+    return predictions["y_true"] == predictions["y_pred"]
+
+
+class _Counts:
+    """Predictions prepared for computing all metrics again and again under other weights of the images."""
+
+    def __init__(self, predictions):
+        columns = [name for name in predictions if name.startswith("p_")]
+        names = [name.removeprefix("p_") for name in columns]
+        codes = {name: code for code, name in enumerate(names)}
+        self._true = predictions["y_true"].map(codes).to_numpy()
+        self._cell = self._true * len(names) + predictions["y_pred"].map(codes).to_numpy()
+        self._n_classes = len(names)
+        self._confidence = predictions["confidence"].to_numpy()
+        self._bin = _bin_confidence(self._confidence, _BINS)
+        self._right = is_right(predictions).to_numpy("float64")
+        present = [code for code in range(len(names)) if 0 < (self._true == code).sum() < len(predictions)]
+        self._rankings = [_Ranking(predictions[columns[code]].to_numpy(), self._true == code) for code in present]
+        if len(names) == 2:
+            self._rankings = self._rankings[-1:]  # with two classes both areas are the same
+
+    def compute(self, weights):
+        """Compute the metrics with a weight for each image, as a dict."""
+        confusion = np.bincount(self._cell, weights, self._n_classes**2).reshape(self._n_classes, -1)
+        hits, true, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+        total, present = true.sum(), true > 0
+        f1 = np.divide(2 * hits, true + predicted, out=np.zeros_like(hits), where=true + predicted > 0)
+        gap = np.bincount(self._bin, weights * (self._right - self._confidence))
+        return {
+            "accuracy": hits.sum() / total,
+            "balanced_accuracy": (hits[present] / true[present]).mean(),
+            "macro_f1": f1[present].mean(),
+            "weighted_f1": (f1 * true).sum() / total,
+            "roc_auc": np.nanmean([ranking.compute_area(weights) for ranking in self._rankings] or [np.nan]),
+            "expected_calibration_error": np.abs(gap).sum() / total,
+            "majority_rate": true.max() / total,
+        }
+
+
+class _Ranking:
+    """One class against the rest, sorted once."""
+
+    def __init__(self, score, is_positive):
+        self._order = np.argsort(score, kind="stable")
+        self._positive = is_positive[self._order]
+        self._starts = np.flatnonzero(np.r_[True, np.diff(score[self._order]) > 0])  # of runs with equal scores
+
+    def compute_area(self, weights):
+        """Compute the area under the ROC curve: the weight of pairs in the right order, ties by half."""
+        weights = weights[self._order]
+        positive = np.add.reduceat(weights * self._positive, self._starts)
+        negative = np.add.reduceat(weights * ~self._positive, self._starts)
+        pairs = positive.sum() * negative.sum()
+        below = np.cumsum(negative) - negative / 2
+        return (positive * below).sum() / pairs if pairs else np.nan
+
+
+def _bin_confidence(confidence, bins):
+    return np.minimum((np.asarray(confidence) * bins).astype(int), bins - 1)

@@ -1,0 +1,281 @@
+"""Plots: data in, Axes out.
+
+Every function takes data and an optional ``ax`` and returns the Axes; those that draw a grid return the Figure. None
+writes a file and none computes a metric. Colours are those of seaborn's palette for colour-blind readers, and where
+colours carry a meaning, markers or line styles carry it too.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+PALETTE = sns.color_palette("colorblind")
+_MARKERS = "osD^vPX"
+_LINES = ["-", "--", "-.", ":"]
+
+
+def set_style():
+    """Set the look of all figures that follow: fonts for print, a light grid, the colour-blind palette."""
+    sns.set_theme(context="notebook", style="whitegrid", palette=PALETTE)
+    plt.rcParams.update(
+        {
+            "figure.figsize": (7, 4.2),
+            "figure.dpi": 100,
+            "figure.constrained_layout.use": True,
+            "figure.max_open_warning": 0,
+            "axes.titlesize": "medium",
+            "grid.alpha": 0.5,
+        }
+    )
+
+
+def plot_class_counts(images, class_names, by="part", ax=None):
+    """Draw the number of images of each class.
+
+    Parameters
+    ----------
+    images : DataFrame
+        One row per image, with the columns ``label`` and ``by``.
+    class_names : sequence of str
+        The order of the bars.
+    by : str
+        Column that divides each class into bars of several colours.
+    """
+    ax = _new_axes(ax, width=max(6, 0.7 * len(class_names)))
+    sns.countplot(images, x="label", hue=by, order=list(class_names), palette="colorblind", ax=ax)
+    for bars in ax.containers:
+        ax.bar_label(bars, fontsize=7, padding=2, rotation=90 if len(class_names) > 8 else 0)
+    ax.margins(y=0.18)
+    ax.set(xlabel="class", ylabel="images", title="Images per class")
+    ax.grid(False, axis="x")
+    return ax
+
+
+def plot_image_grid(images, titles=None, columns=10, row_labels=None, size=0.95, title=None):
+    """Draw images in a grid.
+
+    Parameters
+    ----------
+    images : array (n, height, width, channels), values 0 to 255
+        Drawn row by row.
+    titles : sequence of str, optional
+        One above each image.
+    columns : int
+    row_labels : sequence of str, optional
+        One at the left of each row.
+    size : float
+        Width of an image in inches.
+    title : str, optional
+        Above the grid.
+
+    Returns
+    -------
+    Figure
+    """
+    images = np.clip(np.asarray(images), 0, 255).astype("uint8")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    line = 0.17 * max((text.count("\n") + 1 for text in titles), default=0) if titles is not None else 0
+    height = rows * (size * images.shape[1] / images.shape[2] + line + 0.05) + (0.35 if title else 0)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(columns * size + (1 if row_labels else 0), height), squeeze=False
+    )
+    for number, ax in enumerate(axes.flat):
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+        if number < len(images):
+            ax.imshow(images[number].squeeze(), cmap="gray", vmin=0, vmax=255)
+            if titles is not None:
+                ax.set_title(titles[number], fontsize=8, pad=2)
+    for ax, text in zip(axes[:, 0], row_labels or [], strict=False):
+        ax.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=9)
+    if title:
+        figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def plot_learning_curves(histories):
+    """Draw accuracy and loss over the epochs, training beside validation, for one model or several.
+
+    Parameters
+    ----------
+    histories : dict of str to DataFrame
+        Name of each model and its history, from `helpers.training.fit.fit_model`. Where ``attrs["best_epoch"]`` is set,
+        a marker shows the epoch whose weights were kept.
+
+    Returns
+    -------
+    Figure
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
+    for (name, history), color, marker in zip(histories.items(), PALETTE, _MARKERS, strict=False):
+        prefix = f"{name}, " if len(histories) > 1 else ""
+        for ax, quantity in zip(axes, ("accuracy", "loss"), strict=True):
+            ax.plot(history.index, history[quantity], color=color, ls="--", label=f"{prefix}training")
+            ax.plot(history.index, history[f"val_{quantity}"], color=color, label=f"{prefix}validation")
+            if best := history.attrs.get("best_epoch"):
+                ax.plot(best, history[f"val_{quantity}"][best], marker, color=color, label=f"{prefix}kept epoch")
+    for ax, quantity in zip(axes, ("accuracy", "loss"), strict=True):
+        ax.set(xlabel="epoch", ylabel=quantity, title=quantity.capitalize())
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes[1].set_yscale("log")
+    axes[1].set_ylabel("loss (log scale)")
+    axes[0].legend(fontsize=8)
+    return figure
+
+
+def plot_confusion_matrix(predictions, class_names, normalize=False, title="Confusion matrix", ax=None):
+    """Draw the confusion matrix: true classes in rows, predicted ones in columns.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        With the columns ``y_true`` and ``y_pred``.
+    class_names : sequence of str
+    normalize : bool
+        Whether to divide each row by its sum, which puts the sensitivity of each class on the diagonal.
+    """
+    codes = {name: code for code, name in enumerate(class_names)}
+    cells = predictions["y_true"].map(codes) * len(codes) + predictions["y_pred"].map(codes)
+    matrix = np.bincount(cells, minlength=len(codes) ** 2).reshape(len(codes), -1)
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    shown = np.char.mod("%.1f", shares * 100) if normalize else matrix.astype(str)
+    side = max(4.2, 0.52 * len(codes) + 1)
+    ax = _new_axes(ax, width=side + 0.8, height=side)
+    # Colour shows the share of the row to the power 1/2, so that rare errors are seen beside a full diagonal.
+    sns.heatmap(
+        np.sqrt(shares),
+        annot=np.where(matrix == 0, "", shown),
+        fmt="",
+        cmap="Blues",
+        vmin=0,
+        vmax=1,
+        cbar=False,
+        square=True,
+        linewidths=0.5,
+        linecolor="lightgrey",
+        annot_kws={"fontsize": 8},
+        xticklabels=class_names,
+        yticklabels=class_names,
+        ax=ax,
+    )
+    ax.tick_params(axis="y", rotation=0)
+    unit = "% of the true class" if normalize else "images"
+    ax.set(xlabel="predicted class", ylabel="true class", title=f"{title} ({unit})")
+    return ax
+
+
+def plot_metrics(metrics, metric="accuracy", ax=None):
+    """Draw one metric of several models and test sets as points with 95 % intervals.
+
+    Parameters
+    ----------
+    metrics : dict of str to dict of str to DataFrame
+        Metrics of each model on each test set, from `helpers.evaluation.metrics.compute_metrics`.
+    metric : str
+    """
+    ax = _new_axes(ax, height=1.2 + 0.5 * len(next(iter(metrics.values()))))
+    for number, ((model, of_sets), color, marker) in enumerate(zip(metrics.items(), PALETTE, _MARKERS, strict=False)):
+        rows = [table.loc[metric] for table in of_sets.values()]
+        heights = np.arange(len(rows)) + 0.14 * (2 * number - len(metrics) + 1)
+        values = np.array([row["value"] for row in rows])
+        spread = np.abs(np.array([[row["low"], row["high"]] for row in rows]).T - values)
+        ax.errorbar(values, heights, xerr=spread, fmt=marker, color=color, capsize=3, label=model)
+    names = list(next(iter(metrics.values())))
+    ax.set(yticks=range(len(names)), yticklabels=[name.replace("_", " ") for name in names])
+    ax.set(xlabel=f"{metric.replace('_', ' ')} with 95 % interval")
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    ax.invert_yaxis()
+    ax.legend(loc="best", fontsize=8)
+    return ax
+
+
+def plot_robustness(curves, xlabel, limit=None, ax=None):
+    """Draw accuracy over the strength of a change, a line with a 95 % band for each model.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        From `helpers.evaluation.robustness.compute_robustness`.
+    xlabel : str
+        What the strength is, with its unit.
+    limit : float, optional
+        A strength to mark with a dotted line, such as the largest one in training.
+    """
+    ax = _new_axes(ax)
+    lines = zip(curves.groupby("model", sort=False), PALETTE, _MARKERS, _LINES * 2, strict=False)
+    for (name, curve), color, marker, line in lines:
+        ax.plot(curve["strength"], curve["value"], line, marker=marker, ms=5, color=color, label=name)
+        ax.fill_between(curve["strength"], curve["low"], curve["high"], color=color, alpha=0.2, lw=0)
+    if limit is not None:
+        ax.axvline(limit, ls=":", color="grey")
+    ax.set(xlabel=xlabel, ylabel="accuracy", ylim=(0, 1.03))
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.legend(fontsize=8, loc="lower left")
+    return ax
+
+
+def plot_calibration(calibration, title="Calibration", ax=None):
+    """Draw accuracy over confidence; a calibrated model lies on the diagonal.
+
+    Parameters
+    ----------
+    calibration : DataFrame
+        From `helpers.evaluation.metrics.compute_calibration`. The area of a point grows with its number of images.
+    """
+    ax = _new_axes(ax, width=4.6, height=4.2)
+    ax.plot([0, 1], [0, 1], ls="--", color="grey", label="calibrated")
+    share = calibration["images"] / calibration["images"].sum()
+    ax.plot(calibration["confidence"], calibration["accuracy"], color=PALETTE[0], lw=1)
+    ax.scatter(calibration["confidence"], calibration["accuracy"], s=15 + 250 * share, color=PALETTE[0], label="model")
+    ax.set(xlabel="mean confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.03), title=title)
+    ax.legend(fontsize=8)
+    return ax
+
+
+def plot_layers(layers, ax=None):
+    """Draw a network as a row of boxes: height for the image side, width for the number of channels.
+
+    Parameters
+    ----------
+    layers : DataFrame
+        From `helpers.training.models.describe_layers`.
+    """
+    ax = _new_axes(ax, width=10, height=3.6)
+    kinds = list(dict.fromkeys(layers["kind"]))
+    colors = dict(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
+    x = 0.0
+    for row in layers.itertuples():
+        side = row.output_shape[0] if len(row.output_shape) == 3 else 1.5 * np.log2(row.output_shape[0] + 1)
+        width = 0.35 + 0.25 * np.log2(row.output_shape[-1]) if len(row.output_shape) == 3 else 0.5
+        first = row.kind if row.kind in kinds else None
+        ax.bar(
+            x,
+            side,
+            width,
+            bottom=-side / 2,
+            align="edge",
+            color=colors[row.kind],
+            edgecolor="black",
+            lw=0.6,
+            label=first,
+        )
+        if first:
+            kinds.remove(first)
+        if row.parameters or row.Index in (0, len(layers) - 1):
+            text = "×".join(map(str, row.output_shape))
+            ax.text(x + width / 2, -side / 2 - 0.5, text, rotation=90, va="top", ha="center", fontsize=7)
+        x += width + 0.35
+    top = max(bar.get_height() for bar in ax.patches)
+    ax.set(xlim=(-0.5, x), ylim=(-0.5 * top - 9, 0.5 * top + 1))
+    ax.set_axis_off()
+    ax.legend(ncol=4, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.18), frameon=False)
+    return ax
+
+
+def _new_axes(ax, width=7.0, height=4.2):
+    if ax is not None:
+        return ax
+    return plt.subplots(figsize=(width, height))[1]

@@ -1,0 +1,246 @@
+"""Report: the only module that writes what a run found, each file complete or not there.
+
+A full run on real images exports to ``figures/<notebook>/``, everything else to folders that git ignores:
+``figures/sample/<notebook>/`` for the built-in sample, ``figures/quick/<notebook>/`` for quick runs on real images.
+"""
+
+import json
+import math
+import os
+import platform
+import sys
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+from helpers.files import replace_atomically
+from helpers.settings import PROJECT_FOLDER, Settings
+
+DPI = 200
+FIGURES_FOLDER = PROJECT_FOLDER / "figures"
+_TABLE_STARTS, _TABLE_ENDS = "<!-- results: made by `make results` -->", "<!-- end of results -->"
+_PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "pillow")
+
+
+@dataclass
+class Report:
+    """Collects and exports the results of one run of a notebook.
+
+    Attributes
+    ----------
+    notebook : str
+        Such as ``01_mnist``.
+    settings : Settings
+    is_sample : bool
+        Whether the images are the built-in sample; every export then says so.
+    """
+
+    notebook: str
+    settings: Settings
+    is_sample: bool
+    figures_folder: Path = FIGURES_FOLDER
+    _results: dict = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that this run exports to."""
+        kind = "sample" if self.is_sample else "quick" if self.settings.quick else ""
+        return self.figures_folder / kind / self.notebook
+
+    def save_figure(self, figure, name, shows_images=False):
+        """Export a figure as PNG (200 dpi) and PDF.
+
+        Parameters
+        ----------
+        figure : Figure or Axes
+        name : str
+            File name without ending.
+        shows_images : bool
+            Whether pixels of the data set can be seen; such figures of real images go to the subfolder ``images/``,
+            which git ignores, because most data sets may not be passed on.
+
+        Returns
+        -------
+        The figure, so that a notebook can end a cell with an assignment.
+        """
+        figure = getattr(figure, "figure", figure)
+        note = None
+        if self.is_sample:
+            note = figure.text(1, 0, "built-in sample", ha="right", va="top", fontsize=7, color="grey")
+        folder = self.folder / "images" if shows_images and not self.is_sample else self.folder
+        for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+            with replace_atomically(folder / f"{name}.{ending}") as unfinished:
+                figure.savefig(unfinished, dpi=DPI, bbox_inches="tight", metadata=metadata)
+        if note is not None:
+            note.remove()
+        return figure
+
+    def save_table(self, table, name, digits=5):
+        """Export a DataFrame as CSV, numbers to 5 significant digits; that of a sample has a column that says so."""
+        if self.is_sample:
+            table = table.assign(source="built-in sample")
+        with replace_atomically(self.folder / f"{name}.csv") as unfinished:
+            table.to_csv(unfinished, index=False, float_format=f"%.{digits}g")
+
+    def add_result(self, model, test_sets, cost=None, train=None):
+        """Add the metrics of a model.
+
+        Parameters
+        ----------
+        model : str
+        test_sets : dict of str to DataFrame
+            Metrics on each test set, from `helpers.evaluation.metrics.compute_metrics`.
+        cost : dict, optional
+            Such as ``epochs, wall_minutes, cpu_minutes, parameters``.
+        train : dict, optional
+            Metrics on the training images.
+        """
+        entry = {name: _plain(table.to_dict("index")) for name, table in test_sets.items()}
+        if train is not None:
+            entry["train"] = {name: {"value": value} for name, value in _plain(train).items()}
+        if cost is not None:
+            entry["cost"] = _plain(cost)
+        self._results[model] = entry
+
+    def save_results(self, data, protocol):
+        """Write ``results.json``, from which all tables of results are made.
+
+        Parameters
+        ----------
+        data : dict
+            ``images, groups, source, fingerprint``.
+        protocol : str
+            How the images were split and the model chosen.
+
+        Returns
+        -------
+        dict: what was written.
+        """
+        results = {
+            "notebook": self.notebook,
+            "mode": self.settings.mode,
+            "sample": self.is_sample,
+            "seed": self.settings.seed,
+            "data": _plain(data),
+            "protocol": protocol,
+            "results": self._results,
+            "peak_memory_mb": measure_peak_memory(),
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+            "cpu": read_cpu_name(),
+            "cores": os.cpu_count(),
+        }
+        with replace_atomically(self.folder / "results.json") as unfinished:
+            unfinished.write_text(json.dumps(results, indent=1) + "\n")
+        return results
+
+
+def tabulate_scores(scores, names=("accuracy", "balanced_accuracy", "macro_f1", "expected_calibration_error")):
+    """Set the metrics of several models and test sets side by side, each with its interval, as text.
+
+    Parameters
+    ----------
+    scores : dict of str to dict of str to DataFrame
+        Metrics of each model on each test set, from `helpers.evaluation.metrics.compute_metrics`.
+    names : sequence of str
+        The metrics to show.
+
+    Returns
+    -------
+    DataFrame of str, one row per model and test set.
+    """
+    rows = {
+        (model, test_set): {name.replace("_", " "): format_percent(table.loc[name]) for name in names}
+        for model, of_sets in scores.items()
+        for test_set, table in of_sets.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["model", "test set"])
+
+
+def load_results(figures_folder=FIGURES_FOLDER):
+    """Load the committed results: those of full runs on real images.
+
+    Returns
+    -------
+    list of dict, one per notebook, in order.
+    """
+    return [json.loads(path.read_text()) for path in sorted(figures_folder.glob("[0-9]*/results.json"))]
+
+
+def format_results(results):
+    """Format results as a Markdown table, one row per model and test set."""
+    lines = [
+        "| notebook | model | test set | accuracy | balanced accuracy | ECE | majority class | CPU-minutes |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for run in results:
+        for model, entry in run["results"].items():
+            cost = entry.get("cost", {}).get("cpu_minutes")
+            for test_set, metrics in entry.items():
+                if test_set in ("train", "cost"):
+                    continue
+                cells = [run["notebook"], model.replace("_", " "), test_set.replace("_", " ")]
+                cells += [format_percent(metrics[name]) for name in ("accuracy", "balanced_accuracy")]
+                cells.append(f"{metrics['expected_calibration_error']['value']:.3f}")
+                cells.append(f"{100 * metrics['majority_rate']['value']:.1f} %")
+                cells.append("" if cost is None else f"{cost:.1f}")
+                lines.append(f"| {' | '.join(cells)} |")
+                cost = None
+    return "\n".join(lines)
+
+
+def update_tables(project_folder=PROJECT_FOLDER):
+    """Write ``figures/RESULTS.md`` and the table in the README from the committed ``results.json`` files."""
+    results = load_results(project_folder / "figures")
+    table = format_results(results)
+    runs = [
+        f"- `{run['notebook']}`: {run['data']['images']:,} images, {run['protocol']}; seed {run['seed']}, peak memory "
+        f"{run['peak_memory_mb']} MB, {run['cores']} cores ({run['cpu']}), TensorFlow {run['versions']['tensorflow']}, "
+        f"Keras {run['versions']['keras']}"
+        for run in results
+    ]
+    text = "# Results\n\nFull runs on real images; intervals are 95 %. Made by `make results`.\n\n"
+    with replace_atomically(project_folder / "figures" / "RESULTS.md") as unfinished:
+        unfinished.write_text(f"{text}{table}\n\n" + "\n".join(runs) + "\n")
+    readme = project_folder / "README.md"
+    before, rest = readme.read_text().split(_TABLE_STARTS)
+    with replace_atomically(readme) as unfinished:
+        unfinished.write_text(f"{before}{_TABLE_STARTS}\n{table}\n{_TABLE_ENDS}{rest.split(_TABLE_ENDS)[1]}")
+
+
+def format_percent(metric):
+    """Format a metric as per cent with its interval, such as ``99.57 % (99.38 to 99.74)``."""
+    value, low, high = (100 * metric[key] for key in ("value", "low", "high"))
+    return f"{value:.2f} % ({low:.2f} to {high:.2f})"
+
+
+def measure_peak_memory():
+    """Measure the peak resident memory of this process so far, in MB; None where the system does not tell."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
+
+
+def read_cpu_name():
+    """Read the processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _plain(value):
+    """Turn NumPy scalars into Python's, and NaN, which JSON has not, into None."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+if __name__ == "__main__":
+    update_tables()

@@ -1,0 +1,35 @@
+"""Training: augmentation, models, fitting. The only room that always needs TensorFlow.
+
+TensorFlow is imported here once, without the lines that its C++ start-up writes to standard error.
+"""
+
+import os
+import sys
+import tempfile
+from contextlib import contextmanager
+
+
+@contextmanager
+def _silent_start_up():
+    """Hold back what native code writes to standard error; show it if the block fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+with _silent_start_up():
+    import tensorflow as tf
+
+    tf.config.list_physical_devices()
+    tf.constant(0)  # initializes the device runtime, the other noisy moment

@@ -1,0 +1,308 @@
+"""Augmentation: written as an ``ImageDataGenerator``, run on whole batches.
+
+``ImageDataGenerator(rotation_range=10, zoom_range=0.1)`` is how people know augmentation. Keras runs it image by
+image through SciPy. Here the settings of such an object are drawn for a whole batch at once, and rotation,
+shift, shear and zoom are carried out together in one bilinear resampling by TensorFlow.
+
+An *augmenter* is any function ``augment(images, rng)`` that takes images of shape (n, height, width, channels) with
+values from 0 to 255 and a NumPy random generator, and returns float32 images of the same shape.
+"""
+
+import warnings
+
+import numpy as np
+
+from helpers.training import tf
+
+ImageDataGenerator = tf.keras.preprocessing.image.ImageDataGenerator
+
+_INTERPOLATION = {0: "NEAREST", 1: "BILINEAR"}
+
+
+def make_augmenter(generator):
+    """Make a function that runs the settings of an ``ImageDataGenerator`` on whole batches.
+
+    Parameters
+    ----------
+    generator : ImageDataGenerator
+        Its random transforms and its ``rescale``, ``samplewise_*`` and ``featurewise_*`` settings are run. With
+        ``preprocessing_function``, ``zca_whitening``, an ``interpolation_order`` above 1 or channels first,
+        the generator itself is run, image by image, and a warning says so.
+
+    Returns
+    -------
+    function ``(images, rng) -> images``: an augmenter, see the module's description.
+
+    Examples
+    --------
+    >>> augment = make_augmenter(ImageDataGenerator(rotation_range=10, horizontal_flip=True))
+    >>> augment(np.zeros((2, 28, 28, 1), "uint8"), np.random.default_rng(0)).shape
+    (2, 28, 28, 1)
+    """
+    obstacles = _find_obstacles(generator)
+    if obstacles:
+        warnings.warn(
+            f"{', '.join(obstacles)} cannot be run on whole batches: ImageDataGenerator is run image by image, "
+            "which is several times slower.",
+            stacklevel=2,
+        )
+        return lambda images, rng: _augment_one_by_one(images, generator, rng)
+
+    def augment(images, rng):
+        parameters = draw_parameters(generator, len(images), images.shape[1:3], rng)
+        return _standardize(apply_parameters(images, parameters, generator), generator)
+
+    return augment
+
+
+def draw_parameters(generator, count, size, rng):
+    """Draw the random transforms of ``count`` images, distributed as ``ImageDataGenerator`` draws them.
+
+    Parameters
+    ----------
+    generator : ImageDataGenerator
+    count : int
+        Number of images.
+    size : tuple of 2 ints
+        Height and width in pixels, to which fractional shifts refer.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    dict of arrays of length ``count``, under the names of ``ImageDataGenerator.get_random_transform``: ``theta``
+    and ``shear`` in degrees, ``tx`` (down) and ``ty`` (right) in pixels, the factors ``zx`` and ``zy``, the booleans
+    ``flip_horizontal`` and ``flip_vertical``; and ``channel_shift_intensity`` and ``brightness``, None when unused.
+    """
+    g = generator
+    zoom = rng.uniform(*g.zoom_range, (2, count))
+    return {
+        "theta": rng.uniform(-g.rotation_range, g.rotation_range, count),
+        "tx": _draw_shift(g.height_shift_range, size[0], count, rng),
+        "ty": _draw_shift(g.width_shift_range, size[1], count, rng),
+        "shear": rng.uniform(-g.shear_range, g.shear_range, count),
+        "zx": zoom[0],
+        "zy": zoom[1],
+        "flip_horizontal": (rng.random(count) < 0.5) & bool(g.horizontal_flip),
+        "flip_vertical": (rng.random(count) < 0.5) & bool(g.vertical_flip),
+        "channel_shift_intensity": rng.uniform(-g.channel_shift_range, g.channel_shift_range, count)
+        if g.channel_shift_range
+        else None,
+        "brightness": rng.uniform(*g.brightness_range, count) if g.brightness_range is not None else None,
+    }
+
+
+def apply_parameters(images, parameters, generator):
+    """Transform a batch of images, each by its own parameters.
+
+    Agrees with ``ImageDataGenerator.apply_transform`` within 1 grey level of 255 away from the border.
+
+    Parameters
+    ----------
+    images : array (n, height, width, channels), values 0 to 255
+    parameters : dict
+        As from `draw_parameters`.
+    generator : ImageDataGenerator
+        Gives ``fill_mode``, ``cval`` and ``interpolation_order``.
+
+    Returns
+    -------
+    float32 array (n, height, width, channels)
+    """
+    images = np.asarray(images, np.float32)
+    matrices = _affine_matrices(parameters, images.shape[1:3])
+    if not np.allclose(matrices, np.eye(3)):
+        images = _resample(images, matrices, generator)
+    if parameters["channel_shift_intensity"] is not None:
+        low, high = images.min((1, 2, 3), keepdims=True), images.max((1, 2, 3), keepdims=True)
+        images = np.clip(images + _per_image(parameters["channel_shift_intensity"]), low, high)
+    if parameters["brightness"] is not None:
+        images = np.clip(images * _per_image(parameters["brightness"]), 0, 255)
+    return images
+
+
+def transform(images, fill_mode="constant", **parameters):
+    """Transform images by given parameters, the same for all or one for each.
+
+    Parameters
+    ----------
+    images : array (n, height, width, channels), values 0 to 255
+    fill_mode : {"constant", "nearest", "reflect", "wrap"}
+        What lies beyond the border; "constant" is black.
+    **parameters : float or array of length n
+        ``theta, tx, ty, shear, zx, zy, flip_horizontal, flip_vertical, channel_shift_intensity, brightness``, with the
+        units of `draw_parameters`.
+
+    Returns
+    -------
+    float32 array (n, height, width, channels)
+
+    Examples
+    --------
+    >>> transform(np.zeros((2, 28, 28, 1)), theta=[10, -10]).shape
+    (2, 28, 28, 1)
+    """
+    generator = ImageDataGenerator(fill_mode=fill_mode)
+    neutral = draw_parameters(generator, len(images), images.shape[1:3], np.random.default_rng(0))
+    given = {name: np.broadcast_to(value, len(images)) for name, value in parameters.items()}
+    return apply_parameters(images, neutral | given, generator)
+
+
+def paste_on_canvas(images, canvas, rng):
+    """Paste each image at a random place of a larger black canvas and reduce it to its own size by max-pooling.
+
+    Max-pooling keeps thin strokes, which averaging would fade. Where the canvas is no multiple of the image,
+    the pooling windows overlap by a pixel (adaptive max-pooling); 56 to 28 is the plain 2x2 max-pool.
+
+    Parameters
+    ----------
+    images : array (n, height, width, channels)
+    canvas : int
+        Side of the canvas in pixels; at least the image's height and width.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    array (n, height, width, channels) of the images' dtype
+
+    Raises
+    ------
+    ValueError
+        The canvas is smaller than the images.
+    """
+    count, height, width, channels = images.shape
+    if canvas < max(height, width):
+        raise ValueError(f"canvas={canvas} is smaller than the images ({height} x {width} pixels).")
+    pasted = np.zeros((count, canvas, canvas, channels), images.dtype)
+    rows = rng.integers(0, canvas - height + 1, count)[:, None, None] + np.arange(height)[:, None]
+    columns = rng.integers(0, canvas - width + 1, count)[:, None, None] + np.arange(width)
+    pasted[np.arange(count)[:, None, None], rows, columns] = images
+    return _max_pool_axis(_max_pool_axis(pasted, 1, height), 2, width)
+
+
+def mix_augmenters(augmenters, probabilities=None):
+    """Make an augmenter that gives each image to one of several augmenters, drawn at random.
+
+    Parameters
+    ----------
+    augmenters : sequence of functions ``(images, rng) -> images``
+        None leaves an image as it is.
+    probabilities : sequence of floats, optional
+        One per augmenter, summing to 1; equal by default.
+
+    Examples
+    --------
+    >>> mixed = mix_augmenters([None, lambda images, rng: 255.0 - images], probabilities=[0.9, 0.1])
+    >>> mixed(np.zeros((4, 28, 28, 1), "uint8"), np.random.default_rng(0)).shape
+    (4, 28, 28, 1)
+    """
+
+    def augment(images, rng):
+        chosen = rng.choice(len(augmenters), len(images), p=probabilities)
+        mixed = np.array(images, np.float32)
+        for number, augmenter in enumerate(augmenters):
+            rows = chosen == number
+            if augmenter is not None and rows.any():
+                mixed[rows] = augmenter(images[rows], rng)
+        return mixed
+
+    return augment
+
+
+def _find_obstacles(generator):
+    """List the settings that cannot be run on whole batches."""
+    obstacles = {
+        "preprocessing_function": generator.preprocessing_function is not None,
+        "zca_whitening": generator.zca_whitening,
+        f"interpolation_order={generator.interpolation_order}": generator.interpolation_order not in _INTERPOLATION,
+        "data_format='channels_first'": generator.data_format != "channels_last",
+    }
+    return [name for name, present in obstacles.items() if present]
+
+
+def _augment_one_by_one(images, generator, rng):
+    """Run the generator itself; its draws come from NumPy's global state, which is put back afterwards."""
+    state = np.random.get_state()
+    np.random.seed(rng.integers(2**32))
+    try:
+        images = np.asarray(images, np.float32)
+        return np.stack([generator.standardize(generator.random_transform(image)) for image in images])
+    finally:
+        np.random.set_state(state)
+
+
+def _draw_shift(shift_range, length, count, rng):
+    """Draw shifts in pixels: a float is a range, an int n means the whole pixels below n, a list its members."""
+    if np.ndim(shift_range) or isinstance(shift_range, int | np.integer):
+        if not np.any(shift_range):
+            return np.zeros(count)
+        shift = rng.choice(shift_range, count) * rng.choice([-1.0, 1.0], count)
+    else:
+        shift = rng.uniform(-shift_range, shift_range, count)
+    return shift * length if np.max(shift_range) < 1 else shift
+
+
+def _affine_matrices(parameters, size):
+    """Compute, for each image, the matrix from output (row, column, 1) to input, about the image's centre."""
+    theta, shear = np.deg2rad(parameters["theta"]), np.deg2rad(parameters["shear"])
+    rotation, shift, sheared, zoom = (np.tile(np.eye(3), (len(theta), 1, 1)) for _ in range(4))
+    rotation[:, 0, 0] = rotation[:, 1, 1] = np.cos(theta)
+    rotation[:, 1, 0] = np.sin(theta)
+    rotation[:, 0, 1] = -rotation[:, 1, 0]
+    shift[:, 0, 2], shift[:, 1, 2] = parameters["tx"], parameters["ty"]
+    sheared[:, 0, 1], sheared[:, 1, 1] = -np.sin(shear), np.cos(shear)
+    zoom[:, 0, 0], zoom[:, 1, 1] = parameters["zx"], parameters["zy"]
+
+    centre = np.eye(3)
+    centre[:2, 2] = np.array(size) / 2 - 0.5
+    matrices = centre @ rotation @ shift @ sheared @ zoom @ np.linalg.inv(centre)
+
+    # A flip comes after the resampling: output (row, column) reads from the mirrored place.
+    for axis, name in enumerate(("flip_vertical", "flip_horizontal")):
+        mirror = np.eye(3)
+        mirror[axis, axis], mirror[axis, 2] = -1, size[axis] - 1
+        matrices = np.where(parameters[name][:, None, None], matrices @ mirror, matrices)
+    return matrices
+
+
+def _resample(images, matrices, generator):
+    """Resample each image once through its matrix."""
+    # TensorFlow wants (x, y) = (column, row) and the two rows of the matrix flattened, with the perspective zeros.
+    swapped = matrices[:, [1, 0]][:, :, [1, 0, 2]].reshape(-1, 6)
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=np.pad(swapped, ((0, 0), (0, 2))).astype(np.float32),
+        output_shape=images.shape[1:3],
+        fill_value=float(generator.cval),
+        interpolation=_INTERPOLATION[generator.interpolation_order],
+        fill_mode=generator.fill_mode.upper(),
+    ).numpy()
+
+
+def _standardize(images, generator):
+    """Apply the rescaling and standardization settings, in ImageDataGenerator's order."""
+    if generator.rescale:
+        images = images * np.float32(generator.rescale)
+    if generator.samplewise_center:
+        images = images - images.mean((1, 2, 3), keepdims=True)
+    if generator.samplewise_std_normalization:
+        images = images / (images.std((1, 2, 3), keepdims=True) + 1e-6)
+    if generator.featurewise_center or generator.featurewise_std_normalization:
+        if generator.mean is None:
+            raise ValueError("featurewise_* settings need statistics: call generator.fit(training_images) first.")
+        if generator.featurewise_center:
+            images = images - np.asarray(generator.mean, np.float32)
+        if generator.featurewise_std_normalization:
+            images = images / (np.asarray(generator.std, np.float32) + 1e-6)
+    return images
+
+
+def _per_image(values):
+    return np.asarray(values, np.float32)[:, None, None, None]
+
+
+def _max_pool_axis(images, axis, length):
+    """Reduce one axis to ``length`` by adaptive max-pooling."""
+    size = images.shape[axis]
+    edges = np.arange(length + 1) * size
+    windows = zip(edges[:-1] // length, -(-edges[1:] // length), strict=True)
+    return np.stack([images.take(range(low, high), axis).max(axis) for low, high in windows], axis)

@@ -1,0 +1,273 @@
+"""Fitting: seeded batches, a learning-rate schedule, averaged weights, the best epoch, and resuming.
+
+Every random choice of an epoch is drawn from the seed and the number of the epoch or step, never from
+what happened before. So the same seed gives the same weights on the same machine, also when a training was
+killed and resumed.
+"""
+
+import hashlib
+import json
+import os
+import time
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+from helpers.training import tf
+
+_LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")
+
+
+def fit_model(
+    model,
+    training,
+    validation,
+    *,
+    epochs,
+    batch_size=128,
+    learning_rate=2e-3,
+    augment=None,
+    label_smoothing=0.0,
+    weight_decay=1e-4,
+    ema_epochs=0.5,
+    seed=42,
+    progress=False,
+    checkpoint=None,
+):
+    """Train a model and leave it with the weights of its best validation epoch.
+
+    AdamW with a linear warm-up over the first epoch's half and cosine decay to zero. After each epoch the
+    exponential moving average of the weights is scored on the validation images, and it is these averaged weights
+    that are kept.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From raw pixels to class probabilities. Changed in place.
+    training, validation : tuple of 2 arrays
+        Raw pixels (n, height, width, channels), which may be memory-mapped, and one-hot labels (n, n_classes).
+    epochs : int
+    batch_size : int
+        An epoch's last incomplete batch is left out; which images that is changes from epoch to epoch.
+    learning_rate : float
+        The peak of the schedule.
+    augment : function ``(images, rng) -> images``, optional
+        An augmenter, see `helpers.training.augment`.
+    label_smoothing, weight_decay : float
+    ema_epochs : float
+        Over how many epochs the average of the weights reaches back (the time constant of its exponential).
+    seed : int
+    progress : bool
+        Whether to draw a progress bar.
+    checkpoint : str or Path, optional
+        A file that keeps the state after each epoch, so that a killed training goes on where it stopped. It is
+        ignored when it belongs to another training, and removed at the end.
+
+    Returns
+    -------
+    DataFrame with one row per epoch, index ``epoch`` from 1: ``loss, accuracy, val_loss, val_accuracy,
+    learning_rate, wall_seconds, cpu_seconds``. ``history.attrs["best_epoch"]`` is the epoch whose weights the model
+    has: the one with the lowest validation loss.
+
+    Raises
+    ------
+    ValueError
+        Images and labels differ in number, or there are fewer training images than a batch holds.
+    """
+    _check(training, "training", minimum=batch_size)
+    _check(validation, "validation", minimum=1)
+    steps = len(training[0]) // batch_size
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, epochs * steps - steps // 2, warmup_target=learning_rate, warmup_steps=steps // 2
+    )
+    ema_momentum = max(0.0, 1 - 1 / (ema_epochs * steps))
+    optimizer = keras.optimizers.AdamW(
+        schedule, weight_decay=weight_decay, use_ema=True, ema_momentum=ema_momentum, ema_overwrite_frequency=None
+    )
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
+    model.compile(optimizer, loss, metrics=["accuracy"])
+    optimizer.build(model.trainable_variables)
+
+    identity = None
+    if checkpoint is not None:
+        settings = [epochs, batch_size, learning_rate, label_smoothing, weight_decay, ema_epochs, seed]
+        identity = _identify(model, training, validation, settings)
+    recorder = _Recorder(model, seed, checkpoint, identity)
+    done = recorder.resume()
+    if done < epochs:
+        model.fit(
+            make_batches(training, batch_size, seed, augment, range(done * steps, epochs * steps)),
+            steps_per_epoch=steps,
+            initial_epoch=done,
+            epochs=epochs,
+            validation_data=_make_ordered_batches(validation, 512),
+            callbacks=[recorder, keras.callbacks.SwapEMAWeights()],
+            shuffle=False,
+            verbose=int(progress),
+        )
+    return recorder.finish()
+
+
+def make_batches(training, batch_size, seed, augment, steps):
+    """Make a data set of shuffled, augmented batches, each decided by the seed and its number alone.
+
+    Parameters
+    ----------
+    training : tuple of 2 arrays
+        Pixels and one-hot labels.
+    steps : range
+        Numbers of the batches, counted over all epochs.
+
+    Returns
+    -------
+    tf.data.Dataset of (float32 images, float32 labels)
+    """
+    pixels, labels = training
+    per_epoch = len(pixels) // batch_size
+
+    @lru_cache(maxsize=1)
+    def shuffle(epoch):
+        return np.random.default_rng([seed, epoch]).permutation(len(pixels))
+
+    def load(step):
+        epoch, batch = divmod(int(step), per_epoch)
+        chosen = shuffle(epoch)[batch * batch_size : (batch + 1) * batch_size]
+        chosen = np.sort(chosen)  # reads a memory-mapped file from front to back
+        images = pixels[chosen]
+        if augment is not None:
+            images = augment(images, np.random.default_rng([seed, epoch, batch]))
+        return images, labels[chosen]
+
+    return _make_dataset(load, steps, training, batch_size)
+
+
+def _make_ordered_batches(data, batch_size):
+    """Make a data set of batches in the order of the images."""
+
+    def load(number):
+        part = slice(number * batch_size, (number + 1) * batch_size)
+        return data[0][part], data[1][part]
+
+    return _make_dataset(load, range(-(-len(data[0]) // batch_size)), data)
+
+
+def _make_dataset(load, numbers, data, batch_size=None):
+    """Make a data set of ``load(number)``, prepared in the background while the model computes."""
+
+    def load_float32(number):
+        return tuple(np.asarray(array, np.float32) for array in load(number))
+
+    def map_number(number):
+        tensors = tf.numpy_function(load_float32, [number], [tf.float32, tf.float32])
+        for tensor, array in zip(tensors, data, strict=True):
+            tensor.set_shape((batch_size, *array.shape[1:]))
+        return tuple(tensors)
+
+    return tf.data.Dataset.range(numbers.start, numbers.stop).map(map_number).prefetch(2)
+
+
+class _Recorder(keras.callbacks.Callback):
+    """Keep the history, the best weights and the checkpoint.
+
+    It stands before SwapEMAWeights in the list of callbacks: when a validation ends, the averaged weights are still
+    in the model, and when an epoch ends, the trained ones are back.
+    """
+
+    def __init__(self, model, seed, checkpoint, identity):
+        super().__init__()
+        self._trained, self._seed = model, seed
+        self._checkpoint = None if checkpoint is None else Path(checkpoint)
+        self._identity = identity
+        self._rows, self._averaged, self._best = [], None, None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        for number, layer in enumerate(self._trained.layers):
+            generator = getattr(layer, "seed_generator", None)
+            if generator is not None:  # dropout: its noise too is decided by seed and epoch
+                generator.state.assign([self._seed + number, epoch])
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def on_test_end(self, logs=None):
+        self._averaged = self._trained.get_weights()
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {"epoch": epoch + 1} | {name: float(logs[name]) for name in _LOGGED}
+        row["learning_rate"] = float(self._trained.optimizer.learning_rate)
+        row["wall_seconds"] = time.perf_counter() - self._wall
+        row["cpu_seconds"] = time.process_time() - self._cpu
+        self._rows.append(row)
+        if self._best_row() is row:
+            self._best = self._averaged
+        if self._checkpoint is not None:
+            self._save()
+
+    def resume(self):
+        """Restore the state of a killed training; return how many epochs it had finished."""
+        if self._checkpoint is None or not self._checkpoint.is_file():
+            return 0
+        try:
+            with np.load(self._checkpoint, allow_pickle=False) as state:
+                about = json.loads(str(state["about"]))
+                if about["identity"] != self._identity:
+                    return 0
+                arrays = {name: [state[f"{name}_{i}"] for i in range(count)] for name, count in about["arrays"].items()}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return 0
+        self._rows, self._best = about["history"], arrays["best"]
+        self._trained.set_weights(arrays["model"])
+        for variable, value in zip(self._trained.optimizer.variables, arrays["optimizer"], strict=True):
+            variable.assign(value)
+        return len(self._rows)
+
+    def finish(self):
+        """Give the model its best weights, remove the checkpoint, and return the history."""
+        self._trained.set_weights(self._best)
+        if self._checkpoint is not None:
+            self._checkpoint.unlink(missing_ok=True)
+        history = pd.DataFrame(self._rows).set_index("epoch")
+        history.attrs["best_epoch"] = self._best_row()["epoch"]
+        return history
+
+    def _best_row(self):
+        return min(self._rows, key=lambda row: row["val_loss"])
+
+    def _save(self):
+        lists = {
+            "model": self._trained.get_weights(),
+            "best": self._best,
+            "optimizer": [np.asarray(variable) for variable in self._trained.optimizer.variables],
+        }
+        arrays = {f"{name}_{i}": array for name, values in lists.items() for i, array in enumerate(values)}
+        counts = {name: len(values) for name, values in lists.items()}
+        about = {"identity": self._identity, "history": self._rows, "arrays": counts}
+        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self._checkpoint.with_name(self._checkpoint.name + ".unfinished")
+        with open(unfinished, "wb") as file:
+            np.savez(file, about=json.dumps(about), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, self._checkpoint)
+
+
+def _check(data, name, minimum):
+    pixels, labels = data
+    if len(pixels) != len(labels):
+        raise ValueError(f"The {name} set has {len(pixels)} images but {len(labels)} labels; each image needs one.")
+    if len(pixels) < minimum:
+        raise ValueError(f"The {name} set has {len(pixels)} images, at least {minimum} are needed (one batch).")
+
+
+def _identify(model, training, validation, settings):
+    """Hash what decides a training, so that no checkpoint is taken for another's."""
+    digest = hashlib.sha256(json.dumps([model.to_json(), keras.version(), settings]).encode())
+    for weight in model.get_weights():
+        digest.update(weight.tobytes())
+    for pixels, labels in (training, validation):
+        digest.update(np.ascontiguousarray(labels).tobytes())
+        for image in pixels[:: max(1, len(pixels) // 1000)]:
+            digest.update(np.ascontiguousarray(image).tobytes())
+    return digest.hexdigest()

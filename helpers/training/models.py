@@ -1,0 +1,250 @@
+"""Models: the convolutional network, precision, saving and loading.
+
+A model takes raw pixels (uint8 or float, 0 to 255). Standardization is its first layer, with the statistics of the
+training images, so that a saved model cannot be fed wrongly scaled input. It returns class probabilities in float32.
+"""
+
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import layers
+
+from helpers.training import tf
+
+
+class FusedBatchNormalization(layers.BatchNormalization):
+    """Batch normalization in TensorFlow's fused kernel, several times faster than Keras's own on a CPU.
+
+    Weights, hyperparameters and saved form are those of ``keras.layers.BatchNormalization``: a saved model opens with
+    plain ``keras.models.load_model``, also where this package is not installed, and `load_model` makes it fused
+    again. Inputs other than images with channels last are left to Keras.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        fusible = len(inputs.shape) == 4 and self.axis in (-1, 3) and mask is None and not self.renorm
+        if not (fusible and self.scale and self.center) or self.synchronized:
+            return super().call(inputs, training=training, mask=mask)
+        learns = bool(training and self.trainable)
+        empty = tf.zeros([0])
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=self.gamma,
+            offset=self.beta,
+            mean=empty if learns else self.moving_mean,
+            variance=empty if learns else self.moving_variance,
+            epsilon=self.epsilon,
+            is_training=learns,
+        )
+        if learns:
+            # The kernel returns the unbiased variance; Keras keeps the biased one.
+            count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
+            self._update(self.moving_mean, mean)
+            self._update(self.moving_variance, variance * (count - 1) / count)
+        return outputs
+
+    def _update(self, moving, new):
+        moving.assign(moving * self.momentum + new * (1 - self.momentum))
+
+
+# Keras writes module and name of a class into the saved file: this is what makes it open as the built-in layer.
+FusedBatchNormalization.__name__ = FusedBatchNormalization.__qualname__ = "BatchNormalization"
+FusedBatchNormalization.__module__ = "keras.layers"
+
+
+def set_precision(precision="auto"):
+    """Choose the arithmetic of the layers built from now on.
+
+    Parameters
+    ----------
+    precision : {"auto", "float32", "mixed_bfloat16", "mixed_float16"}
+        "auto" takes mixed_bfloat16 where the processor multiplies bfloat16 in hardware (AMX or AVX-512 BF16), where it
+        trains up to several times faster; weights stay float32.
+
+    Returns
+    -------
+    str: the name of the Keras dtype policy that is now in force.
+    """
+    if precision == "auto":
+        precision = "mixed_bfloat16" if _multiplies_bfloat16() else "float32"
+    keras.config.set_dtype_policy(precision)
+    return precision
+
+
+def set_seed(seed):
+    """Seed the initial weights of the networks built from now on (and Python's and NumPy's global state)."""
+    keras.utils.set_random_seed(seed)
+
+
+def build_cnn(
+    input_shape,
+    n_classes,
+    statistics,
+    *,
+    filters=(32, 64, 128),
+    convolutions=2,
+    first_kernel=3,
+    batch_norm=True,
+    dropout=0.3,
+    name="cnn",
+):
+    """Build a convolutional network: blocks of 3x3 convolutions, each block ending in a 2x2 max-pool.
+
+    In each block the last convolution is pooled before it is normalized and activated: the result is the same kind of
+    network at a quarter of the element-wise work.
+
+    Parameters
+    ----------
+    input_shape : tuple of 3 ints
+        Height, width, channels.
+    n_classes : int
+    statistics : tuple of 2 arrays of length ``channels``
+        Mean and standard deviation of the training pixels on the scale 0 to 255.
+    filters : sequence of ints
+        Filters of each block; its length is the depth.
+    convolutions : int or sequence of ints
+        Convolutions in each block.
+    first_kernel : int
+        Side of the first convolution's kernel; with one or three input channels a larger one costs little.
+    batch_norm : bool
+        Whether each convolution is followed by batch normalization.
+    dropout : float
+        Share of features dropped before the classifier during training.
+
+    Returns
+    -------
+    keras.Model from raw pixels (n, height, width, channels) to probabilities (n, n_classes) in float32.
+    """
+    if isinstance(convolutions, int):
+        convolutions = [convolutions] * len(filters)
+    inputs = x = layers.Input(input_shape, name="pixels")
+    x = standardization_layer(statistics)(x)
+    for block, (n_filters, count) in enumerate(zip(filters, convolutions, strict=True), 1):
+        for number in range(1, count + 1):
+            prefix, kernel = f"block{block}_{number}", first_kernel if block == number == 1 else 3
+            x = layers.Conv2D(n_filters, kernel, padding="same", use_bias=not batch_norm, name=f"{prefix}_conv")(x)
+            if number == count:
+                x = layers.MaxPooling2D(2, padding="same", name=f"block{block}_pool")(x)
+            if batch_norm:
+                x = FusedBatchNormalization(momentum=0.95, name=f"{prefix}_norm")(x)
+            x = layers.ReLU(name=f"{prefix}_relu")(x)
+    x = layers.Flatten(name="features")(x)
+    if dropout:
+        x = layers.Dropout(dropout, name="dropout")(x)
+    outputs = layers.Dense(n_classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    return keras.Model(inputs, outputs, name=name)
+
+
+def standardization_layer(statistics):
+    """Make the layer that subtracts the training mean and divides by the training standard deviation.
+
+    Parameters
+    ----------
+    statistics : tuple of 2 arrays of length ``channels``
+        Mean and standard deviation on the scale of the pixels.
+    """
+    mean, std = (np.asarray(values, "float64") for values in statistics)
+    return layers.Normalization(mean=mean, variance=std**2, dtype="float32", name="standardization")
+
+
+def describe_layers(model):
+    """List the layers of a model as a table.
+
+    Returns
+    -------
+    DataFrame with one row per layer: ``layer, kind, output_shape, parameters, trainable``; shapes without
+    the batch axis.
+    """
+    rows = [
+        {
+            "layer": layer.name,
+            "kind": type(layer).__name__,
+            "output_shape": tuple(layer.output.shape[1:]),
+            "parameters": layer.count_params(),
+            "trainable": sum(int(np.prod(weight.shape)) for weight in layer.trainable_weights),
+        }
+        for layer in model.layers
+    ]
+    return pd.DataFrame(rows)
+
+
+def predict_probabilities(model, images, batch_size=256):
+    """Predict class probabilities in the order of the images.
+
+    Parameters
+    ----------
+    model : keras.Model
+    images : array (n, height, width, channels)
+        Raw pixels; may be memory-mapped, only one batch at a time is read.
+
+    Returns
+    -------
+    float32 array (n, n_classes)
+    """
+    starts = range(0, len(images), batch_size)
+    return np.concatenate(
+        [model.predict_on_batch(np.asarray(images[start : start + batch_size], "float32")) for start in starts]
+    )
+
+
+def save_model(model, path):
+    """Save a model as a ``.keras`` file that is either complete or not there.
+
+    The model is written under a temporary name beside its place, loaded once as a check, and then renamed.
+
+    Parameters
+    ----------
+    model : keras.Model
+    path : str or Path
+        Ends in ``.keras``; its folder is made.
+
+    Returns
+    -------
+    Path of the saved file.
+    """
+    path = Path(path)
+    if path.suffix != ".keras":
+        raise ValueError(f"{path}: the name of a saved model ends in .keras.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
+        unfinished = Path(folder) / path.name
+        model.save(unfinished)
+        load_model(unfinished)
+        with open(unfinished, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    return path
+
+
+def load_model(path):
+    """Load a model that `save_model` wrote, ready to predict and to be trained further.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        The file is no Keras model, or would run code of its own when loaded.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file. The notebooks save their models in models/: train one first.")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: this is no .keras model (or it is truncated). Save it again with save_model.")
+    try:
+        return keras.models.load_model(path, custom_objects={"BatchNormalization": FusedBatchNormalization})
+    except Exception as error:
+        raise ValueError(f"{path}: Keras could not load this model: {str(error).splitlines()[0]}") from error
+
+
+def _multiplies_bfloat16():
+    """Look for bfloat16 instructions among the processor's flags (Linux; elsewhere none are assumed)."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
