@@ -128,12 +128,23 @@ def compute_calibration(predictions, bins=_BINS):
 
     Returns
     -------
-    DataFrame with one row per bin that has images: ``confidence`` and ``accuracy`` (means), ``images``.
+    DataFrame with one row per bin that has images: mean ``confidence``; ``accuracy`` with its 95 % Wilson interval,
+    ``low`` to ``high``; ``images``.
     """
-    bin_of_image = _bin_confidence(predictions["confidence"], bins)
-    table = pd.DataFrame({"confidence": predictions["confidence"], "accuracy": is_right(predictions).astype("float64")})
-    grouped = table.groupby(bin_of_image)
-    return grouped.mean().assign(images=grouped.size()).reset_index(drop=True)
+    table = pd.DataFrame({"confidence": predictions["confidence"], "right": is_right(predictions)})
+    rows = []
+    for _, part in table.groupby(_bin_confidence(predictions["confidence"], bins)):
+        accuracy = compute_proportion(part["right"].sum(), len(part))
+        rows.append(
+            {
+                "confidence": part["confidence"].mean(),
+                "accuracy": accuracy["value"],
+                "low": accuracy["low"],
+                "high": accuracy["high"],
+                "images": len(part),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def compute_proportion(successes, total):

@@ -43,10 +43,11 @@ def plot_class_counts(images, class_names, by="part", ax=None):
         Column that divides each class into bars of several colours.
     """
     ax = _new_axes(ax, width=max(6, 0.7 * len(class_names)))
-    sns.countplot(images, x="label", hue=by, order=list(class_names), palette="colorblind", ax=ax)
+    sns.countplot(images, x="label", hue=by, order=list(class_names), palette="colorblind", saturation=1, ax=ax)
     for bars in ax.containers:
         ax.bar_label(bars, fontsize=7, padding=2, rotation=90 if len(class_names) > 8 else 0)
     ax.margins(y=0.18)
+    sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1))
     ax.set(xlabel="class", ylabel="images", title="Images per class")
     ax.grid(False, axis="x")
     return ax
@@ -76,10 +77,18 @@ def plot_image_grid(images, titles=None, columns=10, row_labels=None, size=0.95,
     images = np.clip(np.asarray(images), 0, 255).astype("uint8")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    line = 0.17 * max((text.count("\n") + 1 for text in titles), default=0) if titles is not None else 0
-    height = rows * (size * images.shape[1] / images.shape[2] + line + 0.05) + (0.35 if title else 0)
+    side = size * images.shape[1] / images.shape[2]
+    lines = max((text.count("\n") + 1 for text in titles), default=0) if titles is not None else 0
+    gap = 0.06 + 0.16 * lines  # between rows, in inches
+    # Placed by hand: constrained layout takes seconds for a hundred Axes.
     figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * size + (1 if row_labels else 0), height), squeeze=False
+        rows,
+        columns,
+        figsize=(columns * size * 1.06, rows * (side + gap)),
+        squeeze=False,
+        layout="none",
+        gridspec_kw={"left": 0, "right": 1, "bottom": 0, "top": 1 - gap / (rows * (side + gap))}
+        | {"wspace": 0.06, "hspace": gap / side},
     )
     for number, ax in enumerate(axes.flat):
         ax.set(xticks=[], yticks=[])
@@ -91,7 +100,7 @@ def plot_image_grid(images, titles=None, columns=10, row_labels=None, size=0.95,
     for ax, text in zip(axes[:, 0], row_labels or [], strict=False):
         ax.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=9)
     if title:
-        figure.suptitle(title, fontsize="medium")
+        figure.suptitle(title, fontsize="medium", y=1, va="bottom")
     return figure
 
 
@@ -223,13 +232,15 @@ def plot_calibration(calibration, title="Calibration", ax=None):
     Parameters
     ----------
     calibration : DataFrame
-        From `helpers.evaluation.metrics.compute_calibration`. The area of a point grows with its number of images.
+        From `helpers.evaluation.metrics.compute_calibration`. Bars are 95 % intervals: long ones belong to bins with
+        few images.
     """
     ax = _new_axes(ax, width=4.6, height=4.2)
     ax.plot([0, 1], [0, 1], ls="--", color="grey", label="calibrated")
-    share = calibration["images"] / calibration["images"].sum()
-    ax.plot(calibration["confidence"], calibration["accuracy"], color=PALETTE[0], lw=1)
-    ax.scatter(calibration["confidence"], calibration["accuracy"], s=15 + 250 * share, color=PALETTE[0], label="model")
+    spread = np.abs(calibration[["low", "high"]].T.to_numpy() - calibration["accuracy"].to_numpy())
+    ax.errorbar(
+        calibration["confidence"], calibration["accuracy"], yerr=spread, fmt="o-", ms=5, lw=1, capsize=2, label="model"
+    )
     ax.set(xlabel="mean confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.03), title=title)
     ax.legend(fontsize=8)
     return ax
@@ -246,7 +257,7 @@ def plot_layers(layers, ax=None):
     ax = _new_axes(ax, width=10, height=3.6)
     kinds = list(dict.fromkeys(layers["kind"]))
     colors = dict(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
-    x = 0.0
+    x, shape = 0.0, None
     for row in layers.itertuples():
         side = row.output_shape[0] if len(row.output_shape) == 3 else 1.5 * np.log2(row.output_shape[0] + 1)
         width = 0.35 + 0.25 * np.log2(row.output_shape[-1]) if len(row.output_shape) == 3 else 0.5
@@ -264,9 +275,17 @@ def plot_layers(layers, ax=None):
         )
         if first:
             kinds.remove(first)
-        if row.parameters or row.Index in (0, len(layers) - 1):
-            text = "×".join(map(str, row.output_shape))
-            ax.text(x + width / 2, -side / 2 - 0.5, text, rotation=90, va="top", ha="center", fontsize=7)
+        if row.output_shape != shape:
+            shape = row.output_shape
+            ax.text(
+                x + width / 2,
+                -side / 2 - 0.5,
+                "×".join(map(str, shape)),
+                rotation=90,
+                va="top",
+                ha="center",
+                fontsize=7,
+            )
         x += width + 0.35
     top = max(bar.get_height() for bar in ax.patches)
     ax.set(xlim=(-0.5, x), ylim=(-0.5 * top - 9, 0.5 * top + 1))

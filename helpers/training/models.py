@@ -85,17 +85,15 @@ def build_cnn(
     n_classes,
     statistics,
     *,
-    filters=(32, 64, 128),
-    convolutions=2,
-    first_kernel=3,
+    filters=((32, 32), (64, 64), (128, 128)),
     batch_norm=True,
     dropout=0.3,
     name="cnn",
 ):
     """Build a convolutional network: blocks of 3x3 convolutions, each block ending in a 2x2 max-pool.
 
-    In each block the last convolution is pooled before it is normalized and activated: the result is the same kind of
-    network at a quarter of the element-wise work.
+    The last convolution of a block is pooled before it is normalized and activated: the same kind of network at
+    a quarter of the element-wise work.
 
     Parameters
     ----------
@@ -104,12 +102,8 @@ def build_cnn(
     n_classes : int
     statistics : tuple of 2 arrays of length ``channels``
         Mean and standard deviation of the training pixels on the scale 0 to 255.
-    filters : sequence of ints
-        Filters of each block; its length is the depth.
-    convolutions : int or sequence of ints
-        Convolutions in each block.
-    first_kernel : int
-        Side of the first convolution's kernel; with one or three input channels a larger one costs little.
+    filters : sequence of sequences of ints
+        For each block the number of filters of each of its convolutions.
     batch_norm : bool
         Whether each convolution is followed by batch normalization.
     dropout : float
@@ -119,15 +113,13 @@ def build_cnn(
     -------
     keras.Model from raw pixels (n, height, width, channels) to probabilities (n, n_classes) in float32.
     """
-    if isinstance(convolutions, int):
-        convolutions = [convolutions] * len(filters)
     inputs = x = layers.Input(input_shape, name="pixels")
     x = standardization_layer(statistics)(x)
-    for block, (n_filters, count) in enumerate(zip(filters, convolutions, strict=True), 1):
-        for number in range(1, count + 1):
-            prefix, kernel = f"block{block}_{number}", first_kernel if block == number == 1 else 3
-            x = layers.Conv2D(n_filters, kernel, padding="same", use_bias=not batch_norm, name=f"{prefix}_conv")(x)
-            if number == count:
+    for block, filters_of_block in enumerate(filters, 1):
+        for number, n_filters in enumerate(filters_of_block, 1):
+            prefix = f"block{block}_{number}"
+            x = layers.Conv2D(n_filters, 3, padding="same", use_bias=not batch_norm, name=f"{prefix}_conv")(x)
+            if number == len(filters_of_block):
                 x = layers.MaxPooling2D(2, padding="same", name=f"block{block}_pool")(x)
             if batch_norm:
                 x = FusedBatchNormalization(momentum=0.95, name=f"{prefix}_norm")(x)
