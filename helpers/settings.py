@@ -92,9 +92,10 @@ def _choice(environment, name, known):
 
 def _seed(environment):
     value = environment.get("SEED", "").strip() or "42"
-    if not value.isascii() or not value.isdigit() or int(value) >= 2**32:
+    digits = value.lstrip("0") or "0"
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 10 or int(digits) >= 2**32:
         raise InputError(f"SEED={value}: expected a whole number from 0 to {2**32 - 1}.")
-    return int(value)
+    return int(digits)
 
 
 def _folder(value, default):

@@ -1,86 +1,193 @@
 """The headless runner, on tiny notebooks."""
 
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from helpers import run
 
-HEADING = nbformat.v4.new_markdown_cell("# Title\n\n## Data")
-
-
-def write_notebook(folder, name, *sources):
-    cells = [HEADING, *(nbformat.v4.new_code_cell(source) for source in sources)]
-    kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernelspec}), folder / f"{name}.ipynb")
+PROJECT = Path(__file__).parents[1]
+FOLDERS = {"NOTEBOOKS_FOLDER": "notebooks", "REPORTS_FOLDER": "reports", "FIGURES_FOLDER": "figures"}
+GOOD = """
+import json, os, sys
+from pathlib import Path
+folder = Path("../figures/sample/2_good")
+folder.mkdir(parents=True)
+(folder / "results.json").write_text("{}")
+print(json.dumps([sys.executable, os.getcwd(), os.environ["NOTEBOOK_PROGRESS"]]))
+"""
 
 
 @pytest.fixture
-def folders(tmp_path, monkeypatch):
-    for name in ("NOTEBOOKS_FOLDER", "REPORTS_FOLDER", "FIGURES_FOLDER"):
-        folder = tmp_path / name.split("_")[0].lower()
-        folder.mkdir()
-        monkeypatch.setattr(run, name, folder)
+def project(tmp_path, monkeypatch):
+    """Give a project without notebooks, in which a kernel that is not this interpreter's is called python3."""
+    for constant, name in FOLDERS.items():
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(run, constant, tmp_path / name)
     monkeypatch.setattr(run, "PROJECT_FOLDER", tmp_path)
-    for name in ("NOTEBOOK_MODE", "DATA_SOURCE", "DATA_DIR", "NOTEBOOK_PROGRESS"):
+    for name in ("NOTEBOOK_MODE", "DATA_SOURCE", "NOTEBOOK_PROGRESS"):
         monkeypatch.delenv(name, raising=False)
+    other_kernel = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
+    other_kernel.parent.mkdir(parents=True)
+    other_kernel.write_text(json.dumps({"argv": ["/bin/false"], "display_name": "Other", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     return tmp_path
 
 
-def test_failures_are_named_and_the_others_still_run(folders, capsys):
-    notebooks = folders / "notebooks"
-    write_notebook(notebooks, "1_broken", "x = 1", "raise ValueError('no such file: digits.npz')")
-    write_notebook(notebooks, "2_killed", "import os", "os._exit(9)")
-    export = "from pathlib import Path\nfolder = Path('../figures/sample/3_sound')\nfolder.mkdir(parents=True)\n"
-    write_notebook(notebooks, "3_sound", "", "6 * 7", f"{export}(folder / 'results.json').write_text('{{}}')")
-    before = {path.name: path.read_bytes() for path in notebooks.iterdir()}
-
-    status = run.main([])
-
-    printed = capsys.readouterr().out
-    assert status == 1
-    assert "1_broken  FAILED in cell 2 (Data): ValueError: no such file: digits.npz" in printed
-    assert "2_killed  FAILED in cell 2 (Data): the kernel died" in printed
-    assert "3_sound  cell   1/2" in printed
-    assert "3_sound  done in" in printed
-    assert "reports: reports/" in printed
-    assert "figures: figures/sample/3_sound/" in printed
-    assert {path.name: path.read_bytes() for path in notebooks.iterdir()} == before
-    reports = {path.name for path in (folders / "reports").iterdir()}
-    assert reports == {f"{name}.{end}" for name in ("1_broken", "2_killed", "3_sound") for end in ("ipynb", "html")}
-    assert "digits.npz" in (folders / "reports" / "1_broken.html").read_text()
-    executed = nbformat.read(folders / "reports" / "3_sound.ipynb", as_version=4)
-    assert executed.cells[2].outputs[0].data["text/plain"] == "42"
+def write_notebook(project, name, *cells):
+    """Write a notebook; strings that begin with # are markdown."""
+    cells = [new_markdown_cell(c) if c.startswith("#") else new_code_cell(c) for c in cells]
+    cells[-1].outputs = [new_output("stream", text="from an earlier run")]
+    path = project / "notebooks" / f"{name}.ipynb"
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
 
 
-def test_save_keeps_the_outputs_of_a_notebook_that_ran_through(folders):
-    notebooks = folders / "notebooks"
-    write_notebook(notebooks, "sound", "6 * 7")
-    write_notebook(notebooks, "broken", "6 * 7", "1 / 0")
-    broken = (notebooks / "broken.ipynb").read_bytes()
+def test_a_run(project, capsys):
+    paths = [
+        write_notebook(
+            project, "1_bad", "# Title", "", "x = 1", "## Data", "raise ValueError('\\x1b[31mone\\ntwo\\x1b[0m')", "x"
+        ),
+        write_notebook(project, "2_good", "# Title", GOOD),
+        write_notebook(project, "3_dead", "# Title\n\n```\n# comment\n```", "print('hi')", "import os; os._exit(9)"),
+    ]
+    before = [path.read_bytes() for path in paths]
+    stale = project / "figures" / "1_bad" / "results.json"
+    stale.parent.mkdir()
+    stale.write_text("{}")
 
-    assert run.main(["--save"]) == 1
+    assert run.main([]) == 1
 
-    assert "'42'" in str(nbformat.read(notebooks / "sound.ipynb", as_version=4).cells[1].outputs)
-    assert (notebooks / "broken.ipynb").read_bytes() == broken
+    assert [path.read_bytes() for path in paths] == before
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"1_bad  cell  1/3 +\d+\.\d s  Title", lines[0])
+    failure = lines.index("1_bad  FAILED in cell 2 (Data): ValueError: one")
+    assert lines[failure + 1] == "two"
+    assert any(re.fullmatch(r"2_good  done in \d+ s", line) for line in lines)
+    assert any(re.match(r"3_dead  FAILED in cell 2 \(Title\): the kernel died", line) for line in lines)
+
+    summary = [line.split()[:2] for line in lines[lines.index("") + 1 :]]
+    assert summary[1:4] == [["1_bad", "FAILED"], ["2_good", "done"], ["3_dead", "FAILED"]]
+    if Path("/proc/self/status").exists():
+        assert re.search(r" s +\d+ MB +\d+ s$", lines[lines.index("") + 3])
+    assert lines[-2:] == ["reports: reports/", "figures: figures/sample/2_good/"]
+
+    written = sorted(path.name for path in (project / "reports").iterdir())
+    assert written == sorted(f"{path.stem}{suffix}" for path in paths for suffix in (".html", ".ipynb"))
+    bad, good, dead = (nbformat.read(project / "reports" / path.name, as_version=4) for path in paths)
+    assert json.loads(good.cells[1].outputs[0].text) == [sys.executable, str(project / "notebooks"), "off"]
+    assert bad.cells[4].outputs[0].ename == "ValueError"
+    assert bad.cells[5].outputs == []  # not reached
+    assert dead.cells[1].outputs[0].text == "hi\n"
+    assert "from an earlier run" not in "".join(path.read_text() for path in (project / "reports").iterdir())
+    assert "<title>2_good</title>" in (project / "reports" / "2_good.html").read_text()
 
 
-def test_unknown_notebook_is_an_error_that_lists_the_known(folders, capsys):
-    write_notebook(folders / "notebooks", "01_mnist", "1")
-    assert run.main(["01_minst"]) == 2
-    assert "no notebook is called 01_minst. There are: 01_mnist" in capsys.readouterr().err
+def test_ctrl_c_stops_at_once_and_leaves_no_kernel(project):
+    write_notebook(project, "1_endless", "1", "while True: pass")
+    code = f"""
+import sys
+from pathlib import Path
+from helpers import run
+for constant, name in {FOLDERS}.items():
+    setattr(run, constant, Path({str(project)!r}) / name)
+sys.exit(run.main([]))
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert "cell  1/2" in process.stdout.readline()  # the second runs now
+        tasks = Path(f"/proc/{process.pid}/task").glob("*/children")  # none but on Linux
+        kernels = [int(pid) for path in tasks for pid in path.read_text().split()]
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors.strip() == "interrupted"
+    for pid in kernels:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert list((project / "reports").iterdir()) == []
 
 
-def test_notebooks_are_found_by_name_and_by_path(folders):
-    for name in ("01_mnist", "02_ham10000"):
-        write_notebook(folders / "notebooks", name, "1")
-    by_name, by_path = run.find_notebooks(["02_ham10000", "notebooks/01_mnist.ipynb"])
-    assert (by_name.stem, by_path.stem) == ("02_ham10000", "01_mnist")
-    assert [path.stem for path in run.find_notebooks([])] == ["01_mnist", "02_ham10000"]
+class Terminal:
+    """A terminal that remembers what was written to it."""
+
+    def __init__(self):
+        self.written = ""
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        self.written += text
+
+    def flush(self):
+        pass
 
 
-def test_wrong_setting_is_an_error_before_anything_runs(folders, capsys, monkeypatch):
-    monkeypatch.setenv("NOTEBOOK_MODE", "fast")
-    write_notebook(folders / "notebooks", "01_mnist", "1")
+@pytest.mark.parametrize("columns", [80, 40])
+def test_a_terminal_shows_one_line_that_is_rewritten(columns, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(run.time, "monotonic", lambda: 100.0)
+    shown = run.Run(Path("01_mnist.ipynb"))
+    shown._cells = 31
+    for index, cell in enumerate([new_markdown_cell("## Convolutional network of three blocks"), new_code_cell("1")]):
+        shown._start_cell(cell, index)
+    monkeypatch.setattr(run.time, "monotonic", lambda: 112.3)
+    shown._show_live()
+    shown._end_cell(cell, 1, {})
+    line = "01_mnist  cell 1/31  Convolutional network of three blocks"
+    assert terminal.written == "\r" + (line[: columns - 9] + "  12.3 s").ljust(columns - 1)
+
+
+def test_unknown_notebook_names_those_that_there_are(project, capsys):
+    write_notebook(project, "01_mnist", "1")
+    assert run.main(["01_mnist", "01_minst"]) == 2
+    assert capsys.readouterr() == ("", "error: there is no notebook 01_minst. Known: 01_mnist.\n")
+
+
+def test_no_notebook_at_all(project, capsys):
     assert run.main([]) == 2
-    assert "NOTEBOOK_MODE=fast" in capsys.readouterr().err
-    assert not any((folders / "reports").iterdir())
+    assert "there is no notebook in" in capsys.readouterr().err
+
+
+def test_wrong_setting_is_told_before_anything_runs(project, capsys, monkeypatch):
+    write_notebook(project, "01_mnist", "1")
+    monkeypatch.setenv("NOTEBOOK_MODE", "fast")
+    assert run.main([]) == 2
+    assert capsys.readouterr() == ("", "error: NOTEBOOK_MODE=fast: expected one of quick, full.\n")
+
+
+def test_notebooks_are_found_by_name_and_by_path(project, monkeypatch, capsys):
+    first, second = (write_notebook(project, name, "1") for name in ("01_mnist", "02_ham10000"))
+    (project / "notebooks" / ".01_mnist-1a2b.ipynb").write_text("what a killed program left")
+    elsewhere = project / "mine.ipynb"
+    elsewhere.write_bytes(first.read_bytes())
+    monkeypatch.chdir(project)
+    assert run.find_notebooks([]) == [first, second]
+    assert run.find_notebooks(["02_ham10000", "01_mnist.ipynb", "notebooks/01_mnist.ipynb"]) == [second, first]
+    assert run.find_notebooks(["mine.ipynb"]) == [elsewhere]
+    assert run.main(["--list"]) == 0
+    assert capsys.readouterr().out == "01_mnist\n02_ham10000\n"
+
+
+def test_a_file_that_is_no_notebook_fails(project, capsys):
+    (project / "notebooks" / "01_mnist.ipynb").write_text("{")
+    assert run.main([]) == 1
+    assert "01_mnist  FAILED: NotJSONError: " in capsys.readouterr().out
+
+
+def test_importing_is_quick():
+    code = "import json, sys, helpers.run; sys.stdout.write(json.dumps(sorted(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert not {"tensorflow", "keras", "nbclient", "nbconvert", "nbformat"} & set(json.loads(loaded.stdout))

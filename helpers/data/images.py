@@ -3,7 +3,7 @@
 import hashlib
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from helpers.data.index import read_arrays
 from helpers.errors import InputError
@@ -56,10 +56,16 @@ def compute_fingerprint(images, folder):
     -------
     str: ``sha256:`` and 64 hexadecimal digits.
     """
-    digest = hashlib.sha256("\n".join(images["image_id"]).encode())
+    columns = [name for name in ("image_id", "path", "array", "position") if name in images]
+    digest = hashlib.sha256(images[columns].to_csv(index=False).encode())
     for path in images["path"].drop_duplicates():
-        with open(folder / path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        try:
+            with open(folder / path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise InputError(
+                f"{folder / path} cannot be opened ({error.strerror}). Fetch it again or remove it from the index."
+            ) from error
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -84,7 +90,7 @@ def read_image(path, shape):
     try:
         with Image.open(path) as image:
             return _resize(ImageOps.exif_transpose(image), shape)
-    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged image fails in many ways inside Pillow
         raise InputError(f"{path} cannot be read as an image ({error}). Fetch it again or remove it.") from error
 
 
@@ -94,13 +100,17 @@ def _decode(images, folder, pixels):
     for (path, name), rows in images[in_arrays].groupby(["path", "array"]) if in_arrays.any() else ():
         stored = read_arrays(folder / path, [name])[name]
         for row, position in zip(rows.index, rows["position"], strict=True):
-            pixels[row] = _resize(Image.fromarray(stored[position]), pixels.shape[1:])
+            pixels[row] = _resize(Image.fromarray(stored[int(position)]), pixels.shape[1:])
     for row, path in images.loc[~in_arrays, "path"].items():
         pixels[row] = read_image(folder / path, pixels.shape[1:])
 
 
 def _resize(image, shape):
     height, width, channels = shape
+    if image.mode.startswith("I;16"):  # convert() would clip all but the darkest to white
+        image = Image.fromarray((np.asarray(image) / 257).round().astype("uint8"))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode} has no fixed range of values: convert it to 8 or 16 bits first")
     image = image.convert(_MODES[channels])
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)

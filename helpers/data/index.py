@@ -1,8 +1,6 @@
 """Indexing: one row per image."""
 
 import hashlib
-import zipfile
-import zlib
 
 import numpy as np
 import pandas as pd
@@ -17,7 +15,7 @@ def index_images(data_set, folder):
     ----------
     data_set : DataSet
     folder : Path
-        The data set's folder, from `helpers.data.files.find_data`.
+        The data set's folder, from `helpers.data.sources.find_data`.
 
     Returns
     -------
@@ -42,21 +40,22 @@ def read_arrays(path, names):
         The file is damaged, no ``.npz`` file, or lacks one of the arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [name for name in names if name not in archive]
-            if missing:
-                raise InputError(
-                    f"{path} lacks {', '.join(missing)}; it holds {', '.join(archive) or 'nothing'}. "
-                    "Fetch the original again, or set DATA_SOURCE=sample."
-                )
-            return {name: archive[name] for name in names}
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            found = {name: archive[name] for name in names if name in archive}
+            held = ", ".join(archive) or "nothing"
+        if not all(isinstance(array, np.ndarray) for array in found.values()):
+            raise TypeError("a member is no array")
+    except Exception as error:  # a damaged archive fails in many ways, inside NumPy, zipfile and zlib
         raise InputError(
             f"{path} cannot be read as an .npz file with the arrays {', '.join(names)} ({error}). "
             "It may be truncated: fetch it again, or set DATA_SOURCE=sample."
         ) from error
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise InputError(
+            f"{path} lacks {', '.join(missing)}; it holds {held}. Fetch the original again, or set DATA_SOURCE=sample."
+        )
+    return found
 
 
 def _index_mnist_archive(data_set, folder):

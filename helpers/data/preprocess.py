@@ -78,7 +78,7 @@ def encode_labels(labels, class_names):
         A label is not among the class names.
     """
     codes = {name: code for code, name in enumerate(class_names)}
-    unknown = sorted(set(labels) - set(codes))
+    unknown = sorted(set(labels) - set(codes), key=str)
     if unknown:
         raise InputError(f"Unknown label(s) {', '.join(map(str, unknown))}: expected {', '.join(class_names)}.")
-    return np.array([codes[label] for label in labels])
+    return np.array([codes[label] for label in labels], dtype=int)

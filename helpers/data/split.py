@@ -26,19 +26,21 @@ def split_by_group(images, fractions, seed=42):
     Raises
     ------
     ValueError
-        The shares do not sum to 1 or one is not positive.
+        The shares do not sum to 1, one is not positive, or an image has no group.
     InputError
         A class has fewer groups than there are sets, so that one set would not contain it.
 
     Examples
     --------
     >>> images = pd.DataFrame({"label": list("aaaabbbb"), "group": list("11223344")})
-    >>> split_by_group(images, {"train": 0.5, "validation": 0.5}).tolist()  # doctest: +SKIP
-    ['train', 'train', 'validation', 'validation', 'validation', 'validation', 'train', 'train']
+    >>> split_by_group(images, {"train": 0.5, "validation": 0.5}).tolist()
+    ['validation', 'validation', 'train', 'train', 'train', 'train', 'validation', 'validation']
     """
     shares = np.array(list(fractions.values()))
     if not np.isclose(shares.sum(), 1) or (shares <= 0).any():
         raise ValueError(f"fractions={fractions}: expected positive shares that sum to 1.")
+    if images["group"].isna().any():
+        raise ValueError("Some images have no group: give each of them one of its own.")
     rng = np.random.default_rng(seed)
     groups = pd.DataFrame({"label": _most_frequent_label(images), "size": images.groupby("group").size()})
     set_of_group = {}
@@ -50,7 +52,7 @@ def split_by_group(images, fractions, seed=42):
             )
         members = members.iloc[rng.permutation(len(members))]
         set_of_group |= dict(zip(members.index, _share_out(members["size"].to_numpy(), shares), strict=True))
-    names = np.array(list(fractions))
+    names = list(fractions)
     return images["group"].map({group: names[number] for group, number in set_of_group.items()}).rename("split")
 
 
@@ -68,13 +70,12 @@ def limit_images(images, most, seed=42):
     -------
     DataFrame: some of the rows of ``images``, in their order; all of a part that has no more than ``most``.
     """
-    kept = []
-    for _, part in images.groupby("part", sort=False):
-        if len(part) > most:
-            share = most / len(part)
-            part = part[split_by_group(part, {"kept": share, "left out": 1 - share}, seed) == "kept"]
-        kept.append(part)
-    return pd.concat(kept).sort_index()
+    kept = np.ones(len(images), bool)
+    for rows in images.groupby("part").indices.values():
+        if len(rows) > most:
+            shares = {"kept": most / len(rows), "left out": 1 - most / len(rows)}
+            kept[rows] = split_by_group(images.iloc[rows], shares, seed) == "kept"
+    return images[kept]
 
 
 def _most_frequent_label(images):

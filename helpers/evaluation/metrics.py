@@ -28,13 +28,18 @@ def make_predictions(images, y_prob, class_names):
     Raises
     ------
     ValueError
-        There is not one row of probabilities for each image, or they do not sum to 1.
+        An image has no group or a label that is no class, or not one row of probabilities.
     """
+    unknown = set(images["label"]) - set(class_names)
+    if unknown or images["group"].isna().any():
+        raise ValueError(
+            f"Each image needs a group and a label among {list(class_names)}; unknown: {unknown or 'none'}."
+        )
     y_prob = np.asarray(y_prob, "float64")
     if y_prob.shape != (len(images), len(class_names)):
         raise ValueError(f"y_prob has shape {y_prob.shape}, expected ({len(images)}, {len(class_names)}).")
-    if not np.allclose(y_prob.sum(1), 1, atol=1e-3):
-        raise ValueError("The rows of y_prob do not sum to 1: these are no probabilities.")
+    if not np.allclose(y_prob.sum(1), 1, atol=1e-3) or (y_prob < 0).any():
+        raise ValueError("y_prob has negative values or rows that do not sum to 1: these are no probabilities.")
     return pd.DataFrame(
         {
             "image_id": images["image_id"].to_numpy(),
@@ -65,6 +70,11 @@ def compute_metrics(predictions, resamples=1000, seed=0):
     DataFrame with the index ``metric`` and the columns ``value, low, high``: accuracy, balanced_accuracy (mean
     sensitivity over the classes), macro_f1, weighted_f1, roc_auc (one against the rest, mean over the classes),
     expected_calibration_error (15 bins) and majority_rate (share of the most frequent class: what guessing it scores).
+
+    Notes
+    -----
+    The calibration error is a sum of absolute values, which chance only makes larger: of a well calibrated model
+    its bootstrap interval lies too high and may leave the value out.
     """
     data = _Counts(predictions)
     values = data.compute(np.ones(len(predictions)))
@@ -99,12 +109,12 @@ def compare_accuracy(predictions, others, resamples=1000, seed=0):
     """
     if not np.array_equal(predictions["image_id"], others["image_id"]):
         raise ValueError("The two tables of predictions are not of the same images in the same order.")
-    gain = is_right(predictions).astype("float64") - is_right(others)
-    sums = gain.groupby(predictions["group"]).agg(["sum", "size"]).to_numpy()
-    drawn = np.random.default_rng(seed).integers(0, len(sums), (resamples, len(sums)))
-    means = sums[drawn].sum(axis=1)
+    gain = is_right(predictions).to_numpy("float64") - is_right(others).to_numpy()
+    sums = pd.Series(gain).groupby(predictions["group"].to_numpy()).agg(["sum", "size"]).to_numpy()
+    rng = np.random.default_rng(seed)
+    resampled = [sums[rng.integers(0, len(sums), len(sums))].sum(axis=0) for _ in range(resamples)]
     tail = (1 - CONFIDENCE_LEVEL) / 2
-    low, high = np.quantile(means[:, 0] / means[:, 1], [tail, 1 - tail])
+    low, high = np.quantile([total / images for total, images in resampled], [tail, 1 - tail])
     return pd.Series({"value": gain.mean(), "low": low, "high": high})
 
 
@@ -183,6 +193,7 @@ class _Counts:
         self._true = predictions["y_true"].map(codes).to_numpy()
         self._cell = self._true * len(names) + predictions["y_pred"].map(codes).to_numpy()
         self._n_classes = len(names)
+        self._majority = np.bincount(self._true).argmax()
         self._confidence = predictions["confidence"].to_numpy()
         self._bin = _bin_confidence(self._confidence, _BINS)
         self._right = is_right(predictions).to_numpy("float64")
@@ -198,14 +209,15 @@ class _Counts:
         total, present = true.sum(), true > 0
         f1 = np.divide(2 * hits, true + predicted, out=np.zeros_like(hits), where=true + predicted > 0)
         gap = np.bincount(self._bin, weights * (self._right - self._confidence))
+        areas = [area for ranking in self._rankings if not np.isnan(area := ranking.compute_area(weights))]
         return {
             "accuracy": hits.sum() / total,
             "balanced_accuracy": (hits[present] / true[present]).mean(),
             "macro_f1": f1[present].mean(),
             "weighted_f1": (f1 * true).sum() / total,
-            "roc_auc": np.nanmean([ranking.compute_area(weights) for ranking in self._rankings] or [np.nan]),
+            "roc_auc": np.mean(areas) if areas else np.nan,
             "expected_calibration_error": np.abs(gap).sum() / total,
-            "majority_rate": true.max() / total,
+            "majority_rate": true[self._majority] / total,
         }
 
 

@@ -5,14 +5,16 @@ writes a file and none computes a metric. Colours are those of seaborn's palette
 colours carry a meaning, markers or line styles carry it too.
 """
 
+from itertools import cycle
+
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 PALETTE = sns.color_palette("colorblind")
-_MARKERS = "osD^vPX"
-_LINES = ["-", "--", "-.", ":"]
+# Nine colours (the tenth is a light yellow), seven markers, four lines: of any two models at least one differs.
+_COLORS, _MARKERS, _LINES = PALETTE[:8] + PALETTE[9:], "osD^vPX", ["-", "--", "-.", ":"]
 
 
 def set_style():
@@ -75,6 +77,8 @@ def plot_image_grid(images, titles=None, columns=10, row_labels=None, size=0.95,
     Figure
     """
     images = np.clip(np.asarray(images), 0, 255).astype("uint8")
+    if not len(images):
+        return plt.figure(figsize=(2, 0.3))
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     side = size * images.shape[1] / images.shape[2]
@@ -118,7 +122,7 @@ def plot_learning_curves(histories):
     Figure
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
-    for (name, history), color, marker in zip(histories.items(), PALETTE, _MARKERS, strict=False):
+    for (name, history), color, marker in zip(histories.items(), cycle(_COLORS), cycle(_MARKERS), strict=False):
         prefix = f"{name}, " if len(histories) > 1 else ""
         for ax, quantity in zip(axes, ("accuracy", "loss"), strict=True):
             ax.plot(history.index, history[quantity], color=color, ls="--", label=f"{prefix}training")
@@ -186,12 +190,13 @@ def plot_metrics(metrics, metric="accuracy", ax=None):
     metric : str
     """
     ax = _new_axes(ax, height=1.2 + 0.5 * len(next(iter(metrics.values()))))
-    for number, ((model, of_sets), color, marker) in enumerate(zip(metrics.items(), PALETTE, _MARKERS, strict=False)):
+    for number, ((model, of_sets), color, marker) in enumerate(
+        zip(metrics.items(), cycle(_COLORS), cycle(_MARKERS), strict=False)
+    ):
         rows = [table.loc[metric] for table in of_sets.values()]
         heights = np.arange(len(rows)) + 0.14 * (2 * number - len(metrics) + 1)
-        values = np.array([row["value"] for row in rows])
-        spread = np.abs(np.array([[row["low"], row["high"]] for row in rows]).T - values)
-        ax.errorbar(values, heights, xerr=spread, fmt=marker, color=color, capsize=3, label=model)
+        ax.hlines(heights, [row["low"] for row in rows], [row["high"] for row in rows], color=color)
+        ax.plot([row["value"] for row in rows], heights, marker, color=color, label=model)
     names = list(next(iter(metrics.values())))
     ax.set(yticks=range(len(names)), yticklabels=[name.replace("_", " ") for name in names])
     ax.set(xlabel=f"{metric.replace('_', ' ')} with 95 % interval")
@@ -214,7 +219,7 @@ def plot_robustness(curves, xlabel, limit=None, ax=None):
         A strength to mark with a dotted line, such as the largest one in training.
     """
     ax = _new_axes(ax)
-    lines = zip(curves.groupby("model", sort=False), PALETTE, _MARKERS, _LINES * 2, strict=False)
+    lines = zip(curves.groupby("model", sort=False), cycle(_COLORS), cycle(_MARKERS), cycle(_LINES), strict=False)
     for (name, curve), color, marker, line in lines:
         ax.plot(curve["strength"], curve["value"], line, marker=marker, ms=5, color=color, label=name)
         ax.fill_between(curve["strength"], curve["low"], curve["high"], color=color, alpha=0.2, lw=0)

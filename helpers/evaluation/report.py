@@ -70,11 +70,13 @@ class Report:
         if self.is_sample:
             note = figure.text(1, 0, "built-in sample", ha="right", va="top", fontsize=7, color="grey")
         folder = self.folder / "images" if shows_images and not self.is_sample else self.folder
-        for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
-            with replace_atomically(folder / f"{name}.{ending}") as unfinished:
-                figure.savefig(unfinished, dpi=DPI, bbox_inches="tight", metadata=metadata)
-        if note is not None:
-            note.remove()
+        try:
+            for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+                with replace_atomically(folder / f"{name}.{ending}") as unfinished:
+                    figure.savefig(unfinished, dpi=DPI, bbox_inches="tight", metadata=metadata)
+        finally:
+            if note is not None:
+                note.remove()
         return figure
 
     def save_table(self, table, name, digits=5):
@@ -132,7 +134,7 @@ class Report:
             "cores": os.cpu_count(),
         }
         with replace_atomically(self.folder / "results.json") as unfinished:
-            unfinished.write_text(json.dumps(results, indent=1) + "\n")
+            unfinished.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         return results
 
 
@@ -165,7 +167,7 @@ def load_results(figures_folder=FIGURES_FOLDER):
     -------
     list of dict, one per notebook, in order.
     """
-    return [json.loads(path.read_text()) for path in sorted(figures_folder.glob("[0-9]*/results.json"))]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(figures_folder.glob("[0-9]*/results.json"))]
 
 
 def format_results(results):
@@ -202,11 +204,13 @@ def update_tables(project_folder=PROJECT_FOLDER):
     ]
     text = "# Results\n\nFull runs on real images; intervals are 95 %. Made by `make results`.\n\n"
     with replace_atomically(project_folder / "figures" / "RESULTS.md") as unfinished:
-        unfinished.write_text(f"{text}{table}\n\n" + "\n".join(runs) + "\n")
+        unfinished.write_text(f"{text}{table}\n\n" + "\n".join(runs) + "\n", encoding="utf-8")
     readme = project_folder / "README.md"
-    before, rest = readme.read_text().split(_TABLE_STARTS)
+    before, rest = readme.read_text(encoding="utf-8").split(_TABLE_STARTS)
     with replace_atomically(readme) as unfinished:
-        unfinished.write_text(f"{before}{_TABLE_STARTS}\n{table}\n{_TABLE_ENDS}{rest.split(_TABLE_ENDS)[1]}")
+        unfinished.write_text(
+            f"{before}{_TABLE_STARTS}\n{table}\n{_TABLE_ENDS}{rest.split(_TABLE_ENDS)[1]}", encoding="utf-8"
+        )
 
 
 def format_percent(metric):
@@ -235,11 +239,11 @@ def read_cpu_name():
 
 
 def _plain(value):
-    """Turn NumPy scalars into Python's, and NaN, which JSON has not, into None."""
+    """Turn NumPy scalars into Python's, and NaN and infinity, which JSON has not, into None."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

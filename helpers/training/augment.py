@@ -49,7 +49,8 @@ def make_augmenter(generator):
         return lambda images, rng: _augment_one_by_one(images, generator, rng)
 
     def augment(images, rng):
-        parameters = draw_parameters(generator, len(images), images.shape[1:3], rng)
+        size = images.shape[1:3]
+        parameters = turn_about_centre(draw_parameters(generator, len(images), size, rng), size)
         return _standardize(apply_parameters(images, parameters, generator), generator)
 
     return augment
@@ -70,15 +71,20 @@ def draw_parameters(generator, count, size, rng):
     Returns
     -------
     dict of arrays of length ``count``, under the names of ``ImageDataGenerator.get_random_transform``: ``theta``
-    and ``shear`` in degrees, ``tx`` (down) and ``ty`` (right) in pixels, the factors ``zx`` and ``zy``, the booleans
+    and ``shear`` in degrees, ``tx`` and ``ty`` in pixels, the factors ``zx`` and ``zy``, the booleans
     ``flip_horizontal`` and ``flip_vertical``; and ``channel_shift_intensity`` and ``brightness``, None when unused.
+
+    Notes
+    -----
+    ``ty``, which moves images up and down, is drawn from ``height_shift_range``, and ``tx`` from
+    ``width_shift_range``, as Keras documents them. Keras itself mistakes one for the other (keras-team/keras#17398).
     """
     g = generator
     zoom = rng.uniform(*g.zoom_range, (2, count))
     return {
         "theta": rng.uniform(-g.rotation_range, g.rotation_range, count),
-        "tx": _draw_shift(g.height_shift_range, size[0], count, rng),
-        "ty": _draw_shift(g.width_shift_range, size[1], count, rng),
+        "tx": _draw_shift(g.width_shift_range, size[1], count, rng),
+        "ty": _draw_shift(g.height_shift_range, size[0], count, rng),
         "shear": rng.uniform(-g.shear_range, g.shear_range, count),
         "zx": zoom[0],
         "zy": zoom[1],
@@ -89,6 +95,31 @@ def draw_parameters(generator, count, size, rng):
         else None,
         "brightness": rng.uniform(*g.brightness_range, count) if g.brightness_range is not None else None,
     }
+
+
+def turn_about_centre(parameters, size):
+    """Adjust the shifts so that rotation, shear and zoom act about the centre of images that are not square.
+
+    Keras takes (height, width) for the (x, y) of the centre: an image of 120 x 160 pixels turns about a point 20 pixels
+    beside and below its own. A shift makes up for it, so that the adjusted parameters give the right image, here and
+    with ``ImageDataGenerator.apply_transform``.
+
+    Parameters
+    ----------
+    parameters : dict
+        As from `draw_parameters`.
+    size : tuple of 2 ints
+        Height and width in pixels.
+
+    Returns
+    -------
+    dict: ``parameters`` with other ``tx`` and ``ty``; the same for square images.
+    """
+    away = (size[1] - size[0]) / 2 * np.array([1.0, -1.0])  # from the centre that Keras takes to the right one
+    rotation, sheared, zoom = _linear_matrices(parameters)
+    moved = away - rotation @ sheared @ zoom @ away
+    tx, ty = (rotation.transpose(0, 2, 1) @ moved[..., None])[..., 0].T
+    return parameters | {"tx": parameters["tx"] + tx, "ty": parameters["ty"] + ty}
 
 
 def apply_parameters(images, parameters, generator):
@@ -141,10 +172,10 @@ def transform(images, fill_mode="constant", **parameters):
     >>> transform(np.zeros((2, 28, 28, 1)), theta=[10, -10]).shape
     (2, 28, 28, 1)
     """
-    generator = ImageDataGenerator(fill_mode=fill_mode)
-    neutral = draw_parameters(generator, len(images), images.shape[1:3], np.random.default_rng(0))
+    generator, size = ImageDataGenerator(fill_mode=fill_mode), images.shape[1:3]
+    neutral = draw_parameters(generator, len(images), size, np.random.default_rng(0))
     given = {name: np.broadcast_to(value, len(images)) for name, value in parameters.items()}
-    return apply_parameters(images, neutral | given, generator)
+    return apply_parameters(images, turn_about_centre(neutral | given, size), generator)
 
 
 def paste_on_canvas(images, canvas, rng):
@@ -225,7 +256,8 @@ def _augment_one_by_one(images, generator, rng):
     np.random.seed(rng.integers(2**32))
     try:
         images = np.asarray(images, np.float32)
-        return np.stack([generator.standardize(generator.random_transform(image)) for image in images])
+        augmented = [generator.standardize(generator.random_transform(image)) for image in images]
+        return np.stack(augmented).astype(np.float32)
     finally:
         np.random.set_state(state)
 
@@ -241,36 +273,42 @@ def _draw_shift(shift_range, length, count, rng):
     return shift * length if np.max(shift_range) < 1 else shift
 
 
-def _affine_matrices(parameters, size):
-    """Compute, for each image, the matrix from output (row, column, 1) to input, about the image's centre."""
+def _linear_matrices(parameters):
+    """Compute, for each image, the 2x2 matrices of rotation, shear and zoom."""
     theta, shear = np.deg2rad(parameters["theta"]), np.deg2rad(parameters["shear"])
-    rotation, shift, sheared, zoom = (np.tile(np.eye(3), (len(theta), 1, 1)) for _ in range(4))
+    rotation, sheared, zoom = (np.tile(np.eye(2), (len(theta), 1, 1)) for _ in range(3))
     rotation[:, 0, 0] = rotation[:, 1, 1] = np.cos(theta)
     rotation[:, 1, 0] = np.sin(theta)
     rotation[:, 0, 1] = -rotation[:, 1, 0]
-    shift[:, 0, 2], shift[:, 1, 2] = parameters["tx"], parameters["ty"]
     sheared[:, 0, 1], sheared[:, 1, 1] = -np.sin(shear), np.cos(shear)
     zoom[:, 0, 0], zoom[:, 1, 1] = parameters["zx"], parameters["zy"]
+    return rotation, sheared, zoom
 
-    centre = np.eye(3)
-    centre[:2, 2] = np.array(size) / 2 - 0.5
-    matrices = centre @ rotation @ shift @ sheared @ zoom @ np.linalg.inv(centre)
 
-    # A flip comes after the resampling: output (row, column) reads from the mirrored place.
-    for axis, name in enumerate(("flip_vertical", "flip_horizontal")):
+def _affine_matrices(parameters, size):
+    """Compute, for each image, the matrix from output (x, y, 1) to input, where x is the column and y the row."""
+    rotation, sheared, zoom = _linear_matrices(parameters)
+    linear = rotation @ sheared @ zoom
+    shift = np.stack([parameters["tx"], parameters["ty"]], -1)[..., None]
+    centre = np.array(size)[:, None] / 2 - 0.5  # (height, width) for (x, y), as in Keras: see turn_about_centre
+    matrices = np.tile(np.eye(3), (len(linear), 1, 1))
+    matrices[:, :2, :2] = linear
+    matrices[:, :2, 2:] = centre + rotation @ shift - linear @ centre
+
+    # A flip comes after the resampling: output (x, y) reads from the mirrored place.
+    for axis, (name, length) in enumerate((("flip_horizontal", size[1]), ("flip_vertical", size[0]))):
         mirror = np.eye(3)
-        mirror[axis, axis], mirror[axis, 2] = -1, size[axis] - 1
+        mirror[axis, axis], mirror[axis, 2] = -1, length - 1
         matrices = np.where(parameters[name][:, None, None], matrices @ mirror, matrices)
     return matrices
 
 
 def _resample(images, matrices, generator):
     """Resample each image once through its matrix."""
-    # TensorFlow wants (x, y) = (column, row) and the two rows of the matrix flattened, with the perspective zeros.
-    swapped = matrices[:, [1, 0]][:, :, [1, 0, 2]].reshape(-1, 6)
+    flat = matrices[:, :2].reshape(-1, 6)  # then the two perspective terms, zero
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
-        transforms=np.pad(swapped, ((0, 0), (0, 2))).astype(np.float32),
+        transforms=np.pad(flat, ((0, 0), (0, 2))).astype(np.float32),
         output_shape=images.shape[1:3],
         fill_value=float(generator.cval),
         interpolation=_INTERPOLATION[generator.interpolation_order],

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import time
-import zipfile
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import pandas as pd
 from helpers.training import tf
 
 _LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")
+_SHUFFLING, _AUGMENTATION, _DROPOUT = range(3)  # part of the seeds, so that no two streams are the same
 
 
 def fit_model(
@@ -90,12 +90,12 @@ def fit_model(
     )
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
     model.compile(optimizer, loss, metrics=["accuracy"])
-    optimizer.build(model.trainable_variables)
+    model.optimizer.build(model.trainable_variables)  # under float16 a wrapper of the one above
 
     identity = None
     if checkpoint is not None:
         settings = [epochs, batch_size, learning_rate, label_smoothing, weight_decay, ema_epochs, seed]
-        identity = _identify(model, training, validation, settings)
+        identity = _identify(model, training, validation, augment, settings)
     recorder = _Recorder(model, seed, checkpoint, identity)
     done = recorder.resume()
     if done < epochs:
@@ -131,7 +131,7 @@ def make_batches(training, batch_size, seed, augment, steps):
 
     @lru_cache(maxsize=1)
     def shuffle(epoch):
-        return np.random.default_rng([seed, epoch]).permutation(len(pixels))
+        return np.random.default_rng([seed, _SHUFFLING, epoch]).permutation(len(pixels))
 
     def load(step):
         epoch, batch = divmod(int(step), per_epoch)
@@ -139,7 +139,7 @@ def make_batches(training, batch_size, seed, augment, steps):
         chosen = np.sort(chosen)  # reads a memory-mapped file from front to back
         images = pixels[chosen]
         if augment is not None:
-            images = augment(images, np.random.default_rng([seed, epoch, batch]))
+            images = augment(images, np.random.default_rng([seed, _AUGMENTATION, epoch, batch]))
         return images, labels[chosen]
 
     return _make_dataset(load, steps, training, batch_size)
@@ -185,10 +185,11 @@ class _Recorder(keras.callbacks.Callback):
         self._rows, self._averaged, self._best = [], None, None
 
     def on_epoch_begin(self, epoch, logs=None):
-        for number, layer in enumerate(self._trained.layers):
+        for number, layer in enumerate(_list_layers(self._trained)):
             generator = getattr(layer, "seed_generator", None)
             if generator is not None:  # dropout: its noise too is decided by seed and epoch
-                generator.state.assign([self._seed + number, epoch])
+                seeds = np.random.SeedSequence([self._seed, _DROPOUT, epoch, number])
+                generator.state.assign(seeds.generate_state(2))
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def on_test_end(self, logs=None):
@@ -210,12 +211,12 @@ class _Recorder(keras.callbacks.Callback):
         if self._checkpoint is None or not self._checkpoint.is_file():
             return 0
         try:
-            with np.load(self._checkpoint, allow_pickle=False) as state:
+            with open(self._checkpoint, "rb") as file, np.load(file, allow_pickle=False) as state:
                 about = json.loads(str(state["about"]))
                 if about["identity"] != self._identity:
                     return 0
                 arrays = {name: [state[f"{name}_{i}"] for i in range(count)] for name, count in about["arrays"].items()}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except Exception:  # a damaged file, which fails in many ways inside NumPy and zipfile: begin anew
             return 0
         self._rows, self._best = about["history"], arrays["best"]
         self._trained.set_weights(arrays["model"])
@@ -261,9 +262,16 @@ def _check(data, name, minimum):
         raise ValueError(f"The {name} set has {len(pixels)} images, at least {minimum} are needed (one batch).")
 
 
-def _identify(model, training, validation, settings):
+def _list_layers(model):
+    """List the layers of a model and of the models within it."""
+    return [inner for layer in model.layers for inner in (_list_layers(layer) if hasattr(layer, "layers") else [layer])]
+
+
+def _identify(model, training, validation, augment, settings):
     """Hash what decides a training, so that no checkpoint is taken for another's."""
-    digest = hashlib.sha256(json.dumps([model.to_json(), keras.version(), settings]).encode())
+    digest = hashlib.sha256(json.dumps([model.get_config(), keras.version(), settings], default=str).encode())
+    if augment is not None:  # a function is known by what it does
+        digest.update(np.ascontiguousarray(augment(training[0][:8], np.random.default_rng(0))).tobytes())
     for weight in model.get_weights():
         digest.update(weight.tobytes())
     for pixels, labels in (training, validation):

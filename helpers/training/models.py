@@ -26,8 +26,8 @@ class FusedBatchNormalization(layers.BatchNormalization):
     """
 
     def call(self, inputs, training=None, mask=None):
-        fusible = len(inputs.shape) == 4 and self.axis in (-1, 3) and mask is None and not self.renorm
-        if not (fusible and self.scale and self.center) or self.synchronized:
+        fusible = len(inputs.shape) == 4 and self.axis in (-1, 3) and mask is None and self.variable_dtype == "float32"
+        if not (fusible and self.scale and self.center) or self.synchronized or self.renorm:
             return super().call(inputs, training=training, mask=mask)
         learns = bool(training and self.trainable)
         empty = tf.zeros([0])

@@ -1,5 +1,6 @@
 """Finding the files of a data set: local, downloaded, or the built-in sample."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +81,8 @@ def _download(data_set, folder):
     try:
         _PUBLISHERS[publisher](name, folder)
     except Exception as error:  # whatever network, server or disk may come up with
+        with suppress(OSError):
+            folder.rmdir()  # leaves no empty folder, which would look like a data set gone wrong
         raise InputError(
             f"{data_set.title} could not be downloaded ({data_set.handle}): {error}\n"
             f"Put its files under {folder} by hand, or set DATA_SOURCE=sample."
@@ -91,7 +94,6 @@ def _download_from_keras(name, folder):
     import keras  # here only: it brings TensorFlow, seconds that reading local files should not cost
 
     (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
-    folder.mkdir(parents=True, exist_ok=True)
     with replace_atomically(folder / f"{name}.npz") as unfinished, open(unfinished, "wb") as file:
         np.savez_compressed(file, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
 

@@ -1,0 +1,75 @@
+"""Audits: what they count is what is there, and they find what was planted."""
+
+import pandas as pd
+import pytest
+
+from helpers.data.audit import compare_with_original, count_images, find_conflicts, find_leaks
+
+
+@pytest.fixture
+def images():
+    return pd.DataFrame(
+        {
+            "image_id": ["i0", "i1", "i2", "i3", "i4", "i5", "i6"],
+            "label": list("babaabb"),
+            "group": ["p", "q", "q", "r", "s", "p", "t"],
+            "part": ["train", "train", "train", "train", "test", "test", "validation"],
+        },
+        index=[10, 11, 12, 13, 14, 15, 16],
+    )
+
+
+def test_counts_have_sums_and_keep_the_order_of_the_parts(images):
+    table = count_images(images)
+    assert table.index.tolist() == ["train", "test", "validation", "all"]
+    assert table.columns.tolist() == ["a", "b", "all"]
+    assert table.to_numpy().tolist() == [[2, 2, 4], [1, 1, 2], [0, 1, 1], [3, 4, 7]]
+
+
+def test_counts_by_other_columns(images):
+    table = count_images(images, by=("label", "group"))
+    assert table.index.tolist() == ["b", "a", "all"]
+    assert table.loc["b"].to_dict() == {"p": 2, "q": 1, "r": 0, "s": 0, "t": 1, "all": 4}
+
+
+def test_comparison_with_the_original(images, data_set):
+    table = compare_with_original(images, data_set)
+    assert table.to_dict("index") == {
+        "train": {"found": 4, "original": 60_000, "missing": 59_996},
+        "test": {"found": 2, "original": 10_000, "missing": 9_998},
+    }
+    without_test = compare_with_original(images[images["part"] == "train"], data_set)
+    assert without_test.loc["test"].tolist() == [0, 10_000, 10_000]
+
+
+def test_a_planted_leak_is_found(images):
+    leaks = find_leaks(images, images["part"])
+    assert leaks.index.tolist() == ["train", "test", "validation"]
+    assert leaks["images"].tolist() == [4, 2, 1]
+    assert leaks["leaked"].tolist() == [1, 1, 0]  # group p: i0 in training, i5 in the test set
+    assert leaks["share"].tolist() == [0.25, 0.5, 0]
+
+
+def test_a_group_inside_one_set_is_no_leak(images):
+    assert find_leaks(images[:4], images["part"][:4]).to_dict("list") == {"images": [4], "leaked": [0], "share": [0]}
+
+
+def test_a_leak_counts_every_image_of_the_group(images):
+    split = ["one", "one", "two", "one", "one", "two", "two"]
+    leaks = find_leaks(images, split)
+    assert leaks["leaked"].to_dict() == {"one": 2, "two": 2}  # groups p and q
+
+
+def test_conflicting_labels_are_listed_group_after_group(images):
+    conflicts = find_conflicts(images)
+    assert conflicts["image_id"].tolist() == ["i1", "i2"]  # group q is a and b; group p is b twice
+    pd.testing.assert_frame_equal(conflicts, images.loc[[11, 12]])
+    images.loc[15, "label"] = "a"
+    shuffled = images.sample(frac=1, random_state=2)
+    assert find_conflicts(shuffled)["image_id"].tolist() == ["i0", "i5", "i1", "i2"]
+
+
+def test_no_conflicts_give_an_empty_table(images):
+    empty = find_conflicts(images.drop(index=[11]))
+    assert len(empty) == 0
+    assert empty.columns.tolist() == images.columns.tolist()

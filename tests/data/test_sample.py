@@ -1,0 +1,137 @@
+"""The built-in sample of MNIST: in the original's layout, drawn the same way every time."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from helpers.data import sample
+from helpers.data.catalog import get_data_set
+from helpers.data.index import index_images
+from helpers.data.sample import make_sample
+from helpers.data.sources import find_data
+from helpers.settings import read_settings
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_sample(get_data_set("mnist"), tmp_path_factory.mktemp("samples"))
+
+
+@pytest.fixture(scope="module")
+def arrays(folder):
+    with np.load(folder / "mnist.npz") as stored:
+        return dict(stored)
+
+
+@pytest.fixture(scope="module")
+def images(arrays):
+    return np.concatenate([arrays["x_train"], arrays["x_test"]])
+
+
+def find_ink(image):
+    rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
+    return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def test_layout_is_that_of_the_original(arrays, folder, data_set):
+    assert {name: (array.shape, array.dtype.name) for name, array in arrays.items()} == {
+        "x_train": ((1438, 28, 28), "uint8"),
+        "y_train": ((1438,), "uint8"),
+        "x_test": ((359, 28, 28), "uint8"),
+        "y_test": ((359,), "uint8"),
+    }
+    table = index_images(data_set, folder)
+    assert table.groupby("part")["label"].nunique().to_dict() == {"train": 10, "test": 10}
+    assert table.groupby(["part", "label"]).size().min() >= 30
+
+
+def test_no_image_is_on_both_sides(folder, data_set):
+    table = index_images(data_set, folder)
+    assert not set(table.loc[table["part"] == "train", "group"]) & set(table.loc[table["part"] == "test", "group"])
+
+
+def test_the_test_set_is_the_end_of_the_collection(arrays):
+    labels = np.concatenate([arrays["y_train"], arrays["y_test"]])
+    np.testing.assert_array_equal(labels, load_digits().target)
+
+
+def test_digits_are_white_on_black(images):
+    assert (images.max(axis=(1, 2)) == 255).all()
+    corners = images[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert not corners.any()
+    assert 15 < images.mean() < 60
+
+
+def test_digits_fill_a_box_of_20_pixels(images):
+    sides = [max(find_ink(image).shape) for image in images]
+    assert max(sides) == 20
+    assert min(sides) >= 17  # faint edges may round to black
+
+
+def test_the_centre_of_mass_is_in_the_middle(images):
+    mass = images.sum(axis=(1, 2))
+    rows = (images.sum(axis=2) * np.arange(28)).sum(1) / mass
+    columns = (images.sum(axis=1) * np.arange(28)).sum(1) / mass
+    assert np.abs(rows - 13.5).max() < 1
+    assert np.abs(columns - 13.5).max() < 1
+
+
+def test_images_show_the_digits_they_were_made_of(images):
+    """Scaled back to 8x8, each image is more like its original than like the next image's original."""
+    originals = load_digits().images
+
+    def scale_back(image, original):
+        inked = np.argwhere(original > 0)
+        height, width = inked.max(0) - inked.min(0) + 1
+        small = np.asarray(Image.fromarray(find_ink(image)).resize((width, height), Image.Resampling.BOX), float)
+        return np.corrcoef(small.ravel(), find_ink(original).ravel())[0, 1]
+
+    shown = range(0, 1797, 10)
+    assert min(scale_back(images[number], originals[number]) for number in shown) > 0.8
+    assert np.mean([scale_back(images[number + 1], originals[number]) for number in range(0, 1790, 10)]) < 0.5
+
+
+def test_drawing_is_deterministic(arrays, data_set, tmp_path):
+    with np.load(make_sample(data_set, tmp_path) / "mnist.npz") as again:
+        for name, array in arrays.items():
+            assert hashlib.sha256(again[name]).digest() == hashlib.sha256(array).digest()
+
+
+def test_drawn_once(data_set, tmp_path, monkeypatch):
+    drawn = []
+
+    def draw(path):
+        drawn.append(path)
+        path.write_bytes(b"sample")
+
+    monkeypatch.setattr(sample, "_DRAWERS", {"mnist_archive": draw})
+    folders = {make_sample(data_set, tmp_path) for _ in range(3)}
+    (folder,) = folders
+    assert folder.name == "mnist"
+    assert drawn == [folder / "mnist.npz"]
+
+
+def test_interrupted_drawing_leaves_no_sample(data_set, tmp_path, monkeypatch):
+    def fail(file, **_):
+        file.write(b"PK")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez_compressed", fail)
+    with pytest.raises(KeyboardInterrupt):
+        make_sample(data_set, tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_find_data_gives_the_sample(folder, data_set, tmp_path, monkeypatch):
+    def forbid(path):
+        raise AssertionError("drawn again")
+
+    samples = folder.parents[1]
+    (tmp_path / "samples").symlink_to(samples)
+    monkeypatch.setattr(sample, "_DRAWERS", {"mnist_archive": forbid})
+    found = find_data(data_set, read_settings({"DATA_SOURCE": "sample", "CACHE_DIR": str(tmp_path)}))
+    assert found.is_sample
+    assert len(index_images(data_set, found.folder)) == 1797

@@ -1,0 +1,196 @@
+"""Splits: whole groups, every class shared out alike, decided by the seed and nothing else."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers.data.audit import find_leaks
+from helpers.data.split import limit_images, split_by_group
+from helpers.errors import InputError
+
+HALVES = {"train": 0.5, "validation": 0.5}
+THIRDS = {"train": 0.7, "validation": 0.2, "test": 0.1}
+
+
+def make_images(groups_per_class, largest=1, seed=0, mixed=False):
+    """Draw a table: groups of 1 to ``largest`` images, shuffled; with ``mixed``, some images carry another label."""
+    rng = np.random.default_rng(seed)
+    labels = [name for name, count in groups_per_class.items() for _ in range(count)]
+    sizes = rng.integers(1, largest + 1, len(labels))
+    table = pd.DataFrame(
+        {
+            "label": np.repeat(labels, sizes),
+            "group": np.repeat([f"g{n:04d}" for n in rng.permutation(len(sizes))], sizes),
+        }
+    )
+    if mixed:
+        astray = rng.random(len(table)) < 0.1
+        table.loc[astray, "label"] = rng.choice(list(groups_per_class), astray.sum())
+    return table.iloc[rng.permutation(len(table))].reset_index(drop=True).assign(part="train")
+
+
+def label_groups(images):
+    """Give each group its most frequent label, of several the first in the alphabet."""
+    counts = pd.crosstab(images["group"], images["label"])
+    return counts.idxmax(axis=1)
+
+
+def test_a_small_case_by_hand():
+    images = pd.DataFrame({"label": list("aaaabbbb"), "group": list("11223344")}, index=list("stuvwxyz"))
+    found = split_by_group(images, HALVES)
+    assert found.index.tolist() == list("stuvwxyz")
+    assert found.name == "split"
+    for label in "ab":
+        of_class = found[images["label"] == label]
+        assert sorted(of_class) == ["train", "train", "validation", "validation"]
+        assert of_class.iloc[0] == of_class.iloc[1]
+        assert of_class.iloc[2] == of_class.iloc[3]
+    assert {type(name) for name in found} == {str}  # not numpy.str_, which shows as such
+
+
+@pytest.mark.parametrize("fractions", [HALVES, THIRDS, {"train": 11 / 12, "validation": 1 / 12}, {"all": 1}], ids=str)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_random_tables_keep_every_promise(fractions, mixed):
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        counts = {name: int(rng.integers(len(fractions) + 2, 40)) for name in "abcd"[: rng.integers(1, 5)]}
+        images = make_images(counts, largest=int(rng.integers(1, 7)), seed=seed, mixed=mixed)
+        try:
+            split = split_by_group(images, fractions, seed)
+        except InputError:
+            assert mixed  # labels gone astray can leave a class with too few groups
+            assert label_groups(images).value_counts().min() < len(fractions)
+            continue
+        assert split.index.equals(images.index)
+        assert set(split) == set(fractions)
+        assert split.groupby(images["group"]).nunique().max() == 1, "a group was torn"
+        label = images["group"].map(label_groups(images))
+        for name, rows in images.groupby(label):
+            assert set(split[rows.index]) == set(fractions), f"class {name} is not in every set"
+            largest = rows.groupby("group").size().max()
+            for set_name, share in fractions.items():
+                excess = (split[rows.index] == set_name).sum() - share * len(rows)
+                assert -largest * max(1, len(fractions) - 1) <= excess <= largest + 1e-9
+
+
+def test_shares_are_exact_where_groups_allow():
+    images = make_images({"a": 100, "b": 1000})
+    counts = pd.crosstab(images["label"], split_by_group(images, THIRDS))
+    assert counts.loc["a"].to_dict() == {"train": 70, "validation": 20, "test": 10}
+    assert counts.loc["b"].to_dict() == {"train": 700, "validation": 200, "test": 100}
+
+
+def test_no_class_is_left_out_of_a_small_set():
+    for seed in range(30):
+        images = make_images({"rare": 3, "common": 300}, largest=5, seed=seed)
+        split = split_by_group(images, {"train": 0.98, "validation": 0.01, "test": 0.01}, seed)
+        assert split[images["label"] == "rare"].nunique() == 3
+
+
+def test_the_seed_decides():
+    images = make_images({"a": 50, "b": 50})
+    first = split_by_group(images, HALVES, seed=1)
+    pd.testing.assert_series_equal(split_by_group(images, HALVES, seed=1), first)
+    others = [split_by_group(images, HALVES, seed=seed) for seed in range(2, 6)]
+    assert all(0.3 < (other == first).mean() < 0.7 for other in others)
+
+
+def test_numpys_global_state_is_neither_read_nor_changed():
+    images = make_images({"a": 50})
+    np.random.seed(1)
+    first, state = split_by_group(images, HALVES), np.random.get_state()[1].copy()
+    np.random.seed(2)
+    pd.testing.assert_series_equal(split_by_group(images, HALVES), first)
+    np.random.seed(1)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_order_of_the_rows_does_not_matter(mixed):
+    for seed in range(5):
+        images = make_images({"a": 20, "b": 30, "c": 9}, largest=4, seed=seed, mixed=mixed)
+        expected = split_by_group(images, THIRDS)
+        for order in range(3):
+            shuffled = images.sample(frac=1, random_state=order)
+            pd.testing.assert_series_equal(split_by_group(shuffled, THIRDS).sort_index(), expected)
+
+
+def test_rows_are_chosen_by_chance_not_by_place():
+    images = pd.DataFrame({"label": "a", "group": [f"{n:04d}" for n in range(1000)]})
+    chosen = np.flatnonzero(split_by_group(images, {"train": 0.9, "test": 0.1}) == "test")
+    assert len(chosen) == 100
+    assert 400 < chosen.mean() < 600
+    assert np.histogram(chosen, 10, (0, 1000))[0].max() <= 25
+
+
+def test_groups_with_several_labels_count_for_the_most_frequent():
+    images = make_images({"a": 10, "b": 10})
+    odd = pd.DataFrame({"label": list("aab"), "group": "odd", "part": "train"})
+    split = split_by_group(pd.concat([images, odd], ignore_index=True), HALVES)
+    assert len(set(split.iloc[-3:])) == 1
+    only_odd = pd.DataFrame({"label": list("aabcc"), "group": list("11122")})
+    assert split_by_group(only_odd, {"train": 1.0}).tolist() == ["train"] * 5  # "b" leads no group and asks for none
+
+
+def test_class_with_too_few_groups_is_named_with_what_to_do():
+    images = pd.DataFrame({"label": list("aaaabbbb"), "group": list("12345555")})
+    with pytest.raises(InputError) as caught:
+        split_by_group(images, HALVES)
+    message = str(caught.value)
+    assert "'b' has 1 group(s)" in message
+    assert "2 sets (train, validation)" in message
+    assert "Leave the class out" in message
+
+
+@pytest.mark.parametrize(
+    "fractions",
+    [{}, {"a": 0.5}, {"a": 0.5, "b": 0.6}, {"a": 1.5, "b": -0.5}, {"a": 1.0, "b": 0.0}, {"a": float("nan"), "b": 1}],
+    ids=str,
+)
+def test_wrong_shares(fractions):
+    with pytest.raises(ValueError, match="expected positive shares that sum to 1") as caught:
+        split_by_group(make_images({"a": 10}), fractions)
+    assert not isinstance(caught.value, InputError)
+    assert str(fractions) in str(caught.value)
+
+
+def test_no_split_of_groups_leaks():
+    images = make_images({"a": 20, "b": 30}, largest=4, mixed=True)
+    assert find_leaks(images, split_by_group(images, THIRDS))["leaked"].tolist() == [0, 0, 0]
+
+
+@pytest.fixture
+def parts():
+    large = make_images({"a": 300, "b": 100}, largest=3, seed=1)
+    small = make_images({"a": 10, "b": 10}, seed=2).assign(part="test")
+    return pd.concat([large, small.assign(group="t" + small["group"])], ignore_index=True)
+
+
+def test_limited_parts_have_about_as_many_images_in_the_classes_shares(parts):
+    kept = limit_images(parts, 200, seed=3)
+    pd.testing.assert_frame_equal(kept, parts.loc[kept.index])
+    train, every = kept[kept["part"] == "train"], parts[parts["part"] == "train"]
+    assert abs(len(train) - 200) <= 2 * 3  # one group in each class
+    for label in "ab":
+        expected = 200 * (every["label"] == label).mean()
+        assert abs((train["label"] == label).sum() - expected) <= 3
+    left_out = every.drop(train.index)
+    assert not set(train["group"]) & set(left_out["group"]), "a group was torn"
+    assert (kept["part"] == "test").sum() == 20, "a small part stays whole"
+
+
+def test_limit_above_all_parts_changes_nothing(parts):
+    pd.testing.assert_frame_equal(limit_images(parts, 10_000), parts)
+
+
+def test_limit_is_decided_by_the_seed(parts):
+    first = limit_images(parts, 200, seed=1)
+    pd.testing.assert_frame_equal(limit_images(parts, 200, seed=1), first)
+    assert not limit_images(parts, 200, seed=2).index.equals(first.index)
+
+
+@pytest.mark.parametrize("most", [200, 10_000])
+def test_limit_keeps_the_order_of_any_table(parts, most):
+    shuffled = parts.sample(frac=1, random_state=0)
+    kept = limit_images(shuffled, most)
+    pd.testing.assert_frame_equal(kept, shuffled.loc[shuffled.index.isin(kept.index)])

@@ -1,0 +1,48 @@
+"""Predictions to work on, and figures that neither open nor stay."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from helpers.evaluation.metrics import make_predictions
+
+
+@pytest.fixture(autouse=True)
+def close_figures(monkeypatch):
+    def show(*_, **__):
+        raise AssertionError("plt.show was called")
+
+    monkeypatch.setattr(plt, "show", show)
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def predict():
+    """Draw predictions that are right more often than not; each image its own group."""
+
+    def predict(count=200, class_names=("a", "b", "c"), seed=0, decimals=None, skill=1.5, groups=None):
+        rng = np.random.default_rng(seed)
+        codes = rng.integers(0, len(class_names), count)
+        y_prob = (
+            rng.dirichlet(np.ones(len(class_names)), count)
+            + skill * rng.random((count, 1)) * np.eye(len(class_names))[codes]
+        )
+        y_prob /= y_prob.sum(1, keepdims=True)
+        if decimals is not None:  # scores that are often equal
+            y_prob = np.round(y_prob, decimals) + 0.05
+            y_prob /= y_prob.sum(1, keepdims=True)
+        images = pd.DataFrame(
+            {
+                "image_id": [f"i{number:04d}" for number in range(count)],
+                "group": np.arange(count) if groups is None else groups,
+                "label": np.array(class_names)[codes],
+            }
+        )
+        return make_predictions(images, y_prob, class_names)
+
+    return predict

@@ -1,0 +1,349 @@
+"""Metrics: the values are scikit-learn's, the intervals those of a bootstrap over groups."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binom
+from sklearn import metrics as sklearn_metrics
+
+from helpers.evaluation.metrics import (
+    compare_accuracy,
+    compute_calibration,
+    compute_class_report,
+    compute_metrics,
+    compute_proportion,
+    find_errors,
+    is_right,
+    make_predictions,
+)
+
+IMAGES = pd.DataFrame(
+    {"image_id": ["x", "y", "z"], "group": ["g", "h", "g"], "label": ["b", "c", "a"]}, index=[30, 10, 20]
+)
+ECE = "expected_calibration_error"
+
+
+def test_predictions_stand_beside_the_truth_in_the_order_of_the_images():
+    y_prob = np.array([[0.2, 0.7, 0.1], [0.5, 0.2, 0.3], [0.1, 0.1, 0.8]], "float32")
+    table = make_predictions(IMAGES, y_prob, ("c", "b", "a"))
+    assert list(table.columns) == ["image_id", "group", "y_true", "y_pred", "confidence", "p_c", "p_b", "p_a"]
+    assert table.index.tolist() == [0, 1, 2]
+    assert table["image_id"].tolist() == ["x", "y", "z"]
+    assert table["group"].tolist() == ["g", "h", "g"]
+    assert table["y_true"].tolist() == ["b", "c", "a"]
+    assert table["y_pred"].tolist() == ["b", "c", "a"]
+    np.testing.assert_allclose(table["confidence"], [0.7, 0.5, 0.8], rtol=1e-6)
+    np.testing.assert_array_equal(table[["p_c", "p_b", "p_a"]], y_prob.astype("float64"))
+
+
+def test_of_equal_probabilities_the_first_class_is_predicted():
+    table = make_predictions(IMAGES, [[0.4, 0.4, 0.2], [0.2, 0.4, 0.4], [1 / 3] * 3], ("c", "b", "a"))
+    assert table["y_pred"].tolist() == ["c", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("y_prob", "complaint"),
+    [
+        (np.full((2, 3), 1 / 3), r"shape \(2, 3\), expected \(3, 3\)"),
+        (np.full((3, 2), 1 / 2), r"shape \(3, 2\), expected \(3, 3\)"),
+        (np.full(3, 1 / 3), r"shape \(3,\), expected \(3, 3\)"),
+        (np.full((3, 3), 0.5), "no probabilities"),
+        (np.eye(3) * 2 - 1 / 3, "no probabilities"),  # rows sum to 1
+        ([[1, 0, 0], [0, 1, 0], [0, 0, np.nan]], "no probabilities"),
+    ],
+    ids=["rows", "columns", "dimensions", "sum", "negative", "nan"],
+)
+def test_wrong_probabilities(y_prob, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        make_predictions(IMAGES, y_prob, ("c", "b", "a"))
+
+
+def compute_naive_ece(predictions, bins=15):
+    right = (predictions["y_true"] == predictions["y_pred"]).to_numpy()
+    confidence = predictions["confidence"].to_numpy()
+    total = 0.0
+    for number in range(bins):
+        low, high = number / bins, (number + 1) / bins
+        inside = (confidence >= low) & ((confidence < high) | (number == bins - 1))
+        if inside.any():
+            total += inside.sum() * abs(right[inside].mean() - confidence[inside].mean())
+    return total / len(predictions)
+
+
+@pytest.mark.parametrize("decimals", [None, 1], ids=["all scores differ", "tied scores"])
+@pytest.mark.parametrize("class_names", [("a", "b"), ("a", "b", "c"), tuple("0123456789")], ids=len)
+def test_values_are_those_of_scikit_learn(predict, class_names, decimals):
+    for seed in range(5):
+        table = predict(300, class_names, seed, decimals)
+        y_true, y_pred, y_prob = table["y_true"], table["y_pred"], table[[f"p_{name}" for name in class_names]]
+        binary = len(class_names) == 2
+        auc = sklearn_metrics.roc_auc_score(
+            y_true,
+            y_prob.iloc[:, 1] if binary else y_prob,
+            multi_class="ovr",
+            average="macro",
+            labels=None if binary else list(class_names),
+        )
+        expected = {
+            "accuracy": sklearn_metrics.accuracy_score(y_true, y_pred),
+            "balanced_accuracy": sklearn_metrics.balanced_accuracy_score(y_true, y_pred),
+            "macro_f1": sklearn_metrics.f1_score(y_true, y_pred, average="macro"),
+            "weighted_f1": sklearn_metrics.f1_score(y_true, y_pred, average="weighted"),
+            "roc_auc": auc,
+            ECE: compute_naive_ece(table),
+            "majority_rate": y_true.value_counts(normalize=True).max(),
+        }
+        found = compute_metrics(table, resamples=2)
+        assert found.index.name == "metric"
+        assert found.columns.tolist() == ["value", "low", "high"]
+        assert found["value"].to_dict() == pytest.approx(expected, rel=1e-12)
+        assert len({round(value, 6) for value in expected.values()}) >= 5  # none passes in another's place
+
+
+def test_calibration_error_by_hand():
+    y_prob = [[0.9, 0.1], [0.92, 0.08], [0.6, 0.4], [0.5, 0.5], [0.0, 1.0], [0.96, 0.04]]
+    images = pd.DataFrame({"image_id": range(6), "group": range(6), "label": list("abbabb")})
+    table = make_predictions(images, y_prob, ("a", "b"))
+    # bins of 1/15: 0.9 and 0.92 in [13/15, 14/15), 0.6 in [9/15, 10/15), 0.5 in [7/15, 8/15), 0.96 and 1 in the last
+    expected = (2 * abs(0.5 - 0.91) + abs(0 - 0.6) + abs(1 - 0.5) + 2 * abs(0.5 - 0.98)) / 6
+    assert compute_metrics(table, 2).loc[ECE, "value"] == pytest.approx(expected)
+    calibration = compute_calibration(table)
+    np.testing.assert_allclose(calibration["confidence"], [0.5, 0.6, 0.91, 0.98])
+    np.testing.assert_allclose(calibration["accuracy"], [1, 0, 0.5, 0.5])
+    assert calibration["images"].tolist() == [1, 1, 2, 2]
+    wilson = [compute_proportion(right, images) for right, images in [(1, 1), (0, 1), (1, 2), (1, 2)]]
+    for bound in ("low", "high"):
+        np.testing.assert_allclose(calibration[bound], [interval[bound] for interval in wilson])
+
+
+@pytest.mark.parametrize("bins", [1, 5, 15])
+def test_calibration_table_adds_up(predict, bins):
+    table = predict(400)
+    calibration = compute_calibration(table, bins)
+    assert calibration.index.tolist() == list(range(len(calibration)))
+    assert calibration["images"].sum() == 400
+    assert calibration["images"].min() > 0
+    assert len(calibration) <= bins
+    weights = calibration["images"] / 400
+    assert (weights * calibration["accuracy"]).sum() == pytest.approx(is_right(table).mean())
+    assert (weights * calibration["confidence"]).sum() == pytest.approx(table["confidence"].mean())
+    gaps = (calibration["accuracy"] - calibration["confidence"]).abs()
+    assert (weights * gaps).sum() == pytest.approx(compute_naive_ece(table, bins))
+    np.testing.assert_array_equal(
+        np.floor(calibration["confidence"].clip(upper=0.999) * bins).diff().dropna() > 0, True
+    )
+
+
+def test_the_seed_decides_the_interval(predict):
+    table = predict(100)
+    first = compute_metrics(table, 50, seed=1)
+    pd.testing.assert_frame_equal(compute_metrics(table, 50, seed=1), first)
+    other = compute_metrics(table, 50, seed=2)
+    pd.testing.assert_series_equal(other["value"], first["value"])
+    assert not np.allclose(other[["low", "high"]], first[["low", "high"]])
+
+
+def test_copies_that_share_a_group_do_not_narrow_the_interval(predict):
+    table = predict(150)
+    expected = compute_metrics(table, 200)
+    copied = pd.concat([table, table], ignore_index=True)
+    pd.testing.assert_frame_equal(compute_metrics(copied, 200), expected)  # the copies count as one
+
+    independent = compute_metrics(copied.assign(group=range(300)), 200)
+    width, narrowed = (
+        found.loc["accuracy", "high"] - found.loc["accuracy", "low"] for found in (expected, independent)
+    )
+    assert 0.55 < narrowed / width < 0.9  # about 1/sqrt(2): the groups make the difference
+
+
+def test_large_groups_widen_the_interval(predict):
+    table = predict(400, skill=0.3).sort_values("y_true")
+    table["group"] = np.arange(400) // 40  # each group nearly of one class, as with one patient's images
+    table["y_pred"] = "b"
+    grouped, single = (compute_metrics(t, 200).loc["accuracy"] for t in (table, table.assign(group=range(400))))
+    assert grouped["high"] - grouped["low"] > 2 * (single["high"] - single["low"])
+
+
+@pytest.mark.parametrize("class_names", [("a", "b"), ("a", "b", "c")])
+def test_the_interval_contains_the_value(predict, class_names):
+    for seed in range(5):
+        found = compute_metrics(predict(200, class_names, seed), 200).drop([ECE, "majority_rate"])
+        assert (found["low"] < found["value"]).all()
+        assert (found["value"] < found["high"]).all()
+
+
+def test_the_interval_of_the_majority_rate_contains_the_value_where_classes_are_balanced():
+    images = pd.DataFrame({"image_id": range(100), "group": range(100), "label": list("0123456789") * 10})
+    table = make_predictions(images, np.eye(10)[np.arange(100) % 10], tuple("0123456789"))
+    rate = compute_metrics(table, 200).loc["majority_rate"]
+    assert rate["value"] == pytest.approx(0.1)
+    assert rate["low"] <= 0.1 <= rate["high"]
+
+
+def test_a_perfect_classifier_has_no_spread():
+    images = pd.DataFrame({"image_id": range(60), "group": range(60), "label": list("abc") * 20})
+    found = compute_metrics(make_predictions(images, np.eye(3)[np.arange(60) % 3], tuple("abc")), 50)
+    expected = dict.fromkeys(["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "roc_auc"], 1)
+    for column in ("value", "low", "high"):
+        assert found[column].drop("majority_rate").to_dict() == pytest.approx(expected | {ECE: 0})
+
+
+def test_the_interval_of_accuracy_agrees_with_the_binomial_one(predict):
+    table = predict(600)
+    right = is_right(table).sum()
+    found = compute_metrics(table, 1000).loc["accuracy"]
+    low, high = binom.ppf([0.025, 0.975], 600, right / 600) / 600
+    assert found["low"] == pytest.approx(low, abs=0.006)
+    assert found["high"] == pytest.approx(high, abs=0.006)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for seed in range(100):
+        right = rng.random(120) < 0.8
+        images = pd.DataFrame({"image_id": range(120), "group": range(120), "label": np.where(right, "a", "b")})
+        found = compute_metrics(make_predictions(images, [[0.8, 0.2]] * 120, ("a", "b")), 120, seed).loc["accuracy"]
+        covered += found["low"] <= 0.8 <= found["high"]
+    assert 88 <= covered <= 99
+
+
+def test_a_class_without_images_does_not_count():
+    images = pd.DataFrame({"image_id": range(40), "group": range(40), "label": list("ab") * 20})
+    y_prob = np.tile([[0.8, 0.1, 0.1], [0.3, 0.6, 0.1]], (20, 1))
+    found = compute_metrics(make_predictions(images, y_prob, ("a", "b", "c")), 20)["value"]
+    assert found[["accuracy", "balanced_accuracy", "macro_f1", "roc_auc"]].tolist() == [1, 1, 1, 1]
+
+
+def test_resamples_without_a_rare_class_give_no_warning():
+    """With a single positive image a third of the resamples have no ROC curve."""
+    images = pd.DataFrame({"image_id": range(20), "group": range(20), "label": ["b"] + ["a"] * 19})
+    y_prob = np.c_[np.linspace(0.1, 0.9, 20), np.linspace(0.9, 0.1, 20)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = compute_metrics(make_predictions(images, y_prob, ("a", "b")), 50)
+    assert found.loc["roc_auc"].tolist() == [1, 1, 1]
+
+
+def test_images_of_one_class_have_no_roc_curve():
+    images = pd.DataFrame({"image_id": range(20), "group": range(20), "label": "a"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = compute_metrics(make_predictions(images, [[0.8, 0.2]] * 20, ("a", "b")), 5)
+    assert found.loc["roc_auc"].isna().all()
+    assert found.drop("roc_auc").notna().all(axis=None)
+
+
+@pytest.fixture
+def pair(predict):
+    return predict(300, skill=3.0), predict(300, skill=0.3)
+
+
+def test_the_difference_is_the_first_minus_the_second(pair):
+    better, worse = pair
+    found = compare_accuracy(better, worse, 300)
+    assert list(found.index) == ["value", "low", "high"]
+    assert found["value"] == pytest.approx(is_right(better).mean() - is_right(worse).mean())
+    assert 0 < found["low"] < found["value"] < found["high"]
+    turned = compare_accuracy(worse, better, 300)
+    np.testing.assert_allclose(turned[["value", "low", "high"]], -found[["value", "high", "low"]].to_numpy())
+
+
+def test_the_comparison_is_paired(pair):
+    """Models that fail on the same images differ surely, though each one's interval is wide."""
+    better, _ = pair
+    worse = better.copy()
+    changed = worse.index[is_right(worse)][:12]
+    worse.loc[changed, "y_pred"] = worse.loc[changed, "y_true"].map({"a": "b", "b": "c", "c": "a"})
+    found = compare_accuracy(better, worse, 300)
+    assert found["value"] == pytest.approx(12 / 300)
+    assert found["low"] > 0.015
+    alone = compute_metrics(worse, 300).loc["accuracy"]
+    assert found["high"] - found["low"] < 0.7 * (alone["high"] - alone["low"])
+
+
+def test_identical_predictions_do_not_differ(predict):
+    table = predict(100)
+    assert compare_accuracy(table, table.copy(), 50).tolist() == [0, 0, 0]
+
+
+def test_the_comparison_resamples_groups(pair):
+    better, worse = pair
+    copied = [pd.concat([table, table], ignore_index=True) for table in (better, worse)]
+    pd.testing.assert_series_equal(compare_accuracy(*copied, 200), compare_accuracy(better, worse, 200))
+    independent = compare_accuracy(*(table.assign(group=range(600)) for table in copied), 200)
+    single = compare_accuracy(better, worse, 200)
+    assert independent["high"] - independent["low"] < 0.9 * (single["high"] - single["low"])
+
+
+def test_groups_of_several_sizes_are_weighted_by_their_images():
+    """Right against wrong on every image: whatever groups are drawn, the difference is 1."""
+    sizes = np.array([1, 2, 30, 7])
+    images = pd.DataFrame({"image_id": range(40), "group": np.repeat(list("wxyz"), sizes), "label": "a"})
+    right, wrong = (make_predictions(images, [row] * 40, ("a", "b")) for row in ([0.9, 0.1], [0.1, 0.9]))
+    assert compare_accuracy(right, wrong, 50).tolist() == [1, 1, 1]
+    assert compute_metrics(right, 50).loc["accuracy"].tolist() == [1, 1, 1]
+
+
+def test_the_comparison_goes_by_order_not_by_index(pair):
+    better, worse = pair
+    expected = compare_accuracy(better, worse, 50)
+    moved = worse.set_axis(range(150, 450))
+    pd.testing.assert_series_equal(compare_accuracy(better, moved, 50), expected)
+    repeated = [table.set_axis([*range(100)] * 3) for table in (better, worse)]  # as in a union of test sets
+    pd.testing.assert_series_equal(compare_accuracy(*repeated, 50), expected)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda t: t.iloc[:-1], lambda t: t.iloc[::-1], lambda t: t.assign(image_id="other")]
+)
+def test_tables_of_other_images_are_not_compared(predict, change):
+    table = predict(30)
+    with pytest.raises(ValueError, match="not of the same images in the same order"):
+        compare_accuracy(table, change(table))
+
+
+def test_class_report_is_that_of_scikit_learn(predict):
+    table = predict(200)
+    report = compute_class_report(table, ["c", "a", "b"])
+    assert report.index.tolist() == ["c", "a", "b", "macro avg", "weighted avg"]
+    assert report.columns.tolist() == ["precision", "recall", "f1-score", "support"]
+    expected = sklearn_metrics.precision_recall_fscore_support(table["y_true"], table["y_pred"], labels=["c", "a", "b"])
+    np.testing.assert_allclose(report.iloc[:3], np.transpose(expected))
+    assert report["support"].dtype.kind == "i"
+    found = compute_metrics(table, 2)["value"]
+    assert report.loc["macro avg", "f1-score"] == pytest.approx(found["macro_f1"])
+    assert report.loc["macro avg", "recall"] == pytest.approx(found["balanced_accuracy"])
+    assert report.loc["weighted avg", "f1-score"] == pytest.approx(found["weighted_f1"])
+
+
+def test_class_report_has_a_row_for_a_class_without_images(predict):
+    report = compute_class_report(predict(50), ["a", "b", "c", "d"])
+    assert report.loc["d"].tolist() == [0, 0, 0, 0]
+    assert report.index.tolist() == ["a", "b", "c", "d", "macro avg", "weighted avg"]
+
+
+@pytest.mark.parametrize(("successes", "total"), [(0, 10), (10, 10), (5, 10), (81, 263), (15, 148), (1, 1)])
+def test_wilson_intervals(successes, total):
+    """The bounds are where the score test just rejects: (p - bound)^2 = z^2 bound (1 - bound) / n."""
+    p, z2 = successes / total, 1.959963984540054**2
+    centre, half = p + z2 / (2 * total), np.sqrt(z2 * p * (1 - p) / total + (z2 / (2 * total)) ** 2)
+    expected = {"value": p, "low": (centre - half) / (1 + z2 / total), "high": (centre + half) / (1 + z2 / total)}
+    assert compute_proportion(np.int64(successes), total) == pytest.approx(expected, abs=1e-12)
+
+
+def test_wilson_interval_of_nothing_in_ten():
+    assert compute_proportion(0, 10) == pytest.approx({"value": 0, "low": 0, "high": 3.8415 / 13.8415}, abs=1e-5)
+
+
+def test_errors_are_listed_the_most_confident_first():
+    table = pd.DataFrame(
+        {"y_true": list("aabbab"), "y_pred": list("abbaba"), "confidence": [0.99, 0.6, 0.9, 0.8, 0.6, 0.7]},
+        index=[5, 4, 3, 2, 1, 0],
+    )
+    assert find_errors(table).index.tolist() == [2, 0, 4, 1]  # of equal confidence, the earlier first
+    assert find_errors(table, 2).index.tolist() == [2, 0]
+    assert find_errors(table, count=50).equals(find_errors(table))
+    assert len(find_errors(table[is_right(table)])) == 0

@@ -1,0 +1,333 @@
+"""Reports: exported whole or not at all, to the folder that the run deserves."""
+
+import errno
+import json
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from helpers.evaluation import report as module
+from helpers.evaluation.metrics import compute_metrics
+from helpers.evaluation.report import (
+    Report,
+    format_percent,
+    format_results,
+    load_results,
+    tabulate_scores,
+    update_tables,
+)
+from helpers.settings import PROJECT_FOLDER, read_settings
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make(mode="full", is_sample=False, notebook="01_mnist"):
+        return Report(notebook, read_settings({"NOTEBOOK_MODE": mode, "SEED": "7"}), is_sample, tmp_path / "figures")
+
+    return make
+
+
+@pytest.fixture
+def figure():
+    """Make a figure of 3 x 2 inches that its Axes fill."""
+    figure = plt.figure(figsize=(3, 2), layout="none")
+    figure.add_axes([0, 0, 1, 1], xticks=[], yticks=[]).plot([0, 1], [0, 1])
+    return figure
+
+
+@pytest.fixture
+def scores(predict):
+    return {name: compute_metrics(predict(60, seed=seed), 20) for seed, name in enumerate(["test", "style_1"])}
+
+
+def list_files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_sample", "expected"),
+    [
+        ("full", False, "01_mnist"),
+        ("quick", False, "quick/01_mnist"),
+        ("full", True, "sample/01_mnist"),
+        ("quick", True, "sample/01_mnist"),
+    ],
+)
+@pytest.mark.parametrize("shows_images", [False, True])
+def test_what_is_exported_goes_to_its_folder(make, figure, scores, tmp_path, mode, is_sample, expected, shows_images):
+    report = make(mode, is_sample)
+    assert report.folder == tmp_path / "figures" / expected
+    report.save_figure(figure, "drawn", shows_images=shows_images)
+    report.save_table(pd.DataFrame({"a": [1]}), "table")
+    report.save_results({}, "protocol")
+    place = f"{expected}/images" if shows_images and not is_sample else expected
+    files = [f"{place}/drawn.png", f"{place}/drawn.pdf", f"{expected}/table.csv", f"{expected}/results.json"]
+    assert list_files(tmp_path / "figures") == sorted(files)
+
+
+def test_reports_go_to_the_projects_figures_by_default():
+    report = Report("02_other", read_settings({"NOTEBOOK_MODE": "full"}), is_sample=False)
+    assert report.folder == PROJECT_FOLDER / "figures" / "02_other"
+
+
+@pytest.mark.parametrize("given", ["figure", "axes"])
+def test_figures_are_exported_for_print(make, figure, given):
+    report = make()
+    assert report.save_figure(figure if given == "figure" else figure.axes[0], "drawn") is figure
+    with Image.open(report.folder / "drawn.png") as image:
+        assert image.format == "PNG"
+        assert min(image.info["dpi"]) >= 199.9
+        assert 600 <= image.width <= 660  # 3 inches and the padding
+        assert 400 <= image.height <= 460
+        assert np.asarray(image.convert("L")).std() > 1
+    pdf = (report.folder / "drawn.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    assert pdf.rstrip().endswith(b"%%EOF")
+
+
+def test_the_same_figure_gives_the_same_files(make, figure, monkeypatch):
+    report = make()
+    contents = []
+    for time in ("1", "1000000000"):  # what Matplotlib takes for now
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", time)
+        report.save_figure(figure, "drawn")
+        contents.append([(report.folder / f"drawn.{ending}").read_bytes() for ending in ("png", "pdf")])
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("is_sample", [False, True])
+def test_figures_of_the_sample_say_so_in_the_file_only(make, figure, monkeypatch, is_sample):
+    written = []
+    savefig = Figure.savefig
+
+    def watch(self, *args, **kwargs):
+        written.append([text.get_text() for text in self.texts])
+        savefig(self, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", watch)
+    for _ in range(2):
+        make(is_sample=is_sample).save_figure(figure, "drawn")
+    assert written == [["built-in sample"] if is_sample else []] * 4
+    assert figure.texts == []
+
+
+def test_figures_of_the_sample_look_different(make, figure):
+    pixels = []
+    for is_sample in (False, True):
+        report = make(is_sample=is_sample)
+        report.save_figure(figure, "drawn")
+        with Image.open(report.folder / "drawn.png") as image:
+            pixels.append(np.asarray(image.convert("L")))
+    assert pixels[0].shape != pixels[1].shape or (pixels[0] != pixels[1]).any()
+
+
+@pytest.mark.parametrize("ending", ["png", "pdf"])
+@pytest.mark.parametrize("is_sample", [False, True])
+def test_a_failing_export_leaves_the_old_files(make, figure, monkeypatch, ending, is_sample):
+    report = make(is_sample=is_sample)
+    report.save_figure(figure, "drawn")
+    before = {path: path.read_bytes() for path in report.folder.iterdir()}
+    savefig = Figure.savefig
+
+    def fail(self, path, **kwargs):
+        if path.suffix != f".{ending}":
+            return savefig(self, path, **kwargs)
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    figure.axes[0].plot([0, 1], [1, 0])
+    with pytest.raises(OSError, match="No space left"):
+        report.save_figure(figure, "drawn")
+    assert set(report.folder.iterdir()) == set(before)
+    unchanged = report.folder / f"drawn.{ending}"
+    assert unchanged.read_bytes() == before[unchanged]
+    assert figure.texts == []  # nor does the note of a sample stay on the figure
+
+
+def test_tables(make):
+    table = pd.DataFrame({"name": ["a", "b"], "value": [1 / 3, 123456.789], "count": [1234567, 2]}, index=[9, 8])
+    report = make()
+    report.save_table(table, "table")
+    assert (report.folder / "table.csv").read_text() == "name,value,count\na,0.33333,1234567\nb,1.2346e+05,2\n"
+    report.save_table(table, "table", digits=2)
+    assert (report.folder / "table.csv").read_text().splitlines()[1] == "a,0.33,1234567"
+    assert list_files(report.folder) == ["table.csv"]
+
+
+def test_tables_of_the_sample_say_so(make):
+    table = pd.DataFrame({"value": [1, 2]})
+    report = make(is_sample=True)
+    report.save_table(table, "table")
+    assert pd.read_csv(report.folder / "table.csv")["source"].tolist() == ["built-in sample"] * 2
+    assert list(table.columns) == ["value"]
+
+
+def read_strictly(path):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def test_results(make, scores):
+    report = make()
+    scores["test"].loc["roc_auc"] = np.nan
+    cost = {"epochs": np.int64(3), "cpu_minutes": np.float32(1.5), "wall_minutes": np.inf}
+    report.add_result("cnn_clean", scores, cost, train={"accuracy": np.float64(0.75), "loss": np.nan})
+    report.add_result("cnn_mixed", {"test": scores["style_1"]})
+    data = {"images": np.int64(60), "groups": 59, "source": "local", "fingerprint": "sha256:0"}
+    returned = report.save_results(data, protocol="shipped test set")
+    written = read_strictly(report.folder / "results.json")
+    assert written == returned
+    assert list(written) == [
+        *("notebook", "mode", "sample", "seed", "data", "protocol", "results"),
+        *("peak_memory_mb", "versions", "cpu", "cores"),
+    ]
+    assert [written[key] for key in ("notebook", "mode", "sample", "seed")] == ["01_mnist", "full", False, 7]
+    assert written["data"] == {"images": 60, "groups": 59, "source": "local", "fingerprint": "sha256:0"}
+    assert written["protocol"] == "shipped test set"
+    assert set(written["versions"]) == {"python", "tensorflow", "keras", "numpy", "pandas", "scikit-learn", "pillow"}
+    assert written["versions"]["numpy"] == np.__version__
+    assert 20 < written["peak_memory_mb"] < 50_000
+    assert written["cores"] >= 1
+    assert written["cpu"]
+
+    clean = written["results"]["cnn_clean"]
+    assert list(clean) == ["test", "style_1", "train", "cost"]
+    assert clean["test"]["accuracy"] == scores["test"].loc["accuracy"].to_dict()
+    assert clean["test"]["roc_auc"] == {"value": None, "low": None, "high": None}
+    assert clean["train"] == {"accuracy": {"value": 0.75}, "loss": {"value": None}}
+    assert clean["cost"] == {"epochs": 3, "cpu_minutes": 1.5, "wall_minutes": None}
+    assert list(written["results"]["cnn_mixed"]) == ["test"]
+
+
+def test_results_of_the_sample_say_so(make):
+    assert make(is_sample=True).save_results({}, "")["sample"] is True
+    assert make("quick").save_results({}, "")["mode"] == "quick"
+
+
+def test_interrupted_results_leave_the_old_ones(make, monkeypatch):
+    report = make()
+    report.save_results({"images": 1}, "first")
+    before = (report.folder / "results.json").read_bytes()
+
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.json, "dumps", fail)
+    with pytest.raises(KeyboardInterrupt):
+        report.save_results({"images": 2}, "second")
+    assert (report.folder / "results.json").read_bytes() == before
+    assert list_files(report.folder) == ["results.json"]
+
+
+def test_reports_do_not_share_results(make, scores):
+    first, second = make(), make()
+    first.add_result("cnn", scores)
+    assert second.save_results({}, "")["results"] == {}
+
+
+def test_percent():
+    assert format_percent({"value": 0.99571, "low": 0.9938, "high": 0.99744}) == "99.57 % (99.38 to 99.74)"
+    assert format_percent(pd.Series({"value": 1.0, "low": 0.5, "high": 1.0})) == "100.00 % (50.00 to 100.00)"
+
+
+def test_scores_side_by_side(scores):
+    table = tabulate_scores({"clean": scores, "mixed": {"test": scores["style_1"]}}, names=("macro_f1", "accuracy"))
+    assert table.index.tolist() == [("clean", "test"), ("clean", "style_1"), ("mixed", "test")]
+    assert table.index.names == ["model", "test set"]
+    assert table.columns.tolist() == ["macro f1", "accuracy"]
+    assert table.loc[("clean", "test"), "accuracy"] == format_percent(scores["test"].loc["accuracy"])
+    assert table.loc[("mixed", "test"), "macro f1"] == format_percent(scores["style_1"].loc["macro_f1"])
+
+
+def make_metrics(accuracy):
+    names = {
+        "accuracy": accuracy,
+        "balanced_accuracy": 0.9,
+        "majority_rate": 0.1135,
+        "expected_calibration_error": 0.0123,
+    }
+    return pd.DataFrame({"value": names, "low": {n: v - 0.01 for n, v in names.items()}, "high": names})
+
+
+HEADER = "| notebook | model | test set | accuracy | balanced accuracy | ECE | majority class | CPU-minutes |"
+
+
+def test_table_of_results(make):
+    first, second = make(), make(notebook="02_other")
+    sets = {"test": make_metrics(0.99), "style_1": make_metrics(0.9)}
+    first.add_result("cnn_clean", sets, {"cpu_minutes": 12.34}, train={"accuracy": 1.0})
+    first.add_result("cnn_mixed", {"test": make_metrics(0.98)}, {"cpu_minutes": 20}, train={"accuracy": 1.0})
+    second.add_result("baseline", {"test": make_metrics(0.5)})
+    lines = format_results([report.save_results({}, "") for report in (first, second)]).split("\n")
+    same = "90.00 % (89.00 to 90.00) | 0.012 | 11.3 %"
+    assert lines == [
+        HEADER,
+        "|---|---|---|---|---|---|---|---|",
+        f"| 01_mnist | cnn clean | test | 99.00 % (98.00 to 99.00) | {same} | 12.3 |",
+        f"| 01_mnist | cnn clean | style 1 | 90.00 % (89.00 to 90.00) | {same} |  |",  # a model's cost stands once
+        f"| 01_mnist | cnn mixed | test | 98.00 % (97.00 to 98.00) | {same} | 20.0 |",
+        f"| 02_other | baseline | test | 50.00 % (49.00 to 50.00) | {same} |  |",
+    ]
+
+
+@pytest.fixture
+def project(tmp_path, make):
+    """Make a project with two full runs, a quick run and one on the sample."""
+    readme = (
+        "# Title\n\nBefore.\n\n<!-- results: made by `make results` -->\nold\n<!-- end of results -->\n\nAfter: 5 µm.\n"
+    )
+    (tmp_path / "README.md").write_text(readme, encoding="utf-8")
+    runs = [
+        make(notebook="02_other"),
+        make(),
+        make("quick", notebook="03_quick"),
+        make(is_sample=True, notebook="04_sample"),
+    ]
+    data = {"images": 70_000, "groups": 69_000, "source": "local", "fingerprint": "sha256:0"}
+    for run in runs:
+        run.add_result("cnn", {"test": make_metrics(0.99)}, {"cpu_minutes": 1})
+        run.save_results(data, f"protocol of {run.notebook}")
+    return tmp_path
+
+
+def test_only_full_runs_on_real_images_are_loaded_in_order(project):
+    assert [run["notebook"] for run in load_results(project / "figures")] == ["01_mnist", "02_other"]
+
+
+def test_tables_are_updated_and_stay_so(project):
+    update_tables(project)
+    results, readme = ((project / name).read_text(encoding="utf-8") for name in ("figures/RESULTS.md", "README.md"))
+    table = format_results(load_results(project / "figures"))
+    assert table.count("\n") == 3
+    assert readme == (
+        "# Title\n\nBefore.\n\n<!-- results: made by `make results` -->\n"
+        f"{table}\n<!-- end of results -->\n\nAfter: 5 µm.\n"
+    )
+    assert table in results
+    assert "`01_mnist`: 70,000 images, protocol of 01_mnist; seed 7" in results
+    assert "03_quick" not in readme + results
+    assert "04_sample" not in readme + results
+    update_tables(project)
+    assert (project / "README.md").read_text(encoding="utf-8") == readme
+    assert (project / "figures/RESULTS.md").read_text(encoding="utf-8") == results
+    assert sorted(path.name for path in project.iterdir()) == ["README.md", "figures"]
+
+
+def test_tables_follow_the_results(project, make):
+    update_tables(project)
+    before = (project / "README.md").read_text(encoding="utf-8")
+    run = replace(make(), _results={})
+    run.add_result("cnn", {"test": make_metrics(0.42)})
+    run.save_results({"images": 1, "groups": 1}, "another")
+    update_tables(project)
+    after = (project / "README.md").read_text(encoding="utf-8")
+    assert "42.00 %" in after
+    assert "42.00 %" not in before

@@ -1,0 +1,115 @@
+"""Files are complete or not there: after a failure, on a full disk, and after a kill."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.files import replace_atomically
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    return path
+
+
+def assert_only_the_old_file(path):
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_block_ends_well(path):
+    with replace_atomically(path) as unfinished:
+        unfinished.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_temporary_file_can_be_renamed_and_tells_its_format(path):
+    with replace_atomically(path) as unfinished, replace_atomically(path) as other:
+        assert unfinished.parent == path.parent  # a rename across file systems is no rename
+        assert unfinished.suffix == ".csv"
+        assert len({path, unfinished, other}) == 3
+        unfinished.write_text("first")
+        other.write_text("second")
+    assert path.read_text() == "first"
+
+
+def test_folders_are_made(tmp_path):
+    with replace_atomically(str(tmp_path / "a" / "b" / "file")) as unfinished:
+        unfinished.write_text("new")
+    assert (tmp_path / "a" / "b" / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("failed"), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
+def test_a_failing_block_leaves_the_old_file(path, error):
+    def write():
+        with replace_atomically(path) as unfinished:
+            unfinished.write_text("half")
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        write()
+    assert caught.value is error
+    assert_only_the_old_file(path)
+
+
+def test_a_block_that_writes_nothing_leaves_the_old_file(path):
+    with pytest.raises(FileNotFoundError), replace_atomically(path):
+        pass
+    assert_only_the_old_file(path)
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_full_disk_found_late_leaves_the_old_file(path, function, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, function, fail)
+    with pytest.raises(OSError, match="No space left"), replace_atomically(path) as unfinished:
+        unfinished.write_text("new")
+    assert_only_the_old_file(path)
+
+
+def test_content_reaches_the_disk_before_the_rename(path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace"):
+        original = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, name=name, original=original: calls.append(name) or original(*args))
+    with replace_atomically(path) as unfinished:
+        unfinished.write_text("new")
+    assert calls == ["fsync", "replace"]
+
+
+def test_a_killed_process_leaves_the_old_file(path):
+    code = """
+import sys, time
+from helpers.files import replace_atomically
+with replace_atomically(sys.argv[1]) as unfinished, open(unfinished, "w") as file:
+    file.write("half")
+    file.flush()
+    sys.stdout.write(f"{unfinished}\\n")
+    sys.stdout.flush()
+    time.sleep(60)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, path], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        unfinished = Path(process.stdout.readline().strip())
+        assert unfinished.read_text() == "half"  # the kill comes in the middle
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+
+    with replace_atomically(path) as again:  # what the kill left is in nobody's way
+        again.write_text("new")
+    assert path.read_text() == "new"

@@ -1,0 +1,564 @@
+"""Fitting: learning, determinism, resuming, the best epoch. Small networks on 8 x 8 pixels."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from helpers.training import fit, tf
+from helpers.training.fit import fit_model, make_batches
+from helpers.training.models import FusedBatchNormalization, build_cnn, set_precision
+
+EPOCHS, BATCH, STEPS = 4, 32, 7
+TRAINING, VALIDATION = slice(0, 240), slice(240, 300)
+
+
+@pytest.fixture(autouse=True)
+def _keep_dtype_policy():
+    policy = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(policy)
+
+
+def make_data():
+    """Make 300 images of three classes: bright above, bright below, or neither."""
+    rng = np.random.default_rng(0)
+    numbers = rng.permutation(np.arange(300) % 3)
+    pixels = rng.integers(0, 140, (300, 8, 8, 1))
+    pixels[numbers == 1, :4] += 80
+    pixels[numbers == 2, 4:] += 80
+    return pixels.astype("uint8"), np.eye(3, dtype="float32")[numbers]
+
+
+PIXELS, LABELS = make_data()
+
+
+def make_mlp(seed=0, fresh=True, rate=0.4, precision="float32"):
+    """Make a quick model with all that has a state of its own.
+
+    ``fresh`` starts the automatic names anew, as in a fresh process.
+    """
+    if fresh:
+        keras.utils.clear_session(free_memory=False)  # sets the precision back as well
+    set_precision(precision)
+    keras.utils.set_random_seed(seed)
+    inputs = layers.Input((8, 8, 1), name="pixels")
+    x = FusedBatchNormalization(momentum=0.9, name="norm")(layers.Rescaling(1 / 255, name="rescaling")(inputs))
+    x = layers.Flatten(name="flat")(x)
+    x = layers.Dense(12, activation="relu", name="hidden")(x)
+    x = layers.Dropout(rate, name="dropout")(x)
+    return keras.Model(inputs, layers.Dense(3, activation="softmax", name="probabilities")(x), name="mlp")
+
+
+def make_cnn(seed=0):
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(seed)
+    return build_cnn((8, 8, 1), 3, ([90.0], [50.0]), filters=((4,),), dropout=0.2)
+
+
+class Augmenter:
+    """Disturb images at random, count the batches, and do something at one of them."""
+
+    def __init__(self, at=None, action=None):
+        self.batches, self.at, self.action, self.drawn = 0, at, action, []
+
+    def __call__(self, images, rng):
+        if len(images) == BATCH:
+            self.drawn.append(rng.bit_generator.state["state"]["state"])
+            self.batches += 1
+            if self.batches == self.at:
+                self.action()
+        return images + rng.normal(0, 5, images.shape)
+
+
+def run(model, augment=None, **settings):
+    """Run the training that all tests are about, with changes."""
+    settings = {
+        "epochs": EPOCHS,
+        "batch_size": BATCH,
+        "ema_epochs": 5 / STEPS,
+        "learning_rate": 5e-3,
+        "seed": 7,
+    } | settings
+    pixels, labels = settings.pop("pixels", PIXELS), settings.pop("labels", LABELS)
+    training, validation = (pixels[TRAINING], labels[TRAINING]), (pixels[VALIDATION], labels[VALIDATION])
+    return fit_model(model, training, validation, augment=augment or Augmenter(), **settings)
+
+
+def assert_same_training(ours, theirs):
+    """Compare (model, history) bit by bit, leaving out the time taken."""
+    __tracebackhide__ = True
+    for one, other in zip(ours[0].get_weights(), theirs[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    measured = ["wall_seconds", "cpu_seconds"]
+    assert ours[1].drop(columns=measured).equals(theirs[1].drop(columns=measured))
+    assert ours[1].attrs == theirs[1].attrs
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """Make the uninterrupted training that others are compared with."""
+    model = make_mlp()
+    return model, run(model)
+
+
+@pytest.fixture(scope="module")
+def other():
+    """Make the training with another seed."""
+    model = make_mlp()
+    return model, run(model, seed=8)
+
+
+class Killed(Exception):
+    """Stands for whatever ends a training before its time."""
+
+
+def kill():
+    raise Killed
+
+
+def train_until_killed(model, checkpoint, batch=2 * STEPS + 6, **settings):
+    """Run the training up to a batch of the third epoch, at the end of what is prefetched."""
+    with pytest.raises((Killed, tf.errors.OpError)):
+        run(model, Augmenter(batch, kill), checkpoint=checkpoint, **settings)
+
+
+class Started(Exception):
+    """Carries the epoch at which a training would have started."""
+
+
+@pytest.fixture
+def find_start(monkeypatch):
+    """Tell at which epoch a training would start, without running it."""
+
+    def fit_nothing(model, *arguments, initial_epoch, **settings):
+        raise Started(initial_epoch)
+
+    def find(model, augment=None, **settings):
+        with monkeypatch.context() as patch:
+            patch.setattr(keras.Model, "fit", fit_nothing)
+            with pytest.raises(Started) as started:
+                run(model, augment, **settings)
+        return started.value.args[0]
+
+    return find
+
+
+@pytest.fixture(scope="module")
+def kept_checkpoint(tmp_path_factory):
+    """Make a checkpoint of two epochs, as bytes."""
+    path = tmp_path_factory.mktemp("kept") / "checkpoint.npz"
+    train_until_killed(make_mlp(), path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def checkpoint(tmp_path, kept_checkpoint):
+    path = tmp_path / "checkpoint.npz"
+    path.write_bytes(kept_checkpoint)
+    return path
+
+
+# History and learning
+
+
+def test_history_has_one_row_per_epoch(whole):
+    _, history = whole
+    assert list(history.index) == [1, 2, 3, 4]
+    assert history.index.name == "epoch"
+    names = ["loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "wall_seconds", "cpu_seconds"]
+    assert list(history.columns) == names
+    assert (history.dtypes == "float64").all()
+    assert (history > -1e-12).all().all()
+    assert (history[["loss", "val_loss", "wall_seconds"]] > 0).all().all()
+    assert (history[["accuracy", "val_accuracy"]] <= 1).all().all()
+    assert history.attrs["best_epoch"] == history["val_loss"].idxmin()
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+
+
+def test_learning_rate_follows_the_cosine_down_to_zero(whole):
+    _, history = whole
+    warm_up, total = STEPS // 2, EPOCHS * STEPS
+    steps = np.arange(1, EPOCHS + 1) * STEPS
+    expected = 5e-3 * 0.5 * (1 + np.cos(np.pi * (steps - warm_up) / (total - warm_up)))
+    np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-4, atol=1e-8)
+    assert abs(history["learning_rate"].iloc[-1]) < 1e-9
+
+
+def test_network_learns():
+    model = make_cnn()
+    validation = PIXELS[VALIDATION], LABELS[VALIDATION]
+
+    def measure_accuracy():
+        return (model.predict(validation[0], verbose=0).argmax(1) == validation[1].argmax(1)).mean()
+
+    assert measure_accuracy() < 0.7
+    history = run(model, epochs=6, learning_rate=1e-2)
+    assert measure_accuracy() > 0.95
+    assert measure_accuracy() == pytest.approx(history["val_accuracy"][history.attrs["best_epoch"]], abs=1e-6)
+    assert history["accuracy"].iloc[-1] > 0.8
+
+
+def test_training_is_that_of_a_plain_loop():
+    """Repeat one epoch by hand: schedule, AdamW, moving average, averaged weights at the end."""
+    settings = {"label_smoothing": 0.1, "weight_decay": 2.0, "learning_rate": 5e-3}
+    model = make_mlp(rate=0.0)
+    history = run(model, epochs=1, augment=lambda images, rng: images, **settings)
+
+    by_hand = make_mlp(rate=0.0)
+    optimizer = keras.optimizers.AdamW(0.0, weight_decay=2.0)
+    by_hand.compile(optimizer, keras.losses.CategoricalCrossentropy(label_smoothing=0.1))
+    averages = None
+    training = PIXELS[TRAINING], LABELS[TRAINING]
+    for step, (images, labels) in enumerate(make_batches(training, BATCH, 7, None, range(STEPS))):
+        warm_up = STEPS // 2
+        cosine = 0.5 * (1 + np.cos(np.pi * (step - warm_up) / (STEPS - warm_up)))
+        optimizer.learning_rate = 5e-3 * (step / warm_up if step < warm_up else cosine)
+        by_hand.train_on_batch(images, labels)
+        weights = [weight.numpy() for weight in by_hand.trainable_weights]
+        # An average over five steps.
+        averages = [0.8 * a + 0.2 * w for a, w in zip(averages, weights, strict=True)] if averages else weights
+    assert np.abs(weights[2] - averages[2]).max() > 1e-3  # the average is not the last step
+    for weight, average in zip(by_hand.trainable_weights, averages, strict=True):
+        weight.assign(average)
+    for ours, expected in zip(model.get_weights(), by_hand.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+    assert history["val_loss"][1] == pytest.approx(
+        by_hand.evaluate(PIXELS[VALIDATION], LABELS[VALIDATION], verbose=0), rel=1e-4
+    )
+
+
+def test_model_has_the_weights_of_its_best_epoch(tmp_path, monkeypatch):
+    """Validate with wrong labels: the longer the training, the worse, so the best epoch is not the last."""
+    labels = LABELS.copy()
+    labels[VALIDATION] = np.roll(labels[VALIDATION], 1, axis=1)
+    settings = {"labels": labels, "learning_rate": 2e-2, "ema_epochs": 2 / STEPS, "checkpoint": tmp_path / "state.npz"}
+    model = make_cnn()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda path, missing_ok: None)  # the checkpoint stays
+        history = run(model, **settings)
+    assert history.attrs["best_epoch"] == history["val_loss"].idxmin() < EPOCHS
+    model.compile(loss="categorical_crossentropy", metrics=["accuracy"])
+    loss, accuracy = model.evaluate(PIXELS[VALIDATION], labels[VALIDATION], verbose=0)
+    assert loss == pytest.approx(history["val_loss"].min(), rel=1e-5)
+    assert accuracy == pytest.approx(history["val_accuracy"][history.attrs["best_epoch"]], abs=1e-6)
+    assert history["val_loss"].max() > 1.05 * loss
+
+    resumed = make_cnn()  # after the last epoch: the best weights come from the checkpoint
+    assert_same_training((resumed, run(resumed, **settings)), (model, history))
+
+
+def test_best_epoch_is_the_first_with_the_lowest_validation_loss():
+    model = make_mlp()
+    model.compile(keras.optimizers.AdamW())
+    recorder = fit._Recorder(model, seed=0, checkpoint=None, identity=None)
+    weights = []
+    for epoch, (loss, accuracy) in enumerate([(0.5, 0.9), (0.3, 0.7), (0.4, 0.99), (0.3, 0.8)]):
+        recorder.on_epoch_begin(epoch)
+        model.set_weights([weight + 1 for weight in model.get_weights()])
+        weights.append(model.get_weights())
+        recorder.on_test_end()
+        recorder.on_epoch_end(epoch, {"loss": 1, "accuracy": 0, "val_loss": loss, "val_accuracy": accuracy})
+    history = recorder.finish()
+    assert history.attrs["best_epoch"] == 2
+    for weight, expected in zip(model.get_weights(), weights[1], strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
+def test_one_batch_is_enough_and_progress_is_shown_on_request(capsys):
+    training = PIXELS[:BATCH], LABELS[:BATCH]
+    history = fit_model(make_mlp(), training, (PIXELS[-1:], LABELS[-1:]), epochs=2, batch_size=BATCH, progress=True)
+    assert np.isfinite(history).all().all()
+    assert "Epoch 2/2" in capsys.readouterr().out
+
+
+# The same seed
+
+
+def test_same_seed_gives_the_same_weights_whatever_the_global_state(whole, tmp_path, capsys):
+    """Run it again from memory-mapped pixels, with a checkpoint, and without a word."""
+    np.save(tmp_path / "pixels.npy", PIXELS)
+    model = make_mlp()
+    keras.utils.set_random_seed(99)
+    checkpoint = tmp_path / "folder" / "checkpoint.npz"
+    mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
+    augment = Augmenter()
+    history = run(model, augment, pixels=mapped, checkpoint=checkpoint)
+    assert_same_training((model, history), whole)
+    assert list(checkpoint.parent.iterdir()) == []  # removed at the end
+    assert augment.batches == EPOCHS * STEPS
+    assert capsys.readouterr() == ("", "")
+
+
+def test_other_seed_gives_another_training(whole, other):
+    assert np.abs(other[0].get_layer("hidden").kernel - whole[0].get_layer("hidden").kernel).max() > 1e-3
+    assert (other[1]["loss"] != whole[1]["loss"]).all()
+
+
+# Killed and resumed
+
+
+def kill_while_saving_the_second_epoch(monkeypatch):
+    savez, calls = np.savez, []
+
+    def save_half(file, **arrays):
+        calls.append(1)
+        if len(calls) == 2:
+            file.write(b"PK half a file")
+            kill()
+        savez(file, **arrays)
+
+    monkeypatch.setattr(np, "savez", save_half)
+    return Augmenter(), 1
+
+
+def kill_at_the_end(monkeypatch):
+    monkeypatch.setattr(fit._Recorder, "finish", lambda recorder: kill())
+    return Augmenter(), EPOCHS
+
+
+@pytest.mark.parametrize("prepare", [kill_while_saving_the_second_epoch, kill_at_the_end])
+def test_killed_and_resumed_is_the_same_as_uninterrupted(whole, tmp_path, monkeypatch, prepare):
+    checkpoint = tmp_path / "checkpoint.npz"
+    with monkeypatch.context() as patch:
+        augment, finished = prepare(patch)
+        with pytest.raises((Killed, tf.errors.OpError)):
+            run(make_mlp(), augment, checkpoint=checkpoint)
+    assert checkpoint.is_file()
+
+    model, augment = make_mlp(), Augmenter()
+    keras.utils.set_random_seed(99)
+    history = run(model, augment, checkpoint=checkpoint)
+    assert augment.batches == (EPOCHS - finished) * STEPS  # really resumed
+    assert_same_training((model, history), whole)
+    assert not checkpoint.exists()
+
+
+def train_and_die(checkpoint):
+    """Run the training in this process and end it by SIGKILL in the third epoch; called in a process of its own."""
+    run(make_mlp(), Augmenter(2 * STEPS + 6, lambda: os.kill(os.getpid(), signal.SIGKILL)), checkpoint=checkpoint)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal on this system")
+def test_training_killed_by_the_system_is_resumed(whole, tmp_path):
+    checkpoint = tmp_path / "checkpoint.npz"
+    folders = [str(Path(__file__).parent), str(Path(fit.__file__).parents[2])]
+    command = f"import sys; sys.path[:0] = {folders}; import test_fit; test_fit.train_and_die({str(checkpoint)!r})"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    model, augment = make_mlp(), Augmenter()
+    history = run(model, augment, checkpoint=checkpoint)
+    assert augment.batches == (EPOCHS - 2) * STEPS
+    assert_same_training((model, history), whole)
+
+
+def test_training_is_resumed_in_the_same_process_too(find_start, checkpoint):
+    """As in a notebook: the kernel is interrupted, and the cells are run again."""
+    make_mlp().compile(keras.optimizers.AdamW())  # takes the first automatic name
+    assert find_start(make_mlp(fresh=False), checkpoint=checkpoint) == 2
+
+
+def test_training_in_float16_is_resumed(find_start, tmp_path):
+    checkpoint = tmp_path / "checkpoint.npz"
+    train_until_killed(make_mlp(precision="mixed_float16"), checkpoint)
+    assert find_start(make_mlp(precision="mixed_float16"), checkpoint=checkpoint) == 2
+
+
+def test_dropout_of_a_model_within_the_model_is_decided_by_the_seed_too():
+    states = []
+    for global_seed in (1, 2):
+        keras.utils.set_random_seed(global_seed)
+        dropout = layers.Dropout(0.4)
+        head = keras.Sequential([layers.Input((64,)), layers.Dense(8), dropout, layers.Dense(3, "softmax")])
+        model = keras.Sequential([layers.Input((8, 8, 1)), layers.Flatten(), head])
+        recorder = fit._Recorder(model, seed=7, checkpoint=None, identity=None)
+        recorder.on_epoch_begin(2)
+        states.append(dropout.seed_generator.state.numpy())
+    np.testing.assert_array_equal(*states)
+
+
+# Checkpoints
+
+
+def test_checkpoint_of_this_training_is_used(find_start, checkpoint):
+    assert find_start(make_mlp(), checkpoint=checkpoint) == 2
+
+
+def change_pixels(numbers):
+    pixels = PIXELS.copy()
+    pixels[numbers] = 255 - pixels[numbers]
+    return pixels
+
+
+def change_labels(number):
+    labels = LABELS.copy()
+    labels[number] = np.roll(labels[number], 1)
+    return labels
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 8},
+        {"epochs": 5},
+        {"batch_size": 30},
+        {"learning_rate": 6e-3},
+        {"label_smoothing": 0.1},
+        {"weight_decay": 1e-3},
+        {"ema_epochs": 1},
+        {"labels": change_labels(3)},
+        {"labels": change_labels(250)},
+        {"pixels": change_pixels(3)},
+        {"pixels": change_pixels(250)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_checkpoint_of_other_settings_or_data_is_ignored(find_start, checkpoint, change):
+    assert find_start(make_mlp(), checkpoint=checkpoint, **change) == 0
+
+
+def test_checkpoint_of_another_model_is_ignored(find_start, checkpoint):
+    assert find_start(make_mlp(seed=1), checkpoint=checkpoint) == 0  # other first weights
+    assert find_start(make_mlp(rate=0.1), checkpoint=checkpoint) == 0
+    assert find_start(make_cnn(), checkpoint=checkpoint) == 0
+
+
+def test_checkpoint_of_another_augmenter_is_ignored(find_start, checkpoint):
+    assert find_start(make_mlp(), lambda images, rng: 255.0 - images, checkpoint=checkpoint) == 0
+
+
+def test_ignored_checkpoint_leaves_no_trace_in_the_training(other, checkpoint):
+    model, augment = make_mlp(), Augmenter()
+    history = run(model, augment, seed=8, checkpoint=checkpoint)
+    assert augment.batches == EPOCHS * STEPS
+    assert_same_training((model, history), other)
+    assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: b"", id="empty"),
+        pytest.param(lambda content: b"no checkpoint\n" * 50, id="text"),
+        pytest.param(lambda content: content[: len(content) // 2], id="truncated"),
+        pytest.param(lambda content: content[:4], id="first bytes"),
+        pytest.param(
+            lambda content: content[: len(content) // 2] + b"damage" + content[len(content) // 2 + 6 :],
+            id="overwritten",
+        ),
+    ],
+)
+def test_damaged_checkpoint_is_ignored_in_silence(find_start, checkpoint, kept_checkpoint, damage):
+    checkpoint.write_bytes(damage(kept_checkpoint))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert find_start(make_mlp(), checkpoint=checkpoint) == 0
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
+
+
+# What is refused
+
+
+def test_images_and_labels_that_differ_in_number_are_refused():
+    good, bad = (PIXELS[:64], LABELS[:64]), (PIXELS[:64], LABELS[:63])
+    with pytest.raises(ValueError, match="training set has 64 images but 63 labels"):
+        fit_model(make_mlp(), bad, good, epochs=1, batch_size=BATCH)
+    with pytest.raises(ValueError, match="validation set has 64 images but 63 labels"):
+        fit_model(make_mlp(), good, bad, epochs=1, batch_size=BATCH)
+
+
+def test_too_few_images_are_refused():
+    good, few, none = ((PIXELS[:count], LABELS[:count]) for count in (64, 31, 0))
+    with pytest.raises(ValueError, match="training set has 31 images, at least 32"):
+        fit_model(make_mlp(), few, good, epochs=1, batch_size=BATCH)
+    with pytest.raises(ValueError, match="validation set has 0 images, at least 1"):
+        fit_model(make_mlp(), good, none, epochs=1, batch_size=BATCH)
+
+
+# Batches
+
+
+def number_images(count):
+    """Make images that tell their own number, and labels that repeat it."""
+    numbers = np.arange(count)
+    return np.broadcast_to(numbers[:, None, None, None], (count, 2, 2, 1)), np.eye(count)[numbers]
+
+
+def read_batches(training, batch_size, seed, steps, augment=None):
+    batches = list(make_batches(training, batch_size, seed, augment, steps))
+    return np.array([[*images[:, 0, 0, 0]] for images, _ in batches]), batches
+
+
+def test_each_epoch_shows_each_image_at_most_once_in_another_order():
+    epochs, _ = read_batches(number_images(50), 8, 3, range(18))
+    epochs = epochs.reshape(3, 6, 8)
+    for epoch in epochs:
+        assert len(np.unique(epoch)) == 48
+    sets = [{frozenset(batch) for batch in epoch} for epoch in epochs]
+    assert not sets[0] & sets[1]
+    left_out = [frozenset(range(50)) - frozenset(epoch.ravel()) for epoch in epochs]
+    assert len(set(left_out)) == 3
+    assert max(np.abs(np.corrcoef(epochs.reshape(3, -1)) - np.eye(3)).max(), 0) < 0.99
+
+
+def test_batches_are_float32_and_labels_stay_with_their_images():
+    _, batches = read_batches(number_images(50), 8, 3, range(6))
+    for images, labels in batches:
+        assert images.dtype == labels.dtype == "float32"
+        assert images.shape == (8, 2, 2, 1)
+        np.testing.assert_array_equal(np.argmax(labels, 1), images[:, 0, 0, 0])
+
+
+def test_batch_is_decided_by_seed_and_number_alone():
+    def add_noise(images, rng):
+        return images + rng.uniform(0, 0.5, (len(images), 1, 1, 1))
+
+    training = number_images(50)
+    whole, _ = read_batches(training, 8, 3, range(18), add_noise)
+    part, _ = read_batches(training, 8, 3, range(7, 18), add_noise)
+    np.testing.assert_array_equal(part, whole[7:])
+    other, _ = read_batches(training, 8, 4, range(18), add_noise)
+    assert (other != whole).all(1).all()
+
+
+def test_each_batch_is_augmented_by_random_numbers_of_its_own():
+    augment = Augmenter()
+    list(make_batches((PIXELS, LABELS), BATCH, 3, augment, range(27)))
+    assert len(set(augment.drawn)) == 27
+
+
+def test_augmentation_and_shuffling_do_not_share_their_random_numbers():
+    augment = Augmenter()
+    list(make_batches((PIXELS, LABELS), BATCH, 3, augment, range(9)))
+    seeds = [[3], [3, 0], [3, fit._SHUFFLING, 0]]
+    shuffling = [np.random.default_rng(seed).bit_generator.state["state"]["state"] for seed in seeds]
+    assert not set(shuffling) & set(augment.drawn)
+
+
+def test_each_step_of_each_epoch_has_its_own_dropout():
+    masks = []
+
+    class Spy(layers.Dropout):
+        def call(self, inputs, training=False):
+            outputs = super().call(inputs, training)
+            if training:
+                tf.py_function(lambda values: masks.append((values.numpy() == 0).tobytes()), [outputs], [])
+            return outputs
+
+    inputs = layers.Input((8, 8, 1))
+    x = layers.Flatten()(layers.Rescaling(0, 1)(inputs))  # nothing but ones: what is zero was dropped
+    spied = Spy(0.5)
+    spied.supports_jit = False
+    model = keras.Model(inputs, layers.Dense(3, "softmax")(spied(x)))
+    run(model, epochs=3)
+    assert len(masks) == 3 * STEPS
+    assert len(set(masks)) == 3 * STEPS

@@ -1,0 +1,533 @@
+"""Models: the fused batch normalization against Keras's own, the network by hand, saving and loading."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from helpers.training import models, tf
+from helpers.training.models import (
+    FusedBatchNormalization,
+    build_cnn,
+    describe_layers,
+    load_model,
+    predict_probabilities,
+    save_model,
+    set_precision,
+    standardization_layer,
+)
+
+# Keras hands TensorFlow's variables to NumPy in the old way when it writes a file.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+STATISTICS = ([100.0, 50.0], [40.0, 20.0])
+
+
+@pytest.fixture(autouse=True)
+def _keep_dtype_policy():
+    policy = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture
+def fused_calls(monkeypatch):
+    """Count the calls of the fused kernel."""
+    calls = []
+    kernel = tf.raw_ops.FusedBatchNormV3
+
+    def count(**arguments):
+        calls.append(arguments["is_training"])
+        return kernel(**arguments)
+
+    monkeypatch.setattr(tf.raw_ops, "FusedBatchNormV3", count)
+    return calls
+
+
+def make_pixels(count=6, size=(8, 6), channels=2, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, *size, channels)).astype("uint8")
+
+
+def make_cnn(seed=0, **settings):
+    """Build a small network whose weights and moving statistics are all at random."""
+    model = build_cnn((8, 6, 2), 3, STATISTICS, **({"filters": ((4,), (5,))} | settings))
+    rng = np.random.default_rng(seed)
+    shapes = [weight.shape for weight in model.get_weights()]
+    model.set_weights(
+        [rng.normal(0, 0.2, shape) if len(shape) > 1 else rng.uniform(0.5, 1.5, shape) for shape in shapes]
+    )
+    return model
+
+
+# FusedBatchNormalization
+
+
+def make_pair(shape, dtype=None, **settings):
+    """Make the fused layer and Keras's with the same random weights."""
+    pair = FusedBatchNormalization(dtype=dtype, **settings), layers.BatchNormalization(dtype=dtype, **settings)
+    rng = np.random.default_rng(1)
+    for layer in pair:
+        layer.build(shape)
+    values = [rng.uniform(0.5, 1.5, weight.shape) for weight in pair[0].weights]
+    for layer in pair:
+        layer.set_weights(values)
+    return pair
+
+
+def run_layer(layer, inputs, training, **arguments):
+    """Compute outputs and gradients (of the inputs, gamma and beta) of a fixed function of the outputs."""
+    inputs = tf.cast(inputs, layer.compute_dtype)
+    direction = tf.constant(np.random.default_rng(2).normal(size=inputs.shape), "float32")
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = layer(inputs, training=training, **arguments)
+        loss = tf.reduce_mean(direction * tf.cast(outputs, "float32") ** 2)
+    sources = [inputs, *(weight.value for weight in layer.trainable_weights)]
+    return outputs, [tf.cast(gradient, "float32").numpy() for gradient in tape.gradient(loss, sources)]
+
+
+def make_inputs(shape=(5, 4, 3, 6), step=0):
+    rng = np.random.default_rng(10 + step)
+    return (rng.normal(size=shape) * rng.uniform(0.5, 3, shape[-1]) + rng.normal(size=shape[-1])).astype("float32")
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("mixed_bfloat16", 0.05), ("mixed_float16", 5e-3)])
+@pytest.mark.parametrize("training", [True, False])
+def test_fused_layer_equals_keras_in_outputs_and_gradients(fused_calls, dtype, tolerance, training):
+    fused, plain = make_pair((None, 4, 3, 6), dtype, momentum=0.8, epsilon=1e-2)
+    for step in range(3):
+        inputs = make_inputs(step=step)
+        outputs, gradients = run_layer(fused, inputs, training)
+        expected, expected_gradients = run_layer(plain, inputs, training)
+        assert outputs.dtype == expected.dtype == fused.compute_dtype
+        scale = np.abs(tf.cast(expected, "float32")).max()
+        np.testing.assert_allclose(
+            tf.cast(outputs, "float32"), tf.cast(expected, "float32"), rtol=tolerance, atol=tolerance * scale
+        )
+        assert len(gradients) == len(expected_gradients) == 3
+        for gradient, wanted in zip(gradients, expected_gradients, strict=True):
+            np.testing.assert_allclose(gradient, wanted, rtol=tolerance, atol=tolerance * np.abs(wanted).max())
+            assert np.abs(wanted).max() > 1e-3
+    assert fused_calls == [training] * 3
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("mixed_bfloat16", 1e-2), ("mixed_float16", 1e-3)])
+def test_moving_statistics_equal_keras_after_several_steps(dtype, tolerance):
+    fused, plain = make_pair((None, 4, 3, 6), dtype, momentum=0.7)
+    before = np.array(fused.moving_variance)
+    for step in range(5):
+        for layer in (fused, plain):
+            layer(tf.cast(make_inputs(step=step), layer.compute_dtype), training=True)
+    for name in ("moving_mean", "moving_variance"):
+        ours, theirs = (np.array(getattr(layer, name)) for layer in (fused, plain))
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+    assert np.abs(fused.moving_variance - before).max() > 0.5
+    for layer in (fused, plain):  # inference uses them and does not touch them
+        statistics = np.array(layer.moving_mean)
+        layer(tf.cast(make_inputs(step=9), layer.compute_dtype), training=False)
+        np.testing.assert_array_equal(layer.moving_mean, statistics)
+
+
+def test_variance_is_the_biased_one_also_in_the_smallest_batch():
+    fused, plain = make_pair((None, 2, 1, 3), momentum=0.0)
+    inputs = make_inputs((1, 2, 1, 3))  # two values per channel: biased and unbiased differ by a factor of 2
+    fused(inputs, training=True)
+    plain(inputs, training=True)
+    np.testing.assert_allclose(fused.moving_variance, inputs.var((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(fused.moving_variance, plain.moving_variance, rtol=1e-5)
+
+
+def test_frozen_layer_equals_keras_and_keeps_its_statistics():
+    fused, plain = make_pair((None, 4, 3, 6))
+    for layer in (fused, plain):
+        layer.trainable = False
+    statistics = [np.array(weight) for weight in fused.weights]
+    outputs, gradients = run_layer(fused, make_inputs(), training=True)
+    expected, expected_gradients = run_layer(plain, make_inputs(), training=True)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
+    assert len(gradients) == len(expected_gradients) == 1
+    np.testing.assert_allclose(gradients[0], expected_gradients[0], rtol=1e-5, atol=1e-6)
+    for weight, before in zip(fused.weights, statistics, strict=True):
+        np.testing.assert_array_equal(weight, before)
+
+
+def test_inputs_other_than_images_with_channels_last_are_left_to_keras(fused_calls):
+    mask = np.array([[[True], [False], [True]]])[:, :, 0]
+    cases = [
+        ((4, 6), {}, {}),
+        ((4, 5, 6), {}, {}),
+        ((4, 5, 3, 6), {"axis": 1}, {}),
+        ((4, 5, 3, 6), {"scale": False}, {}),
+        ((4, 5, 3, 6), {"center": False}, {}),
+        ((1, 3, 2, 6), {}, {"mask": tf.constant(np.repeat(mask[:, :, None], 2, 2))}),
+        ((4, 3, 2, 2, 6), {}, {}),
+    ]
+    for shape, settings, arguments in cases:
+        fused, plain = make_pair((None, *shape[1:]), **settings)
+        outputs, gradients = run_layer(fused, make_inputs(shape), True, **arguments)
+        expected, expected_gradients = run_layer(plain, make_inputs(shape), True, **arguments)
+        np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
+        for gradient, wanted in zip(gradients, expected_gradients, strict=True):
+            np.testing.assert_allclose(gradient, wanted, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(fused.moving_variance, plain.moving_variance, rtol=1e-5)
+    assert fused_calls == []
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_weights_that_are_not_float32_are_left_to_keras(dtype):
+    fused, plain = make_pair((None, 4, 3, 6), dtype)
+    inputs = tf.cast(make_inputs(), dtype)
+    outputs, expected = (tf.cast(layer(inputs, training=True), "float32") for layer in (fused, plain))
+    np.testing.assert_allclose(outputs, expected, rtol=0.05, atol=0.05)
+
+
+def test_layer_learns_in_a_model_as_keras_does(fused_calls):
+    """Run whole compiled training steps, with a batch size that the graph does not know."""
+    histories = []
+    for kind in (FusedBatchNormalization, layers.BatchNormalization):
+        model = keras.Sequential(
+            [
+                layers.Input((4, 3, 6)),
+                kind(momentum=0.5),
+                layers.Flatten(),
+                layers.Dense(1, kernel_initializer=keras.initializers.GlorotUniform(seed=1)),
+            ]
+        )
+        model.compile(keras.optimizers.SGD(0.05), "mse")
+        inputs = make_inputs((22, 4, 3, 6))
+        model.fit(inputs, inputs[:, 0, 0, :1], batch_size=8, epochs=3, shuffle=False, verbose=0)
+        histories.append([*model.get_weights(), model.predict(inputs, verbose=0)])
+    for ours, theirs in zip(*histories, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+    assert True in fused_calls
+    assert False in fused_calls
+
+
+# Precision
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_precision_is_set_and_returned(precision):
+    assert set_precision(precision) == precision
+    assert keras.config.dtype_policy().name == precision
+    layer = layers.Dense(2)
+    layer.build((None, 3))
+    assert layer.compute_dtype == precision.removeprefix("mixed_")
+    assert layer.kernel.dtype == "float32"
+
+
+def test_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="float7"):
+        set_precision("float7")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("flags : fpu avx2 avx512f avx512_bf16 amx_tile", "mixed_bfloat16"),
+        ("flags : fpu avx2 amx_bf16", "mixed_bfloat16"),
+        ("flags : fpu avx2 avx512f", "float32"),
+        (OSError("no such file"), "float32"),
+    ],
+)
+def test_automatic_precision_follows_the_processor(monkeypatch, flags, expected):
+    def read_text(path, *arguments, **settings):
+        assert str(path) == "/proc/cpuinfo"
+        if isinstance(flags, OSError):
+            raise flags
+        return flags
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    chosen = set_precision()
+    monkeypatch.undo()
+    assert chosen == expected
+    assert keras.config.dtype_policy().name == expected
+
+
+# build_cnn
+
+
+def test_network_has_the_shapes_and_parameters_worked_out_by_hand():
+    model = build_cnn((12, 10, 3), 5, ([1, 2, 3], [1, 1, 1]), filters=((4, 4), (6, 6)))
+    # Convolutions 3x3 without bias, 4 numbers per normalized channel, pooled 12x10 -> 6x5 -> 3x3.
+    by_hand = (27 * 4 + 16) + (36 * 4 + 16) + (36 * 6 + 24) + (54 * 6 + 24) + (3 * 3 * 6 * 5 + 5)
+    assert model.count_params() == by_hand == 1147
+    assert model.output_shape == (None, 5)
+    assert model.name == "cnn"
+    assert model.get_layer("block1_pool").output.shape == (None, 6, 5, 4)
+    assert model.get_layer("features").output.shape == (None, 54)
+
+
+def test_network_without_batch_norm_has_biases_instead():
+    model = build_cnn(
+        (12, 10, 3), 5, ([1, 2, 3], [1, 1, 1]), filters=((4, 4), (6, 6)), batch_norm=False, dropout=0, name="plain"
+    )
+    assert model.count_params() == (27 * 4 + 4) + (36 * 4 + 4) + (36 * 6 + 6) + (54 * 6 + 6) + (54 * 5 + 5)
+    kinds = {type(layer) for layer in model.layers}
+    assert not kinds & {layers.Dropout, layers.BatchNormalization, FusedBatchNormalization}
+    assert model.name == "plain"
+
+
+def test_blocks_may_differ_in_depth():
+    model = build_cnn((8, 8, 1), 2, ([1], [1]), filters=((3, 5), (7,), (2, 4, 6)), batch_norm=False)
+    convolutions = [layer for layer in model.layers if isinstance(layer, layers.Conv2D)]
+    assert [layer.filters for layer in convolutions] == [3, 5, 7, 2, 4, 6]
+    pools = [layer.output.shape[1] for layer in model.layers if isinstance(layer, layers.MaxPooling2D)]
+    assert pools == [4, 2, 1]
+
+
+def test_blocks_pool_before_they_normalize_and_activate():
+    model = build_cnn((8, 6, 2), 3, STATISTICS, filters=((4, 4),), dropout=0.25)
+    kinds = [type(layer) for layer in model.layers[2:]]
+    convolution, normalization = layers.Conv2D, FusedBatchNormalization
+    block = [convolution, normalization, layers.ReLU, convolution, layers.MaxPooling2D, normalization, layers.ReLU]
+    assert kinds == [*block, layers.Flatten, layers.Dropout, layers.Dense]
+    assert model.get_layer("dropout").rate == 0.25
+
+
+def test_pooling_before_normalizing_and_activating_loses_nothing_but_work():
+    model = make_cnn(filters=((4,),))  # random positive scales: activation and pooling change places freely
+    model.get_layer("block1_1_norm").gamma.assign(np.linspace(0.2, 2, 4))
+    pixels = make_pixels()
+    x = standardization_layer(STATISTICS)(pixels)
+    for name in ("block1_1_conv", "block1_1_norm", "block1_1_relu", "block1_pool", "features", "probabilities"):
+        x = model.get_layer(name)(x)
+    np.testing.assert_allclose(model(pixels), x, rtol=1e-4, atol=1e-6)
+
+
+def test_standardization_is_inside_the_network():
+    model, pixels = make_cnn(), make_pixels()
+    standardized = (pixels.astype("float64") - STATISTICS[0]) / STATISTICS[1]
+    np.testing.assert_allclose(standardization_layer(STATISTICS)(pixels), standardized, rtol=1e-5, atol=1e-5)
+    rest = keras.Model(model.get_layer("standardization").output, model.output)
+    expected = rest(standardized.astype("float32"))
+    np.testing.assert_allclose(model(pixels), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(model(pixels), model(pixels.astype("float32")))
+    assert np.abs(model(pixels) - rest(pixels.astype("float32"))).max() > 0.01
+    assert not model.get_layer("standardization").weights  # not learned
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_probabilities_are_float32_and_sum_to_one(precision):
+    set_precision(precision)
+    model = make_cnn()
+    probabilities = model(make_pixels())
+    assert probabilities.dtype == "float32"
+    np.testing.assert_allclose(np.sum(probabilities, 1), 1, atol=1e-5)
+    assert model.get_layer("block1_1_conv").compute_dtype == precision.removeprefix("mixed_")
+    assert model.get_layer("standardization").compute_dtype == "float32"
+    set_precision("float32")
+    exact = make_cnn()(make_pixels())
+    np.testing.assert_allclose(probabilities, exact, atol=1e-6 if precision == "float32" else 0.05)
+
+
+def test_dropout_acts_in_training_only():
+    model, pixels = make_cnn(dropout=0.5), make_pixels()
+    np.testing.assert_array_equal(model(pixels, training=False), model(pixels, training=False))
+    dropped = keras.Model(model.input, model.get_layer("dropout").output)(pixels, training=True)
+    features = keras.Model(model.input, model.get_layer("features").output)(pixels, training=True)
+    share = (np.array(dropped) == 0)[np.array(features) != 0].mean()
+    assert 0.3 < share < 0.7
+
+
+# describe_layers
+
+
+def test_layers_are_listed_with_shapes_and_parameters():
+    model = build_cnn((12, 10, 3), 5, ([1, 2, 3], [1, 1, 1]), filters=((4,),))
+    model.get_layer("probabilities").trainable = False
+    table = describe_layers(model)
+    assert list(table.columns) == ["layer", "kind", "output_shape", "parameters", "trainable"]
+    assert [tuple(row) for row in table.itertuples(index=False)] == [
+        ("pixels", "InputLayer", (12, 10, 3), 0, 0),
+        ("standardization", "Normalization", (12, 10, 3), 0, 0),
+        ("block1_1_conv", "Conv2D", (12, 10, 4), 108, 108),
+        ("block1_pool", "MaxPooling2D", (6, 5, 4), 0, 0),
+        ("block1_1_norm", "BatchNormalization", (6, 5, 4), 16, 8),
+        ("block1_1_relu", "ReLU", (6, 5, 4), 0, 0),
+        ("features", "Flatten", (120,), 0, 0),
+        ("dropout", "Dropout", (120,), 0, 0),
+        ("probabilities", "Dense", (5,), 605, 0),
+    ]
+    assert table["parameters"].sum() == model.count_params()
+
+
+# predict_probabilities
+
+
+def test_predictions_equal_those_of_keras_in_the_order_of_the_images(tmp_path):
+    model, pixels = make_cnn(), make_pixels(23)
+    expected = model.predict(pixels, verbose=0)
+    assert np.ptp(expected, axis=0).max() > 0.05  # images differ, so a wrong order shows
+    for batch_size in (7, 23, 256):
+        result = predict_probabilities(model, pixels, batch_size)
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+        assert result.dtype == np.float32
+    np.save(tmp_path / "pixels.npy", pixels)
+    mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
+    np.testing.assert_allclose(predict_probabilities(model, mapped), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_prediction_leaves_the_model_as_it_is():
+    model = make_cnn(dropout=0.5)
+    before = model.get_weights()
+    first = predict_probabilities(model, make_pixels())
+    np.testing.assert_array_equal(predict_probabilities(model, make_pixels()), first)  # no dropout
+    for weight, value in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+# Saving and loading
+
+OPEN_WITHOUT_HELPERS = """
+import sys
+sys.modules["helpers"] = None  # any import of it fails
+import keras, numpy as np
+model = keras.models.load_model(sys.argv[1])
+assert not [layer for layer in model.layers if not type(layer).__module__.startswith("keras.")], model.layers
+np.save(sys.argv[3], model.predict(np.load(sys.argv[2]), verbose=0))
+"""
+
+
+def test_saved_model_opens_in_plain_keras_where_this_package_is_missing(tmp_path):
+    model, pixels = make_cnn(), make_pixels()
+    path = save_model(model, tmp_path / "model.keras")
+    np.save(tmp_path / "pixels.npy", pixels)
+    arguments = [path, tmp_path / "pixels.npy", tmp_path / "probabilities.npy"]
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN_WITHOUT_HELPERS, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "probabilities.npy"), model(pixels), atol=1e-5)
+
+
+def test_loading_gives_the_fused_layers_back(tmp_path):
+    model, pixels = make_cnn(), make_pixels()
+    path = save_model(model, str(tmp_path / "new" / "folder" / "model.keras"))
+    assert path == tmp_path / "new" / "folder" / "model.keras"
+    loaded = load_model(str(path))
+    kinds = [type(layer) for layer in loaded.layers]
+    assert kinds == [type(layer) for layer in model.layers]
+    assert kinds.count(FusedBatchNormalization) == 2
+    np.testing.assert_allclose(loaded(pixels), model(pixels), atol=1e-6)
+    for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_loaded_model_can_be_trained_further(tmp_path):
+    model, labels = make_cnn(), np.eye(3, dtype="float32")[[0, 1, 2, 0, 1, 2]]
+    model.compile("adam", "categorical_crossentropy")
+    model.fit(make_pixels(), labels, epochs=1, verbose=0)
+    loaded = load_model(save_model(model, tmp_path / "model.keras"))
+    steps = int(loaded.optimizer.iterations)
+    loaded.fit(make_pixels(), labels, epochs=1, verbose=0)
+    assert (steps, int(loaded.optimizer.iterations)) == (1, 2)
+
+
+def test_saving_leaves_nothing_but_the_file_and_replaces_an_earlier_one(tmp_path):
+    save_model(make_cnn(seed=1), tmp_path / "model.keras")
+    save_model(make_cnn(seed=2), tmp_path / "model.keras")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
+    np.testing.assert_allclose(load_model(tmp_path / "model.keras")(make_pixels()), make_cnn(seed=2)(make_pixels()))
+
+
+def fail_halfway(model, path, *arguments, **settings):
+    Path(path).write_bytes(b"half a file")
+    raise OSError("disk full, on purpose")
+
+
+def write_rubbish(model, path, *arguments, **settings):
+    Path(path).write_bytes(b"not what load_model expects")
+
+
+def fail_to_replace(source, target):
+    assert Path(source).is_file()
+    raise OSError("disk full, on purpose")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "failure", "error"),
+    [
+        (keras.Model, "save", fail_halfway, OSError),
+        (keras.Model, "save", write_rubbish, ValueError),
+        (models.os, "replace", fail_to_replace, OSError),
+    ],
+    ids=["halfway", "unreadable", "renaming"],
+)
+def test_failed_saving_keeps_the_earlier_file_and_leaves_no_rubbish(tmp_path, monkeypatch, owner, name, failure, error):
+    path = save_model(make_cnn(seed=1), tmp_path / "model.keras")
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, failure)
+        with pytest.raises(error):
+            save_model(make_cnn(seed=2), path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_model_that_would_not_load_again_is_not_saved(tmp_path):
+    model = keras.Sequential([layers.Input((2,)), layers.Lambda(lambda values: values + 1)])
+    with pytest.raises(ValueError, match="Lambda"):
+        save_model(model, tmp_path / "model.keras")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["model.h5", "model", "model.keras.zip"])
+def test_other_endings_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=r"\.keras"):
+        save_model(make_cnn(), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_file_is_named(tmp_path):
+    for path in (tmp_path / "missing.keras", tmp_path):
+        with pytest.raises(FileNotFoundError, match=path.name):
+            load_model(path)
+
+
+def write_text(path):
+    path.write_text("this is no model\n")
+
+
+def write_nothing(path):
+    path.touch()
+
+
+def write_truncated(path):
+    make_cnn().save(path)
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def write_damaged(path):
+    make_cnn().save(path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+def write_other_archive(path):
+    with models.zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "no model")
+
+
+def write_lambda(path):
+    keras.Sequential([layers.Input((2,)), layers.Lambda(lambda values: values + 1)]).save(path)
+
+
+@pytest.mark.parametrize(
+    "write", [write_text, write_nothing, write_truncated, write_damaged, write_other_archive, write_lambda]
+)
+def test_what_is_no_safe_model_is_refused_by_name(tmp_path, write):
+    path = tmp_path / "suspicious.keras"
+    write(path)
+    with pytest.raises(ValueError, match=r"suspicious\.keras"):
+        load_model(path)
