@@ -5,12 +5,13 @@ PYTHON := $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(she
 BIN := .venv/bin
 READY := .venv/.ready
 
-# Without a DATA_DIR the notebooks run on the built-in sample.
+# `make run` takes the built-in sample unless a DATA_DIR or a DATA_SOURCE is given.
+GIVEN_SOURCE := $(or $(DATA_SOURCE),auto)
 DATA_SOURCE ?= $(if $(DATA_DIR),auto,sample)
 export DATA_SOURCE $(if $(DATA_DIR),DATA_DIR)
-NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg --dist loadscope
+NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg
 
-.PHONY: setup run full lab test references results lock clean
+.PHONY: setup run full lab test references results bench lock clean
 
 setup: $(READY)
 
@@ -27,11 +28,10 @@ run: $(READY)  ## all notebooks, or NB=01_mnist, in quick mode, with HTML report
 	@NOTEBOOK_MODE=quick $(BIN)/python -m helpers.run $(NB)
 
 full: $(READY)  ## the real run: make full NB=01_mnist DATA_DIR=...
-	@NOTEBOOK_MODE=full $(BIN)/python -m helpers.run $(NB)
+	@NOTEBOOK_MODE=full DATA_SOURCE=$(GIVEN_SOURCE) $(BIN)/python -m helpers.run $(NB)
 
 lab: $(READY)  ## JupyterLab in notebooks/
-	@DATA_SOURCE=$(if $(filter command line environment,$(origin DATA_SOURCE)),$(DATA_SOURCE),auto) \
-		$(BIN)/jupyter lab --notebook-dir=notebooks
+	@DATA_SOURCE=$(GIVEN_SOURCE) $(BIN)/jupyter lab --notebook-dir=notebooks
 
 test: $(READY)  ## lint, unit tests, then every notebook compared with its saved outputs
 	$(BIN)/ruff check .
@@ -46,6 +46,9 @@ references: $(READY)  ## execute the notebooks on the sample and save their outp
 
 results: $(READY)  ## the tables in README.md and figures/RESULTS.md, from figures/*/results.json
 	@$(BIN)/python -m helpers.evaluation.report
+
+bench: $(READY)  ## ratios measured side by side, into benchmarks/results.json
+	@$(BIN)/python benchmarks/training_step.py
 
 lock: $(READY)  ## resolve the pins again from the ranges in pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --upgrade \

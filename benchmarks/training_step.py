@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,17 +25,17 @@ FILTERS = ((32, 32), (64, 64), (128, 128))
 RESULTS = Path(__file__).parent / "results.json"
 
 
-def build(shape, precision, batch_norm):
-    """Build and compile the network of the notebooks with one precision and one kind of batch normalization."""
+def build(shape, precision):
+    """Build the network of the notebooks; return it with the name of its precision."""
     precision = models.set_precision(precision)
     statistics_of_pixels = np.full(shape[-1], 128.0), np.full(shape[-1], 74.0)
-    fused, models.FusedBatchNormalization = models.FusedBatchNormalization, batch_norm
-    try:
-        model = models.build_cnn(shape, 10, statistics_of_pixels, filters=FILTERS)
-    finally:
-        models.FusedBatchNormalization = fused
-    model.compile(keras.optimizers.AdamW(1e-3), "categorical_crossentropy")
-    return model, precision
+    return models.build_cnn(shape, 10, statistics_of_pixels, filters=FILTERS), precision
+
+
+def reopen_with_keras(model):
+    """Save a model and open it with plain Keras, which gives it Keras's own batch normalization."""
+    with tempfile.TemporaryDirectory() as folder:
+        return keras.models.load_model(models.save_model(model, Path(folder) / "model.keras"))
 
 
 def measure(model, images, labels, batch_size):
@@ -50,9 +51,10 @@ def compare(name, shape, pairs):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, *shape), "uint8")
     labels = np.eye(10, dtype="float32")[rng.integers(0, 10, count)]
-    ours, precision = build(shape, "auto", models.FusedBatchNormalization)
-    plain, _ = build(shape, "float32", keras.layers.BatchNormalization)
+    ours, precision = build(shape, "auto")
+    plain = reopen_with_keras(build(shape, "float32")[0])
     for model in (ours, plain):
+        model.compile(keras.optimizers.AdamW(1e-3), "categorical_crossentropy")
         measure(model, images, labels, batch_size)  # tracing
     runs = [[measure(model, images, labels, batch_size) for model in (ours, plain)] for _ in range(pairs)]
     ratios = [a / b for a, b in runs]

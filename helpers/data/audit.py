@@ -57,6 +57,24 @@ def find_leaks(images, split):
     return table.loc[split.drop_duplicates()].rename_axis("set")
 
 
+def check_split(images, split):
+    """Make sure that no group is on two sides of a split.
+
+    Parameters
+    ----------
+    images, split
+        As for `find_leaks`.
+
+    Raises
+    ------
+    ValueError
+        A group is in two sets; the message says how many images of each set are concerned.
+    """
+    leaked = find_leaks(images, split)["leaked"]
+    if leaked.any():
+        raise ValueError(f"Groups on two sides of the split; images concerned: {leaked[leaked > 0].to_dict()}.")
+
+
 def find_conflicts(images):
     """List the images whose group carries more than one label.
 

@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageOps
 
 from helpers.data.index import read_arrays
@@ -38,13 +39,17 @@ def load_pixels(images, folder, shape, cache_dir):
     ------
     InputError
         A file cannot be read as an image; the message names it.
+    ValueError
+        The rows of ``images`` are not numbered from 0, so that they could not be used as positions in the array.
     """
+    if not images.index.equals(pd.RangeIndex(len(images))):
+        raise ValueError("The rows are not numbered from 0: call reset_index(drop=True) after leaving some out.")
     key = hashlib.sha256(repr((_VERSION, tuple(shape), compute_fingerprint(images, folder))).encode())
     cached = cache_dir / "pixels" / f"{key.hexdigest()[:32]}.npy"
     if not cached.exists():
         with replace_atomically(cached) as unfinished:
             pixels = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (len(images), *shape))
-            _decode(images.reset_index(drop=True), folder, pixels)
+            _decode(images, folder, pixels)
             pixels.flush()
     return np.load(cached, mmap_mode="r", allow_pickle=False)
 

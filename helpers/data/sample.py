@@ -33,8 +33,8 @@ def make_sample(data_set, samples_folder):
 def _draw_mnist_archive(path):
     """Bring the 1,797 real digits of scikit-learn (8x8) to MNIST's form and store them like ``mnist.npz``.
 
-    The last fifth becomes the test set: they lie in the order of collection, writer after writer, so a
-    shuffled split would put the same hand on both sides.
+    The last fifth becomes the test set, in the order of the file: its neighbours may be by the same hand, and
+    shuffling would put them on both sides.
     """
     from sklearn.datasets import load_digits  # here only: not needed for real images
 

@@ -41,13 +41,14 @@ def find_data(data_set: DataSet, settings: Settings) -> Source:
     """Find a data set, or make it available, as ``DATA_SOURCE`` says.
 
     ``local`` takes ``DATA_DIR/<name>``; ``download`` fetches it there first; ``sample`` draws the built-in sample;
-    ``auto`` takes local files where there are some, and the sample otherwise.
+    ``auto`` takes local files where there are some, and otherwise the sample; not for a full run, though, which would
+    take its time and say nothing.
 
     Raises
     ------
     InputError
-        ``DATA_DIR`` was named but does not exist or is empty, the data set's folder lacks its key file, or the
-        download failed. The message says what was expected and what to do.
+        ``DATA_DIR`` was named but does not exist or is empty, the data set's folder lacks its key file, a full run
+        has no images, or the download failed. The message says what was expected and what to do.
     """
     folder = settings.data_dir / data_set.name
     expected = folder / data_set.key_file
@@ -66,7 +67,11 @@ def find_data(data_set: DataSet, settings: Settings) -> Source:
         raise InputError(f"DATA_DIR={settings.data_dir} is no folder. {remedy}")
     if settings.data_dir_given and not any(settings.data_dir.iterdir()):
         raise InputError(f"DATA_DIR={settings.data_dir} is empty. {remedy}")
-    if settings.source == "local":
+    if (settings.data_dir / data_set.key_file).exists():
+        raise InputError(
+            f"DATA_DIR={settings.data_dir} is the folder of {data_set.name} itself: name its parent. {remedy}"
+        )
+    if settings.source == "local" or not settings.quick:
         raise InputError(f"{settings.data_dir} has no folder {data_set.name}. {remedy}")
     return _open_sample(data_set, settings, f"No folder {settings.data_dir.name}/{data_set.name} with real images.")
 

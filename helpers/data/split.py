@@ -26,7 +26,7 @@ def split_by_group(images, fractions, seed=42):
     Raises
     ------
     ValueError
-        The shares do not sum to 1, one is not positive, or an image has no group.
+        The shares do not sum to 1, one is not positive, or an image has no label or no group.
     InputError
         A class has fewer groups than there are sets, so that one set would not contain it.
 
@@ -39,8 +39,10 @@ def split_by_group(images, fractions, seed=42):
     shares = np.array(list(fractions.values()))
     if not np.isclose(shares.sum(), 1) or (shares <= 0).any():
         raise ValueError(f"fractions={fractions}: expected positive shares that sum to 1.")
-    if images["group"].isna().any():
-        raise ValueError("Some images have no group: give each of them one of its own.")
+    if images[["label", "group"]].isna().any(axis=None):
+        raise ValueError(
+            "Some images have no label or no group: leave out the unlabelled, give each other its own group."
+        )
     rng = np.random.default_rng(seed)
     groups = pd.DataFrame({"label": _most_frequent_label(images), "size": images.groupby("group").size()})
     set_of_group = {}
@@ -68,14 +70,15 @@ def limit_images(images, most, seed=42):
 
     Returns
     -------
-    DataFrame: some of the rows of ``images``, in their order; all of a part that has no more than ``most``.
+    DataFrame: some of the rows of ``images``, in their order and numbered anew; all of a part that has no more than
+    ``most``.
     """
     kept = np.ones(len(images), bool)
     for rows in images.groupby("part").indices.values():
         if len(rows) > most:
             shares = {"kept": most / len(rows), "left out": 1 - most / len(rows)}
             kept[rows] = split_by_group(images.iloc[rows], shares, seed) == "kept"
-    return images[kept]
+    return images[kept].reset_index(drop=True)
 
 
 def _most_frequent_label(images):

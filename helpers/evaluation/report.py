@@ -44,10 +44,15 @@ class Report:
     _results: dict = field(default_factory=dict)
 
     @property
+    def place(self) -> Path:
+        """Where this kind of run keeps its things, so that none overwrites another's: such as ``sample/01_mnist``."""
+        kind = "sample" if self.is_sample else "quick" if self.settings.quick else ""
+        return Path(kind) / self.notebook
+
+    @property
     def folder(self) -> Path:
         """The folder that this run exports to."""
-        kind = "sample" if self.is_sample else "quick" if self.settings.quick else ""
-        return self.figures_folder / kind / self.notebook
+        return self.figures_folder / self.place
 
     def save_figure(self, figure, name, shows_images=False):
         """Export a figure as PNG (200 dpi) and PDF.
@@ -95,7 +100,7 @@ class Report:
         test_sets : dict of str to DataFrame
             Metrics on each test set, from `helpers.evaluation.metrics.compute_metrics`.
         cost : dict, optional
-            Such as ``epochs, wall_minutes, cpu_minutes, parameters``.
+            Such as ``epochs, wall_minutes, cpu_minutes, parameters, precision``.
         train : dict, optional
             Metrics on the training images.
         """
@@ -139,7 +144,10 @@ class Report:
 
 
 def tabulate_scores(scores, names=("accuracy", "balanced_accuracy", "macro_f1", "expected_calibration_error")):
-    """Set the metrics of several models and test sets side by side, each with its interval, as text.
+    """Set the metrics of several models and test sets side by side, as text.
+
+    All have their intervals but the calibration error, whose bootstrap interval misleads, see
+    `helpers.evaluation.metrics.compute_metrics`.
 
     Parameters
     ----------
@@ -153,7 +161,7 @@ def tabulate_scores(scores, names=("accuracy", "balanced_accuracy", "macro_f1", 
     DataFrame of str, one row per model and test set.
     """
     rows = {
-        (model, test_set): {name.replace("_", " "): format_percent(table.loc[name]) for name in names}
+        (model, test_set): {name.replace("_", " "): _format_metric(name, table.loc[name]) for name in names}
         for model, of_sets in scores.items()
         for test_set, table in of_sets.items()
     }
@@ -183,8 +191,8 @@ def format_results(results):
                 if test_set in ("train", "cost"):
                     continue
                 cells = [run["notebook"], model.replace("_", " "), test_set.replace("_", " ")]
-                cells += [format_percent(metrics[name]) for name in ("accuracy", "balanced_accuracy")]
-                cells.append(f"{metrics['expected_calibration_error']['value']:.3f}")
+                names = ("accuracy", "balanced_accuracy", "expected_calibration_error")
+                cells += [_format_metric(name, metrics[name]) for name in names]
                 cells.append(f"{100 * metrics['majority_rate']['value']:.1f} %")
                 cells.append("" if cost is None else f"{cost:.1f}")
                 lines.append(f"| {' | '.join(cells)} |")
@@ -217,6 +225,10 @@ def format_percent(metric):
     """Format a metric as per cent with its interval, such as ``99.57 % (99.38 to 99.74)``."""
     value, low, high = (100 * metric[key] for key in ("value", "low", "high"))
     return f"{value:.2f} % ({low:.2f} to {high:.2f})"
+
+
+def _format_metric(name, metric):
+    return f"{metric['value']:.3f}" if name == "expected_calibration_error" else format_percent(metric)
 
 
 def measure_peak_memory():

@@ -22,7 +22,7 @@ def compute_robustness(models, images, y_true, alter, strengths):
     Returns
     -------
     DataFrame with one row per strength and model: ``strength, model, value, low, high``, where ``value`` is
-    the accuracy and ``low`` to ``high`` its 95 % Wilson interval.
+    the accuracy and ``low`` to ``high`` its 95 % Wilson interval, which takes the images for independent.
     """
     rows = []
     for strength in strengths:

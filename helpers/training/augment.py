@@ -125,7 +125,8 @@ def turn_about_centre(parameters, size):
 def apply_parameters(images, parameters, generator):
     """Transform a batch of images, each by its own parameters.
 
-    Agrees with ``ImageDataGenerator.apply_transform`` within 1 grey level of 255 away from the border.
+    Agrees with ``ImageDataGenerator.apply_transform`` within 1 grey level of 255 away from the border; with a
+    brightness b within 1 + b, because Keras rounds down to whole levels before and after.
 
     Parameters
     ----------
@@ -174,6 +175,8 @@ def transform(images, fill_mode="constant", **parameters):
     """
     generator, size = ImageDataGenerator(fill_mode=fill_mode), images.shape[1:3]
     neutral = draw_parameters(generator, len(images), size, np.random.default_rng(0))
+    if unknown := parameters.keys() - neutral.keys():
+        raise TypeError(f"No such parameter: {', '.join(sorted(unknown))}. Known: {', '.join(neutral)}.")
     given = {name: np.broadcast_to(value, len(images)) for name, value in parameters.items()}
     return apply_parameters(images, turn_about_centre(neutral | given, size), generator)
 

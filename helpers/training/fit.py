@@ -7,7 +7,6 @@ killed and resumed.
 
 import hashlib
 import json
-import os
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +15,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from helpers.files import replace_atomically
 from helpers.training import tf
 
 _LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")
@@ -76,8 +76,11 @@ def fit_model(
     Raises
     ------
     ValueError
-        Images and labels differ in number, or there are fewer training images than a batch holds.
+        Images and labels differ in number, there are fewer training images than a batch holds, or ``epochs`` or
+        ``ema_epochs`` is not positive.
     """
+    if epochs < 1 or ema_epochs <= 0:
+        raise ValueError(f"epochs={epochs}, ema_epochs={ema_epochs}: expected at least 1, and more than 0.")
     _check(training, "training", minimum=batch_size)
     _check(validation, "validation", minimum=1)
     steps = len(training[0]) // batch_size
@@ -245,13 +248,8 @@ class _Recorder(keras.callbacks.Callback):
         arrays = {f"{name}_{i}": array for name, values in lists.items() for i, array in enumerate(values)}
         counts = {name: len(values) for name, values in lists.items()}
         about = {"identity": self._identity, "history": self._rows, "arrays": counts}
-        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._checkpoint.with_name(self._checkpoint.name + ".unfinished")
-        with open(unfinished, "wb") as file:
+        with replace_atomically(self._checkpoint) as unfinished, open(unfinished, "wb") as file:
             np.savez(file, about=json.dumps(about), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, self._checkpoint)
 
 
 def _check(data, name, minimum):

@@ -4,8 +4,6 @@ A model takes raw pixels (uint8 or float, 0 to 255). Standardization is its firs
 training images, so that a saved model cannot be fed wrongly scaled input. It returns class probabilities in float32.
 """
 
-import os
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -14,11 +12,12 @@ import numpy as np
 import pandas as pd
 from keras import layers
 
+from helpers.files import replace_atomically
 from helpers.training import tf
 
 
 class FusedBatchNormalization(layers.BatchNormalization):
-    """Batch normalization in TensorFlow's fused kernel, several times faster than Keras's own on a CPU.
+    """Batch normalization in TensorFlow's fused kernel, which saves most of its time on a CPU; see ``benchmarks/``.
 
     Weights, hyperparameters and saved form are those of ``keras.layers.BatchNormalization``: a saved model opens with
     plain ``keras.models.load_model``, also where this package is not installed, and `load_model` makes it fused
@@ -62,8 +61,8 @@ def set_precision(precision="auto"):
     Parameters
     ----------
     precision : {"auto", "float32", "mixed_bfloat16", "mixed_float16"}
-        "auto" takes mixed_bfloat16 where the processor multiplies bfloat16 in hardware (AMX or AVX-512 BF16), where it
-        trains up to several times faster; weights stay float32.
+        "auto" takes mixed_bfloat16 where the processor multiplies bfloat16 in hardware (AMX or AVX-512 BF16) and so
+        trains faster, see ``benchmarks/``; weights stay float32.
 
     Returns
     -------
@@ -92,8 +91,8 @@ def build_cnn(
 ):
     """Build a convolutional network: blocks of 3x3 convolutions, each block ending in a 2x2 max-pool.
 
-    The last convolution of a block is pooled before it is normalized and activated: the same kind of network at
-    a quarter of the element-wise work.
+    The last convolution of a block is pooled before it is normalized and activated, which leaves a quarter of the
+    pixels to normalize and to activate.
 
     Parameters
     ----------
@@ -201,14 +200,9 @@ def save_model(model, path):
     path = Path(path)
     if path.suffix != ".keras":
         raise ValueError(f"{path}: the name of a saved model ends in .keras.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
-        unfinished = Path(folder) / path.name
+    with replace_atomically(path) as unfinished:
         model.save(unfinished)
         load_model(unfinished)
-        with open(unfinished, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
     return path
 
 
@@ -230,7 +224,8 @@ def load_model(path):
     try:
         return keras.models.load_model(path, custom_objects={"BatchNormalization": FusedBatchNormalization})
     except Exception as error:
-        raise ValueError(f"{path}: Keras could not load this model: {str(error).splitlines()[0]}") from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path}: Keras could not load this model: {reason}") from error
 
 
 def _multiplies_bfloat16():

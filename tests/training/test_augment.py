@@ -649,3 +649,8 @@ def test_mixing_is_decided_by_the_seed():
     first = mixed(images, np.random.default_rng(1))
     np.testing.assert_array_equal(mixed(images, np.random.default_rng(1)), first)
     assert not np.array_equal(mixed(images, np.random.default_rng(2)), first)
+
+
+def test_transform_refuses_parameters_that_do_not_exist():
+    with pytest.raises(TypeError, match=r"No such parameter: rotate\. Known: theta"):
+        transform(make_noise(1), rotate=30)

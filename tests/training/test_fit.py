@@ -562,3 +562,9 @@ def test_each_step_of_each_epoch_has_its_own_dropout():
     run(model, epochs=3)
     assert len(masks) == 3 * STEPS
     assert len(set(masks)) == 3 * STEPS
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"epochs": 1, "ema_epochs": 0}])
+def test_epochs_have_to_be_positive(wrong):
+    with pytest.raises(ValueError, match="expected at least 1, and more than 0"):
+        fit_model(None, None, None, **wrong)
