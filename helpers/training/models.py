@@ -176,10 +176,15 @@ def predict_probabilities(model, images, batch_size=256):
     -------
     float32 array (n, n_classes)
     """
-    starts = range(0, len(images), batch_size)
-    return np.concatenate(
-        [model.predict_on_batch(np.asarray(images[start : start + batch_size], "float32")) for start in starts]
-    )
+    if not hasattr(model, "predict_graph"):
+        # Traced once for batches of any size; Keras's predict_on_batch traces again for the last, smaller one.
+        signature = tf.TensorSpec((None, *model.input_shape[1:]), "float32")
+        model.predict_graph = tf.function(lambda batch: model(batch, training=False), input_signature=[signature])
+    y_prob = np.empty((len(images), model.output_shape[-1]), "float32")
+    for start in range(0, len(images), batch_size):
+        batch = slice(start, start + batch_size)
+        y_prob[batch] = model.predict_graph(np.asarray(images[batch], "float32"))
+    return y_prob
 
 
 def save_model(model, path):
