@@ -7,7 +7,7 @@ variable            values                                  meaning
 =================== ======================================= =====================================================
 NOTEBOOK_MODE       quick (default), full                   quick: a minute, to try and to test; full: the real run
 DATA_DIR            a folder (default: data/)               where the data sets lie, one folder each
-DATA_SOURCE         auto (default), local, download, sample where the images come from
+DATA_SOURCE         auto (default), local, download, sample where the images come from; auto: local, or else the sample
 SEED                an integer (default: 42)                seeds every random choice
 PRECISION           auto (default), float32,                arithmetic of the networks; auto takes bfloat16 where
                     mixed_bfloat16, mixed_float16           the processor multiplies it in hardware

@@ -84,12 +84,12 @@ class Report:
                 note.remove()
         return figure
 
-    def save_table(self, table, name, digits=5):
-        """Export a DataFrame as CSV, numbers to 5 significant digits; that of a sample has a column that says so."""
+    def save_table(self, table, name, decimals=4):
+        """Export a DataFrame as CSV, numbers rounded; that of a sample has a column that says so."""
         if self.is_sample:
             table = table.assign(source="built-in sample")
         with replace_atomically(self.folder / f"{name}.csv") as unfinished:
-            table.to_csv(unfinished, index=False, float_format=f"%.{digits}g")
+            table.round(decimals).to_csv(unfinished, index=False)
 
     def add_result(self, model, test_sets, cost=None, train=None):
         """Add the metrics of a model.

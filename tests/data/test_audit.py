@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from helpers.data.audit import compare_with_original, count_images, find_conflicts, find_leaks
+from helpers.data.audit import check_split, compare_with_original, count_images, find_conflicts, find_leaks
 
 
 @pytest.fixture
@@ -73,3 +73,10 @@ def test_no_conflicts_give_an_empty_table(images):
     empty = find_conflicts(images.drop(index=[11]))
     assert len(empty) == 0
     assert empty.columns.tolist() == images.columns.tolist()
+
+
+def test_check_split_stops_at_a_leak_and_says_where():
+    images = pd.DataFrame({"group": ["1", "1", "2", "3"]})
+    check_split(images, pd.Series(["train", "train", "test", "test"]))
+    with pytest.raises(ValueError, match=r"'train': 1, 'test': 1"):
+        check_split(images, pd.Series(["train", "test", "test", "test"]))

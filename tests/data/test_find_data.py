@@ -123,6 +123,21 @@ def test_what_is_wrong_what_was_expected_and_what_to_do(make, source, complaint,
     assert list_files(tmp_path) == before
 
 
+def test_a_full_run_takes_the_sample_only_when_asked_for(data_set, tmp_path):
+    make_other(tmp_path / "data")
+    settings = {"NOTEBOOK_MODE": "full", "DATA_DIR": str(tmp_path / "data"), "CACHE_DIR": str(tmp_path / "cache")}
+    with pytest.raises(InputError, match="has no folder mnist"):
+        find_data(data_set, read_settings(settings))
+    assert find_data(data_set, read_settings(settings | {"DATA_SOURCE": "sample"})).is_sample
+
+
+def test_the_folder_of_the_data_set_is_not_its_parent(data_set, read, tmp_path):
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "mnist.npz").touch()
+    with pytest.raises(InputError, match="is the folder of mnist itself: name its parent"):
+        find_data(data_set, read("auto", tmp_path / "mnist"))
+
+
 @pytest.fixture
 def keras_download(monkeypatch, arrays):
     """Stand in for Keras, whose import is slow and whose download needs a network; count the downloads."""

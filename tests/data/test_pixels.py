@@ -58,18 +58,26 @@ def test_pixels_of_arrays_are_the_arrays(table, folder, cache, arrays):
 
 def test_pixels_follow_the_order_of_the_index(table, folder, cache, arrays):
     every = np.concatenate([arrays["x_train"], arrays["x_test"]])
-    chosen = table.sample(25, random_state=1)  # rows of both parts, mixed, with their old index
-    assert chosen["part"].ne(chosen["part"].shift()).sum() > 4
-    np.testing.assert_array_equal(load_pixels(chosen, folder, SHAPE, cache)[..., 0], every[chosen.index])
-    again = chosen.iloc[::-1].reset_index(drop=True)
-    np.testing.assert_array_equal(load_pixels(again, folder, SHAPE, cache)[..., 0], every[chosen.index[::-1]])
+    rows = table.sample(25, random_state=1).index  # of both parts, mixed
+    for order in (rows, rows[::-1]):
+        chosen = table.loc[order].reset_index(drop=True)
+        assert chosen["part"].ne(chosen["part"].shift()).sum() > 4
+        np.testing.assert_array_equal(load_pixels(chosen, folder, SHAPE, cache)[..., 0], every[order])
+
+
+def test_rows_that_are_not_numbered_from_0_are_refused(table, folder, cache):
+    """They would be used as positions in the array and name other images."""
+    for wrong in (table.iloc[1:], table.iloc[::-1], table.set_index("image_id", drop=False)):
+        with pytest.raises(ValueError, match="reset_index"):
+            load_pixels(wrong, folder, SHAPE, cache)
 
 
 def test_pixels_of_files(files, cache):
     table, folder, expected = files
     np.testing.assert_array_equal(load_pixels(table, folder, (12, 9, 3), cache), expected)
     order = [2, 0, 3]
-    np.testing.assert_array_equal(load_pixels(table.iloc[order], folder, (12, 9, 3), cache), expected[order])
+    chosen = table.iloc[order].reset_index(drop=True)
+    np.testing.assert_array_equal(load_pixels(chosen, folder, (12, 9, 3), cache), expected[order])
 
 
 def test_arrays_and_files_in_one_index(table, folder, cache, arrays):
@@ -286,7 +294,8 @@ def test_unreadable_image_is_named_and_nothing_is_cached(tmp_path, cache, ending
         assert str(bad) in str(caught.value)
         assert "Fetch it again or remove it" in str(caught.value)
         assert list_cached(cache) == []
-    assert load_pixels(table.iloc[[0, 2]], tmp_path, (40, 30, 3), cache).shape == (2, 40, 30, 3)
+    good = table.iloc[[0, 2]].reset_index(drop=True)
+    assert load_pixels(good, tmp_path, (40, 30, 3), cache).shape == (2, 40, 30, 3)
 
 
 def test_damaged_png_files_end_in_pixels_or_in_an_input_error(tmp_path):

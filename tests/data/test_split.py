@@ -167,7 +167,9 @@ def parts():
 
 
 def test_limited_parts_have_about_as_many_images_in_the_classes_shares(parts):
-    kept = limit_images(parts, 200, seed=3)
+    kept = limit_images(parts.assign(row=parts.index), 200, seed=3)
+    assert kept.index.equals(pd.RangeIndex(len(kept)))
+    kept = kept.set_index("row").rename_axis(None)
     pd.testing.assert_frame_equal(kept, parts.loc[kept.index])
     train, every = kept[kept["part"] == "train"], parts[parts["part"] == "train"]
     assert abs(len(train) - 200) <= 2 * 3  # one group in each class
@@ -186,11 +188,20 @@ def test_limit_above_all_parts_changes_nothing(parts):
 def test_limit_is_decided_by_the_seed(parts):
     first = limit_images(parts, 200, seed=1)
     pd.testing.assert_frame_equal(limit_images(parts, 200, seed=1), first)
-    assert not limit_images(parts, 200, seed=2).index.equals(first.index)
+    assert not limit_images(parts, 200, seed=2).equals(first)
 
 
 @pytest.mark.parametrize("most", [200, 10_000])
 def test_limit_keeps_the_order_of_any_table(parts, most):
-    shuffled = parts.sample(frac=1, random_state=0)
+    shuffled = parts.assign(row=parts.index).sample(frac=1, random_state=0)
     kept = limit_images(shuffled, most)
-    pd.testing.assert_frame_equal(kept, shuffled.loc[shuffled.index.isin(kept.index)])
+    expected = shuffled[shuffled["row"].isin(kept["row"])]
+    pd.testing.assert_frame_equal(kept, expected.reset_index(drop=True))
+
+
+@pytest.mark.parametrize("column", ["label", "group"])
+def test_images_without_label_or_group_are_not_lost_in_silence(column):
+    images = pd.DataFrame({"label": list("aaaabbbb"), "group": list("11223344")})
+    images.loc[3, column] = None
+    with pytest.raises(ValueError, match="no label or no group"):
+        split_by_group(images, {"train": 0.5, "validation": 0.5})

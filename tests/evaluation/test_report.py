@@ -154,8 +154,8 @@ def test_tables(make):
     table = pd.DataFrame({"name": ["a", "b"], "value": [1 / 3, 123456.789], "count": [1234567, 2]}, index=[9, 8])
     report = make()
     report.save_table(table, "table")
-    assert (report.folder / "table.csv").read_text() == "name,value,count\na,0.33333,1234567\nb,1.2346e+05,2\n"
-    report.save_table(table, "table", digits=2)
+    assert (report.folder / "table.csv").read_text() == "name,value,count\na,0.3333,1234567\nb,123456.789,2\n"
+    report.save_table(table, "table", decimals=2)
     assert (report.folder / "table.csv").read_text().splitlines()[1] == "a,0.33,1234567"
     assert list_files(report.folder) == ["table.csv"]
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from helpers import files
 from helpers.training import models, tf
 from helpers.training.models import (
     FusedBatchNormalization,
@@ -459,7 +460,7 @@ def fail_to_replace(source, target):
     [
         (keras.Model, "save", fail_halfway, OSError),
         (keras.Model, "save", write_rubbish, ValueError),
-        (models.os, "replace", fail_to_replace, OSError),
+        (files.os, "replace", fail_to_replace, OSError),
     ],
     ids=["halfway", "unreadable", "renaming"],
 )
