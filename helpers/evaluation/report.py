@@ -79,6 +79,7 @@ class Report:
             for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
                 with replace_atomically(folder / f"{name}.{ending}") as unfinished:
                     figure.savefig(unfinished, dpi=DPI, bbox_inches="tight", metadata=metadata)
+                figure.set_layout_engine("none")  # laid out once: the next file and the screen take it as it is
         finally:
             if note is not None:
                 note.remove()
