@@ -17,7 +17,7 @@ from helpers.training import tf
 
 
 class FusedBatchNormalization(layers.BatchNormalization):
-    """Batch normalization in TensorFlow's fused kernel, which saves most of its time on a CPU; see ``benchmarks/``.
+    """Batch normalization in TensorFlow's fused kernel instead of Keras's separate operations; see ``benchmarks/``.
 
     Weights, hyperparameters and saved form are those of ``keras.layers.BatchNormalization``: a saved model opens with
     plain ``keras.models.load_model``, also where this package is not installed, and `load_model` makes it fused
