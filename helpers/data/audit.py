@@ -2,6 +2,11 @@
 
 import pandas as pd
 
+from helpers.data.index import LEFT_OUT, PROBLEM_COLUMNS
+from helpers.errors import InputError
+
+MOST_UNUSABLE = 0.05  # share of the images above which there is something wrong with the data set as a whole
+
 
 def count_images(images, by=("part", "label")):
     """Count images by two columns.
@@ -33,6 +38,50 @@ def compare_with_original(images, data_set):
     original = pd.Series(dict(data_set.expected_counts), name="original")
     found = images["part"].value_counts().reindex(original.index, fill_value=0).rename("found")
     return pd.concat([found, original, (original - found).rename("missing")], axis=1).rename_axis("part")
+
+
+def leave_out_unusable(images, problems, measured=None):
+    """Leave out the images that cannot be read, and make sure that enough are left.
+
+    Parameters
+    ----------
+    images, problems : DataFrame
+        From `helpers.data.index.index_images`.
+    measured : DataFrame, optional
+        From `helpers.data.images.measure_images`; its ``error`` tells which images cannot be read.
+
+    Returns
+    -------
+    images : DataFrame
+        The readable ones, numbered anew.
+    problems : DataFrame
+        Those of the index and those found in ``measured``.
+
+    Raises
+    ------
+    InputError
+        More than 5 % of the images cannot be used; the message holds the table of problems.
+    """
+    if measured is not None:
+        damaged = measured["error"] != ""
+        found = {
+            "file": images.loc[damaged, "path"],
+            "problem": "cannot be read: " + measured.loc[damaged, "error"],
+            "action": LEFT_OUT,
+            "image_id": images.loc[damaged, "image_id"],
+        }
+        images = images[~damaged].reset_index(drop=True)
+        problems = pd.concat([problems, pd.DataFrame(found)], ignore_index=True)
+    left_out = len(set(problems.loc[problems["action"] == LEFT_OUT, "image_id"]) - set(images["image_id"]))
+    share = left_out / max(1, left_out + len(images))
+    if share > MOST_UNUSABLE:
+        shown = problems[PROBLEM_COLUMNS[:-1]].head(20).to_string(index=False, max_colwidth=100)
+        more = f"\n… and {len(problems) - 20:,} more" if len(problems) > 20 else ""
+        raise InputError(
+            f"{share:.1%} of the images cannot be used, more than the {MOST_UNUSABLE:.0%} that a run goes on without. "
+            f"Mend the files or fetch them again:\n{shown}{more}"
+        )
+    return images, problems
 
 
 def find_leaks(images, split):

@@ -24,6 +24,8 @@ class DataSet:
         How its files are organized; selects the index function, see `helpers.data.index`.
     key_file : str
         A file or folder below its folder without which it is not there.
+    files : str
+        What its folder holds, in words; error messages quote it.
     handle : str
         Where it is downloaded from, with the version: ``keras:...`` or ``kaggle:owner/name/versions/n``.
     expected_counts : mapping of str to int
@@ -43,6 +45,7 @@ class DataSet:
     class_labels: Mapping[str, str]
     layout: str
     key_file: str
+    files: str
     handle: str
     expected_counts: Mapping[str, int]
     group_rule: str
@@ -53,6 +56,15 @@ class DataSet:
 
 
 _DIGITS = tuple("0123456789")
+_LESIONS = {
+    "akiec": "actinic keratosis",
+    "bcc": "basal cell carcinoma",
+    "bkl": "benign keratosis",
+    "df": "dermatofibroma",
+    "mel": "melanoma",
+    "nv": "melanocytic nevus",
+    "vasc": "vascular lesion",
+}
 
 _CATALOG = {
     record.name: record
@@ -65,6 +77,7 @@ _CATALOG = {
             class_labels=MappingProxyType({digit: digit for digit in _DIGITS}),
             layout="mnist_archive",
             key_file="mnist.npz",
+            files="mnist.npz with the arrays x_train, y_train, x_test and y_test",
             handle="keras:mnist",
             expected_counts=MappingProxyType({"train": 60_000, "test": 10_000}),
             group_rule="identical images (mnist.npz does not name the writers)",
@@ -72,6 +85,23 @@ _CATALOG = {
             allowed_augmentation="small rotations, shifts and zooms; no flips: a mirrored digit is no digit",
             citation="LeCun et al. (1998), Gradient-based learning applied to document recognition, Proc. IEEE 86(11)",
             licence="CC BY-SA 3.0",
+        ),
+        DataSet(
+            name="ham10000",
+            title="HAM10000 skin lesions",
+            task="Which of seven kinds of skin lesion does the dermatoscopic image show?",
+            class_names=tuple(_LESIONS),
+            class_labels=MappingProxyType(_LESIONS),
+            layout="ham10000",
+            key_file="HAM10000_metadata.csv",
+            files="HAM10000_metadata.csv, and the images ISIC_*.jpg in HAM10000_images_part_1/ and _part_2/",
+            handle="kaggle:kmader/skin-cancer-mnist-ham10000/versions/2",
+            expected_counts=MappingProxyType({"HAM10000_images_part_1": 5_000, "HAM10000_images_part_2": 5_015}),
+            group_rule="images of the same lesion (lesion_id)",
+            image_shape=(120, 160, 3),
+            allowed_augmentation="any rotation, flips, small shifts and zooms, brightness; a lesion has no up or down",
+            citation="Tschandl et al. (2018), The HAM10000 dataset, Scientific Data 5:180161",
+            licence="CC BY-NC 4.0",
         ),
     ]
 }

@@ -1,6 +1,9 @@
 """Pixels: decoded once, resized to uint8, kept on disk, opened memory-mapped."""
 
 import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -11,8 +14,9 @@ from helpers.errors import InputError
 from helpers.files import replace_atomically
 
 # Part of every cache key: raise it whenever the same file would give other pixels.
-_VERSION = 1
+_VERSION = 2
 _MODES = {1: "L", 3: "RGB"}
+_MEASURES = ("width", "height", "mode", "red", "green", "blue")
 
 
 def load_pixels(images, folder, shape, cache_dir):
@@ -54,6 +58,80 @@ def load_pixels(images, folder, shape, cache_dir):
     return np.load(cached, mmap_mode="r", allow_pickle=False)
 
 
+def measure_images(images, folder, cache_dir):
+    """Open every image file once: its size, its mean colour, or what is wrong with it.
+
+    Kept in ``cache_dir`` like the pixels.
+
+    Parameters
+    ----------
+    images : DataFrame
+        The index, see `helpers.data.index.index_images`.
+    folder : Path
+        What its ``path`` column is relative to.
+    cache_dir : Path
+
+    Returns
+    -------
+    DataFrame aligned with ``images``: ``width`` and ``height`` in pixels as stored, ``mode`` of Pillow, the mean
+    ``red``, ``green`` and ``blue`` from 0 to 255, and ``error``, an empty str for readable images.
+    """
+    key = hashlib.sha256(repr((_VERSION, "measured", compute_fingerprint(images, folder))).encode())
+    cached = cache_dir / "measured" / f"{key.hexdigest()[:32]}.csv"
+    if not cached.exists():
+        table = pd.DataFrame(_run_in_threads(_measure, [folder / path for path in images["path"]]))
+        with replace_atomically(cached) as unfinished:
+            table.to_csv(unfinished, index=False)
+    table = pd.read_csv(cached, keep_default_na=False, na_values=dict.fromkeys(_MEASURES, ""))
+    return table.set_index(images.index)
+
+
+def read_pixel_table(path, images, class_codes, shape):
+    """Read images from a table with one row per image: a column for each pixel and channel, and ``label``.
+
+    Such as ``hmnist_28_28_RGB.csv``, the classic entry to HAM10000. It names no image; that its rows are those of the
+    metadata is checked by their labels.
+
+    Parameters
+    ----------
+    path : Path
+    images : DataFrame
+        With the columns ``metadata_row``, the row of each image in the table, and ``label``.
+    class_codes : sequence of str
+        The classes in the order of the table's label codes.
+    shape : tuple of 3 ints
+        Height, width and channels.
+
+    Returns
+    -------
+    uint8 array (n, height, width, channels), aligned with ``images``.
+
+    Raises
+    ------
+    InputError
+        The table cannot be read, has other columns or rows, or its labels are not those of the images.
+    """
+    remedy = "Fetch the original again, or resize the images instead."
+    try:
+        table = pd.read_csv(path, dtype="uint8")
+    except (OSError, ValueError, OverflowError) as error:
+        raise InputError(f"{path} cannot be read as a table of pixels from 0 to 255 ({error}). {remedy}") from error
+    n_pixels, rows = int(np.prod(shape)), images["metadata_row"].to_numpy()
+    if "label" not in table or table.shape[1] != n_pixels + 1 or len(table) <= rows.max():
+        raise InputError(
+            f"{path} has {table.shape[1]} columns and {len(table):,} rows; expected {n_pixels} pixels and label, "
+            f"and a row for each line of the metadata, at least {rows.max() + 1:,}. {remedy}"
+        )
+    expected = images["label"].map({name: code for code, name in enumerate(class_codes)}).to_numpy()
+    wrong = np.flatnonzero(table["label"].to_numpy()[rows] != expected)
+    if len(wrong):
+        raise InputError(
+            f"{path}: the labels of {len(wrong):,} rows are not those of the metadata, the first in row "
+            f"{rows[wrong[0]]}; the two files are not of the same edition. {remedy}"
+        )
+    return table.drop(columns="label").to_numpy()[rows].reshape(-1, *shape)
+
+
 def compute_fingerprint(images, folder):
     """Hash the content of the files of an index and the order of its images.
 
@@ -63,14 +141,8 @@ def compute_fingerprint(images, folder):
     """
     columns = [name for name in ("image_id", "path", "array", "position") if name in images]
     digest = hashlib.sha256(images[columns].to_csv(index=False).encode())
-    for path in images["path"].drop_duplicates():
-        try:
-            with open(folder / path, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError as error:
-            raise InputError(
-                f"{folder / path} cannot be opened ({error.strerror}). Fetch it again or remove it from the index."
-            ) from error
+    for of_file in _run_in_threads(_hash_file, [folder / path for path in images["path"].drop_duplicates()]):
+        digest.update(of_file)
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -94,6 +166,7 @@ def read_image(path, shape):
     """
     try:
         with Image.open(path) as image:
+            image.draft(None, (2 * shape[1], 2 * shape[0]))  # a large JPEG is decoded at a fraction of its size
             return _resize(ImageOps.exif_transpose(image), shape)
     except Exception as error:  # a damaged image fails in many ways inside Pillow
         raise InputError(f"{path} cannot be read as an image ({error}). Fetch it again or remove it.") from error
@@ -106,8 +179,48 @@ def _decode(images, folder, pixels):
         stored = read_arrays(folder / path, [name])[name]
         for row, position in zip(rows.index, rows["position"], strict=True):
             pixels[row] = _resize(Image.fromarray(stored[int(position)]), pixels.shape[1:])
-    for row, path in images.loc[~in_arrays, "path"].items():
+
+    def fill(item):
+        row, path = item
         pixels[row] = read_image(folder / path, pixels.shape[1:])
+
+    _run_in_threads(fill, list(images.loc[~in_arrays, "path"].items()))
+
+
+def _measure(path):
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            mode = image.mode
+            image.draft(None, (64, 64))
+            red, green, blue = _resize(image, (*reversed(image.size), 3)).reshape(-1, 3).mean(axis=0).round(2)
+    except Exception as error:  # a damaged image fails in many ways inside Pillow
+        return {"error": str(error) or type(error).__name__}
+    measures = (width, height, mode, red, green, blue)
+    return dict(zip(_MEASURES, measures, strict=True)) | {"error": ""}
+
+
+def _hash_file(path):
+    try:
+        state = path.stat()
+        return _hash_content(path, state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be opened ({error.strerror}). Fetch it again or remove it from the index."
+        ) from error
+
+
+@lru_cache(maxsize=200_000)
+def _hash_content(path, size, modified):
+    """Hash a file, once as long as its size and time of change stay the same."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _run_in_threads(function, items):
+    """Call a function for each item, as many at a time as there are processors; Pillow and hashlib allow for it."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(function, items))
 
 
 def _resize(image, shape):

@@ -40,9 +40,9 @@ class Source:
 def find_data(data_set: DataSet, settings: Settings) -> Source:
     """Find a data set, or make it available, as ``DATA_SOURCE`` says.
 
-    ``local`` takes ``DATA_DIR/<name>``; ``download`` fetches it there first; ``sample`` draws the built-in sample;
-    ``auto`` takes local files where there are some, and otherwise the sample; not for a full run, though, which would
-    take its time and say nothing.
+    ``local`` takes ``DATA_DIR/<name>``; ``download`` takes it too, or else fetches it (what comes from Kaggle stays in
+    the cache of kagglehub); ``sample`` draws the built-in sample; ``auto`` takes local files where there are some, and
+    otherwise the sample; not for a full run, though, which would take its time and say nothing.
 
     Raises
     ------
@@ -54,13 +54,16 @@ def find_data(data_set: DataSet, settings: Settings) -> Source:
     expected = folder / data_set.key_file
     if settings.source == "sample":
         return _open_sample(data_set, settings, "DATA_SOURCE=sample asks for it.")
-    if settings.source == "download" and not expected.exists():
-        _download(data_set, folder)
     if expected.exists():
         kind = "download" if settings.source == "download" else "local"
         return Source(kind, folder, f"{data_set.title}, from {folder.parent.name}/{folder.name}.")
+    if settings.source == "download":
+        return Source("download", _download(data_set, folder), f"{data_set.title}, from {data_set.handle}.")
 
-    remedy = f"Put the files there, or set DATA_SOURCE=download or DATA_SOURCE=sample. Expected: {expected}"
+    remedy = (
+        f"Put the files there, or set DATA_SOURCE=download or DATA_SOURCE=sample. Expected: {expected}; "
+        f"in all {data_set.files}"
+    )
     if folder.exists():
         raise InputError(f"{folder} has no {data_set.key_file}. {remedy}")
     if settings.data_dir_given and not settings.data_dir.is_dir():
@@ -82,15 +85,19 @@ def _open_sample(data_set, settings, reason):
 
 
 def _download(data_set, folder):
+    """Fetch a data set; return the folder that it lies in then."""
     publisher, name = data_set.handle.split(":", 1)
     try:
-        _PUBLISHERS[publisher](name, folder)
+        downloaded = _PUBLISHERS[publisher](name, folder)
+        if not (downloaded / data_set.key_file).exists():
+            raise FileNotFoundError(f"what came has no {data_set.key_file}")
+        return downloaded
     except Exception as error:  # whatever network, server or disk may come up with
         with suppress(OSError):
             folder.rmdir()  # leaves no empty folder, which would look like a data set gone wrong
         raise InputError(
             f"{data_set.title} could not be downloaded ({data_set.handle}): {error}\n"
-            f"Put its files under {folder} by hand, or set DATA_SOURCE=sample."
+            f"Put its files under {folder} by hand ({data_set.files}), or set DATA_SOURCE=sample."
         ) from error
 
 
@@ -101,6 +108,14 @@ def _download_from_keras(name, folder):
     (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
     with replace_atomically(folder / f"{name}.npz") as unfinished, open(unfinished, "wb") as file:
         np.savez_compressed(file, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return folder
 
 
-_PUBLISHERS = {"keras": _download_from_keras}
+def _download_from_kaggle(name, folder):
+    """Download through kagglehub, which resumes, checks the hash, and keeps the pinned version in its own cache."""
+    import kagglehub  # here only: not needed for local files
+
+    return Path(kagglehub.dataset_download(name))
+
+
+_PUBLISHERS = {"keras": _download_from_keras, "kaggle": _download_from_kaggle}

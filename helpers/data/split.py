@@ -58,15 +58,38 @@ def split_by_group(images, fractions, seed=42):
     return images["group"].map({group: names[number] for group, number in set_of_group.items()}).rename("split")
 
 
-def limit_images(images, most, seed=42):
+def split_by_image(images, fractions, seed=42):
+    """Assign every image to one of several sets at random, stratified by class, whatever group it belongs to.
+
+    What many notebooks do, and what ours show for comparison only: images of one group end up on both sides. See
+    `helpers.data.audit.find_leaks`.
+
+    Parameters
+    ----------
+    images : DataFrame
+        One row per image, with the column ``label``.
+    fractions, seed
+        As for `split_by_group`.
+
+    Returns
+    -------
+    Series of str, aligned with ``images``: the name of each image's set.
+    """
+    alone = images.assign(group=np.arange(len(images)))
+    return split_by_group(alone, fractions, seed)
+
+
+def limit_images(images, most, seed=42, by="part"):
     """Keep about ``most`` images of each shipped part, whole groups, classes in their shares: for quick runs.
 
     Parameters
     ----------
     images : DataFrame
-        One row per image, with the columns ``part, label, group``.
+        One row per image, with the columns ``label, group`` and ``by``.
     most : int
     seed : int
+    by : str or None
+        The column that names the parts; None takes all images for one part.
 
     Returns
     -------
@@ -74,7 +97,8 @@ def limit_images(images, most, seed=42):
     ``most``.
     """
     kept = np.ones(len(images), bool)
-    for rows in images.groupby("part").indices.values():
+    parts = images.groupby(by).indices.values() if by else [np.arange(len(images))]
+    for rows in parts:
         if len(rows) > most:
             shares = {"kept": most / len(rows), "left out": 1 - most / len(rows)}
             kept[rows] = split_by_group(images.iloc[rows], shares, seed) == "kept"

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
-from sklearn.metrics import classification_report
+from sklearn.metrics import classification_report, precision_recall_curve, roc_curve
 
 CONFIDENCE_LEVEL = 0.95
 _BINS = 15
@@ -52,6 +52,26 @@ def make_predictions(images, y_prob, class_names):
     )
 
 
+def get_probabilities(predictions):
+    """Take the probabilities out of a table of predictions.
+
+    Returns
+    -------
+    y_prob : array (n, n_classes)
+    class_names : list of str
+    """
+    columns = [name for name in predictions if name.startswith("p_")]
+    return predictions[columns].to_numpy("float64"), [name.removeprefix("p_") for name in columns]
+
+
+def replace_probabilities(predictions, y_prob):
+    """Put other probabilities into a table of predictions, scaled to sum to 1; the classes predicted follow them."""
+    _, class_names = get_probabilities(predictions)
+    y_prob = np.asarray(y_prob, "float64")
+    y_prob = y_prob / y_prob.sum(axis=1, keepdims=True)
+    return make_predictions(predictions.rename(columns={"y_true": "label"}), y_prob, class_names)
+
+
 def compute_metrics(predictions, resamples=1000, seed=0):
     """Compute the metrics of a classifier with 95 % intervals.
 
@@ -76,18 +96,39 @@ def compute_metrics(predictions, resamples=1000, seed=0):
     The calibration error is a sum of absolute values, which chance only makes larger: of a well calibrated model
     its bootstrap interval lies too high and may leave the value out.
     """
-    data = _Counts(predictions)
-    values = data.compute(np.ones(len(predictions)))
-    group_codes, groups = pd.factorize(predictions["group"])
+    return bootstrap(_Counts(predictions).compute, predictions["group"], resamples, seed)
+
+
+def bootstrap(compute, groups, resamples=1000, seed=0):
+    """Compute metrics with 95 % percentile intervals, drawing whole groups with replacement.
+
+    Parameters
+    ----------
+    compute : function ``weights -> dict of str to float``
+        Computes the metrics with a weight for each image: how often its group was drawn. NaN where a resample lacks
+        what a metric needs; such resamples are left out for that metric. Keys may be tuples of str.
+    groups : sequence, one per image
+        The group of each image.
+    resamples : int
+    seed : int
+
+    Returns
+    -------
+    DataFrame with the index ``metric`` and the columns ``value, low, high``.
+    """
+    codes, names = pd.factorize(np.asarray(groups))
     rng = np.random.default_rng(seed)
+    values = compute(np.ones(len(codes)))
     resampled = []
-    for _ in range(resamples):
-        drawn = np.bincount(rng.integers(0, len(groups), len(groups)), minlength=len(groups))
-        resampled.append(data.compute(drawn[group_codes].astype("float64")))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for _ in range(resamples):
+            drawn = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
+            resampled.append(compute(drawn[codes].astype("float64")))
     tail = (1 - CONFIDENCE_LEVEL) / 2
     table = pd.DataFrame({"value": values})
-    table["low"], table["high"] = pd.DataFrame(resampled).quantile([tail, 1 - tail]).to_numpy()
-    return table.rename_axis("metric")
+    spread = pd.DataFrame([list(of_resample.values()) for of_resample in resampled], columns=range(len(values)))
+    table["low"], table["high"] = spread.quantile([tail, 1 - tail]).to_numpy()
+    return table.rename_axis("metric") if table.index.nlevels == 1 else table
 
 
 def compare_accuracy(predictions, others, resamples=1000, seed=0):
@@ -131,6 +172,101 @@ def compute_class_report(predictions, class_names):
     )
     table = pd.DataFrame(report).drop(columns=["accuracy", "micro avg"], errors="ignore").T
     return table.astype({"support": int}).rename_axis("class")
+
+
+def compute_class_metrics(predictions, resamples=1000, seed=0):
+    """Compute sensitivity, specificity, precision and ROC AUC of each class against the rest, with 95 % intervals.
+
+    Returns
+    -------
+    DataFrame with one row per class and metric: ``class, metric, value, low, high``; the intervals are those of
+    `bootstrap`.
+    """
+    y_prob, class_names = get_probabilities(predictions)
+    of_class = [
+        (name, predictions["y_true"].to_numpy() == name, predictions["y_pred"].to_numpy() == name)
+        for name in class_names
+    ]
+    rankings = [_Ranking(y_prob[:, code], true) for code, (_, true, _) in enumerate(of_class)]
+
+    def compute(weights):
+        values = {}
+        for (name, true, predicted), ranking in zip(of_class, rankings, strict=True):
+            hits, positives, alarms = (weights[rows].sum() for rows in (true & predicted, true, predicted))
+            negatives = weights.sum() - positives
+            values |= {
+                (name, "sensitivity"): hits / positives if positives else np.nan,
+                (name, "specificity"): 1 - (alarms - hits) / negatives if negatives else np.nan,
+                (name, "precision"): hits / alarms if alarms else np.nan,
+                (name, "roc_auc"): ranking.compute_area(weights),
+            }
+        return values
+
+    return bootstrap(compute, predictions["group"], resamples, seed).rename_axis(["class", "metric"]).reset_index()
+
+
+def compute_metrics_by(predictions, values, resamples=1000, seed=0):
+    """Compute the metrics separately for the images of each subgroup, such as each sex.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        From `make_predictions`.
+    values : Series
+        The subgroup of each image, aligned with ``predictions``; images where it is missing are left out.
+
+    Returns
+    -------
+    DataFrame with one row per subgroup and metric: ``subgroup, images, groups, metric, value, low, high``.
+    """
+    values = pd.Series(np.asarray(values), index=predictions.index)
+    tables = []
+    for subgroup, part in predictions.groupby(values, sort=True, observed=True):
+        table = compute_metrics(part, resamples, seed).reset_index()
+        about = {"subgroup": str(subgroup), "images": len(part), "groups": part["group"].nunique()}
+        tables.append(table.assign(**about)[[*about, *table]])
+    return pd.concat(tables, ignore_index=True)
+
+
+def compute_roc(predictions):
+    """Compute the ROC curve of each class against the rest.
+
+    Returns
+    -------
+    DataFrame ``class, false_positive_rate, true_positive_rate, area``, point after point; classes of which there is
+    no image, or nothing else, are left out.
+    """
+    parts = []
+    for name, true, score, area in _list_rankings(predictions):
+        false_positive_rate, true_positive_rate, _ = roc_curve(true, score)
+        curve = {"false_positive_rate": false_positive_rate, "true_positive_rate": true_positive_rate}
+        parts.append(pd.DataFrame({"class": name, **curve, "area": area}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def compute_precision_recall(predictions):
+    """Compute the precision-recall curve of each class against the rest.
+
+    Returns
+    -------
+    DataFrame ``class, recall, precision, area, prevalence``, point after point; ``area`` is the average precision,
+    ``prevalence`` the share of the class: what chance would reach.
+    """
+    parts = []
+    for name, true, score, _ in _list_rankings(predictions):
+        precision, recall, _ = precision_recall_curve(true, score)
+        area = -np.sum(np.diff(recall) * precision[:-1])
+        about = {"area": area, "prevalence": true.mean()}
+        parts.append(pd.DataFrame({"class": name, "recall": recall, "precision": precision, **about}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _list_rankings(predictions):
+    y_prob, class_names = get_probabilities(predictions)
+    for code, name in enumerate(class_names):
+        true = predictions["y_true"].to_numpy() == name
+        if 0 < true.sum() < len(true):
+            yield name, true, y_prob[:, code], _Ranking(y_prob[:, code], true).compute_area(np.ones(len(true)))
 
 
 def compute_calibration(predictions, bins=_BINS):
@@ -187,8 +323,7 @@ class _Counts:
     """Predictions prepared for computing all metrics again and again under other weights of the images."""
 
     def __init__(self, predictions):
-        columns = [name for name in predictions if name.startswith("p_")]
-        names = [name.removeprefix("p_") for name in columns]
+        y_prob, names = get_probabilities(predictions)
         codes = {name: code for code, name in enumerate(names)}
         self._true = predictions["y_true"].map(codes).to_numpy()
         self._cell = self._true * len(names) + predictions["y_pred"].map(codes).to_numpy()
@@ -198,7 +333,7 @@ class _Counts:
         self._bin = _bin_confidence(self._confidence, _BINS)
         self._right = is_right(predictions).to_numpy("float64")
         present = [code for code in range(len(names)) if 0 < (self._true == code).sum() < len(predictions)]
-        self._rankings = [_Ranking(predictions[columns[code]].to_numpy(), self._true == code) for code in present]
+        self._rankings = [_Ranking(y_prob[:, code], self._true == code) for code in present]
         if len(names) == 2:
             self._rankings = self._rankings[-1:]  # with two classes both areas are the same
 

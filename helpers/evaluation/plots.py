@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 PALETTE = sns.color_palette("colorblind")
 # Nine colours (the tenth is a light yellow), seven markers, four lines: of any two models at least one differs.
+_CHANNEL_COLORS = (PALETTE[3], PALETTE[2], PALETTE[0])
 _COLORS, _MARKERS, _LINES = PALETTE[:8] + PALETTE[9:], "osD^vPX", ["-", "--", "-.", ":"]
 
 
@@ -32,26 +33,138 @@ def set_style():
     )
 
 
-def plot_class_counts(images, class_names, by="part", ax=None):
-    """Draw the number of images of each class.
+def plot_counts(images, column="label", order=None, by=None, horizontal=False, title="Images per class", ax=None):
+    """Draw how many images there are of each value of a column.
 
     Parameters
     ----------
     images : DataFrame
-        One row per image, with the columns ``label`` and ``by``.
-    class_names : sequence of str
-        The order of the bars.
-    by : str
-        Column that divides each class into bars of several colours.
+        One row per image.
+    column : str
+    order : sequence, optional
+        The order of the bars; by default that of the values, horizontal bars by size.
+    by : str, optional
+        Column that divides each bar into bars of several colours.
+    horizontal : bool
+        For many or long names.
+    title : str
     """
-    ax = _new_axes(ax, width=max(6, 0.7 * len(class_names)))
-    sns.countplot(images, x="label", hue=by, order=list(class_names), palette="colorblind", saturation=1, ax=ax)
+    counts = images[column].value_counts()
+    order = list(order) if order is not None else list(counts.index if horizontal else counts.sort_index().index)
+    size = {"width": 7, "height": 0.6 + 0.3 * len(order)} if horizontal else {"width": max(6, 0.7 * len(order))}
+    ax = _new_axes(ax, **size)
+    long, short = ("y", "x") if horizontal else ("x", "y")
+    color = None if by else PALETTE[0]
+    palette = "colorblind" if by else None
+    sns.countplot(images, **{long: column}, hue=by, order=order, color=color, palette=palette, saturation=1, ax=ax)
     for bars in ax.containers:
-        ax.bar_label(bars, fontsize=7, padding=2, rotation=90 if len(class_names) > 8 else 0)
-    ax.margins(y=0.18)
-    sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1))
-    ax.set(xlabel="class", ylabel="images", title="Images per class")
-    ax.grid(False, axis="x")
+        ax.bar_label(bars, fontsize=7, padding=2, rotation=90 if len(order) > 8 and not horizontal else 0)
+    ax.margins(**{short: 0.18})
+    if by:
+        sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1))
+    name = "class" if column == "label" else column.replace("_", " ")
+    ax.set(**{f"{long}label": name, f"{short}label": "images", "title": title})
+    ax.grid(False, axis=long)
+    return ax
+
+
+def plot_distribution(images, column, by=None, binwidth=None, xlabel=None, title="", ax=None):
+    """Draw the distribution of a number, of all images or side by side for the values of another column.
+
+    Parameters
+    ----------
+    images : DataFrame
+        One row per image; missing values are left out.
+    column : str
+    by : str, optional
+        Column that divides the images; the shares of each part sum to 1, so that parts of different size compare.
+    binwidth : float, optional
+    xlabel : str, optional
+    """
+    ax = _new_axes(ax)
+    known = images[images[column].notna() & (images[by].notna() if by else True)]
+    how = (
+        {"stat": "proportion", "common_norm": False, "element": "step", "fill": False} if by else {"color": PALETTE[0]}
+    )
+    palette = "colorblind" if by else None
+    sns.histplot(known, x=column, hue=by, binwidth=binwidth, palette=palette, **how, ax=ax)
+    for line, handle, style in zip(
+        ax.lines, reversed(ax.get_legend().legend_handles if by else []), cycle(_LINES), strict=False
+    ):
+        line.set_linestyle(style)
+        handle.set_linestyle(style)
+    ax.set(xlabel=xlabel or column, ylabel="share of the images" if by else "images", title=title)
+    return ax
+
+
+def plot_boxes(images, column, value, by=None, order=None, ylabel=None, title="", ax=None):
+    """Draw the distribution of a number for each value of a column as boxes: quartiles, median, outliers.
+
+    Parameters
+    ----------
+    images : DataFrame
+        One row per image; missing values are left out.
+    column, value : str
+        Columns along the x and the y axis.
+    by : str, optional
+        Column that divides each box into boxes of several colours.
+    order : sequence of str, optional
+        The order of the values of ``column``.
+    """
+    ax = _new_axes(ax, width=max(7, 1.1 * images[column].nunique()))
+    sns.boxplot(
+        images, x=column, y=value, hue=by, order=order, palette="colorblind" if by else None, fliersize=2, ax=ax
+    )
+    if by:
+        sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1))
+    ax.set(xlabel="class" if column == "label" else column, ylabel=ylabel or value, title=title)
+    return ax
+
+
+def plot_image_sizes(sizes, ax=None):
+    """Draw width and height of the images, the area of a point for the number of images of that size.
+
+    Parameters
+    ----------
+    sizes : DataFrame
+        One row per image, with the columns ``width`` and ``height`` in pixels.
+    """
+    ax = _new_axes(ax, width=5.5)
+    counts = sizes.groupby(["width", "height"]).size().reset_index(name="images")
+    ax.scatter(counts["width"], counts["height"], 30 + 300 * counts["images"] / counts["images"].max(), alpha=0.6)
+    for row in counts.nlargest(5, "images").itertuples():
+        text = f"{row.width:.0f} × {row.height:.0f}: {row.images:,}"
+        ax.annotate(text, (row.width, row.height), (0, 14), textcoords="offset points", fontsize=8, ha="center")
+    ax.set(xlabel="width in pixels", ylabel="height in pixels", title="Image sizes")
+    ax.set_xlim(0, 1.15 * counts["width"].max())
+    ax.set_ylim(0, 1.15 * counts["height"].max())
+    return ax
+
+
+def plot_mean_colors(images, class_names, ax=None):
+    """Draw the mean colour of each class, and how far its images lie from it.
+
+    Parameters
+    ----------
+    images : DataFrame
+        One row per image, with the columns ``label``, and ``red, green, blue`` from 0 to 255.
+    class_names : sequence of str
+        The order of the classes.
+    """
+    ax = _new_axes(ax, width=max(6, 0.9 * len(class_names)))
+    channels = ["red", "green", "blue"]
+    grouped = images.groupby("label")[channels]
+    mean, std = grouped.mean().reindex(class_names), grouped.std().reindex(class_names)
+    places = np.arange(len(class_names))
+    for number, (channel, marker, color) in enumerate(zip(channels, "os^", _CHANNEL_COLORS, strict=True)):
+        x = places + 0.2 * (number - 1)
+        ax.errorbar(x, mean[channel], std[channel], fmt=marker, color=color, capsize=2, ms=5, label=channel)
+    top = float((mean + std).max().max()) * 1.06
+    for place, rgb in zip(places, mean.to_numpy(), strict=True):
+        ax.add_patch(plt.Rectangle((place - 0.4, top), 0.8, 0.1 * top, color=np.nan_to_num(rgb) / 255, ec="black"))
+    ax.set(xticks=places, xticklabels=class_names, xlabel="class", ylabel="mean level, 0 to 255", ylim=(0, 1.14 * top))
+    ax.set_title("Mean colour of the images (patches), mean ± standard deviation of the channels")
+    ax.legend(fontsize=8, loc="lower right", ncol=3)
     return ax
 
 
@@ -249,6 +362,94 @@ def plot_calibration(calibration, title="Calibration", ax=None):
     ax.set(xlabel="mean confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.03), title=title)
     ax.legend(fontsize=8)
     return ax
+
+
+def plot_roc(roc, points=None, title="ROC curves, one class against the rest", ax=None):
+    """Draw ROC curves.
+
+    Parameters
+    ----------
+    roc : DataFrame
+        From `helpers.evaluation.metrics.compute_roc`.
+    points : dict of str to tuple of 2 floats, optional
+        Operating points to mark: specificity and sensitivity under their names.
+    """
+    ax = _new_axes(ax, width=5.6, height=5)
+    for (name, curve), color, line in zip(
+        roc.groupby("class", sort=False), cycle(_COLORS), cycle(_LINES), strict=False
+    ):
+        label = f"{name} ({curve['area'].iloc[0]:.3f})"
+        ax.plot(curve["false_positive_rate"], curve["true_positive_rate"], line, color=color, label=label)
+    for (name, (specificity, sensitivity)), marker in zip((points or {}).items(), cycle(_MARKERS), strict=False):
+        ax.plot(1 - specificity, sensitivity, marker, color="black", ms=7, label=name)
+    ax.plot([0, 1], [0, 1], ls=":", color="grey")
+    ax.set(xlabel="1 − specificity", ylabel="sensitivity", title=title, aspect="equal")
+    ax.legend(title="class (area)", fontsize=8, loc="lower right")
+    return ax
+
+
+def plot_precision_recall(curves, title="Precision-recall curves, one class against the rest", ax=None):
+    """Draw precision-recall curves.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        From `helpers.evaluation.metrics.compute_precision_recall`. The legend tells the area and, after the slash, what
+        chance would reach.
+    """
+    ax = _new_axes(ax, width=5.6, height=5)
+    for (name, curve), color, line in zip(
+        curves.groupby("class", sort=False), cycle(_COLORS), cycle(_LINES), strict=False
+    ):
+        label = f"{name} ({curve['area'].iloc[0]:.2f} / {curve['prevalence'].iloc[0]:.2f})"
+        ax.plot(curve["recall"], curve["precision"], line, color=color, label=label, drawstyle="steps-post")
+    ax.set(xlabel="recall (sensitivity)", ylabel="precision", title=title, aspect="equal", ylim=(0, 1.03))
+    ax.legend(title="class (area / chance)", fontsize=8, loc="lower left")
+    return ax
+
+
+def plot_intervals(table, column, xlabel, reference=None, title="", ax=None):
+    """Draw one value with its 95 % interval for each row of a table.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With the columns ``column``, the names of the rows, and ``value, low, high``.
+    column : str
+    xlabel : str
+    reference : str, optional
+        Column with a value to compare with, drawn as a vertical mark; its name goes into the legend.
+    """
+    ax = _new_axes(ax, height=1 + 0.32 * len(table))
+    places = np.arange(len(table))
+    ax.hlines(places, table["low"], table["high"], color=PALETTE[0])
+    ax.plot(table["value"], places, "o", color=PALETTE[0], label="value")
+    if reference:
+        ax.plot(table[reference], places, "|", color=PALETTE[1], ms=12, mew=2, label=reference.replace("_", " "))
+        ax.legend(fontsize=8)
+    ax.set(yticks=places, yticklabels=table[column], xlabel=xlabel, title=title)
+    ax.invert_yaxis()
+    return ax
+
+
+def overlay_heatmaps(images, heatmaps, strength=0.45):
+    """Lay heatmaps over images, both as arrays, to be drawn with `plot_image_grid`.
+
+    Parameters
+    ----------
+    images : array (n, height, width, channels), values 0 to 255
+    heatmaps : array (n, height, width), values 0 to 1
+        Such as from `helpers.evaluation.explain.compute_grad_cam`.
+    strength : float
+        Share of the heatmap.
+
+    Returns
+    -------
+    uint8 array (n, height, width, 3)
+    """
+    images = np.broadcast_to(np.asarray(images, "float32"), (*images.shape[:3], 3))
+    colors = 255 * plt.get_cmap("viridis")(heatmaps)[..., :3]
+    return ((1 - strength) * images + strength * colors).astype("uint8")
 
 
 def plot_layers(layers, ax=None):

@@ -9,6 +9,7 @@ import math
 import os
 import platform
 import sys
+import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -135,6 +136,7 @@ class Report:
             "protocol": protocol,
             "results": self._results,
             "peak_memory_mb": measure_peak_memory(),
+            "cpu_minutes": round(time.process_time() / 60, 1),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
             "cpu": read_cpu_name(),
             "cores": os.cpu_count(),
@@ -144,7 +146,9 @@ class Report:
         return results
 
 
-def tabulate_scores(scores, names=("accuracy", "balanced_accuracy", "macro_f1", "expected_calibration_error")):
+def tabulate_scores(
+    scores, names=("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "expected_calibration_error")
+):
     """Set the metrics of several models and test sets side by side, as text.
 
     All have their intervals but the calibration error, whose bootstrap interval misleads, see
@@ -182,8 +186,8 @@ def load_results(figures_folder=FIGURES_FOLDER):
 def format_results(results):
     """Format results as a Markdown table, one row per model and test set."""
     lines = [
-        "| notebook | model | test set | accuracy | balanced accuracy | ECE | majority class | CPU-minutes |",
-        "|---|---|---|---|---|---|---|---|",
+        "| notebook | model | test set | accuracy | balanced accuracy | ROC AUC | ECE | majority class | CPU-minutes |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for run in results:
         for model, entry in run["results"].items():
@@ -192,7 +196,7 @@ def format_results(results):
                 if test_set in ("train", "cost"):
                     continue
                 cells = [run["notebook"], model.replace("_", " "), test_set.replace("_", " ")]
-                names = ("accuracy", "balanced_accuracy", "expected_calibration_error")
+                names = ("accuracy", "balanced_accuracy", "roc_auc", "expected_calibration_error")
                 cells += [_format_metric(name, metrics[name]) for name in names]
                 cells.append(f"{100 * metrics['majority_rate']['value']:.1f} %")
                 cells.append("" if cost is None else f"{cost:.1f}")
@@ -229,7 +233,11 @@ def format_percent(metric):
 
 
 def _format_metric(name, metric):
-    return f"{metric['value']:.3f}" if name == "expected_calibration_error" else format_percent(metric)
+    if name == "expected_calibration_error":
+        return f"{metric['value']:.3f}"
+    if name == "roc_auc":
+        return f"{metric['value']:.3f} ({metric['low']:.3f} to {metric['high']:.3f})"
+    return format_percent(metric)
 
 
 def measure_peak_memory():

@@ -31,6 +31,8 @@ def fit_model(
     batch_size=128,
     learning_rate=2e-3,
     augment=None,
+    class_weights=None,
+    mixup=0.0,
     label_smoothing=0.0,
     weight_decay=1e-4,
     ema_epochs=0.5,
@@ -48,8 +50,9 @@ def fit_model(
     ----------
     model : keras.Model
         From raw pixels to class probabilities. Changed in place.
-    training, validation : tuple of 2 arrays
-        Raw pixels (n, height, width, channels), which may be memory-mapped, and one-hot labels (n, n_classes).
+    training, validation : tuple of 2 or 3 arrays
+        Raw pixels (n, height, width, channels), which may be memory-mapped; one-hot labels (n, n_classes); and, if only
+        some of the pixels are meant, their rows (m,), with labels (m, n_classes) for these rows.
     epochs : int
     batch_size : int
         An epoch's last incomplete batch is left out; which images that is changes from epoch to epoch.
@@ -57,6 +60,13 @@ def fit_model(
         The peak of the schedule.
     augment : function ``(images, rng) -> images``, optional
         An augmenter, see `helpers.training.augment`.
+    class_weights : sequence of float, one per class, optional
+        What an error on a training image of each class costs, see `compute_class_weights`. The validation loss, by
+        which the epoch is chosen, is not weighted.
+    mixup : float
+        Above 0, each training image is blended with another one of its batch, and its label alike, by a share drawn
+        from the Beta distribution with both parameters of this value (Zhang et al. 2018). Works against over-fitting;
+        training loss and accuracy are then those of blended images.
     label_smoothing, weight_decay : float
     ema_epochs : float
         Over how many epochs the average of the weights reaches back (the time constant of its exponential).
@@ -81,9 +91,9 @@ def fit_model(
     """
     if epochs < 1 or ema_epochs <= 0:
         raise ValueError(f"epochs={epochs}, ema_epochs={ema_epochs}: expected at least 1, and more than 0.")
-    _check(training, "training", minimum=batch_size)
-    _check(validation, "validation", minimum=1)
-    steps = len(training[0]) // batch_size
+    training = _check(training, "training", minimum=batch_size)
+    validation = _check(validation, "validation", minimum=1)
+    steps = len(training[1]) // batch_size
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, epochs * steps - steps // 2, warmup_target=learning_rate, warmup_steps=steps // 2
     )
@@ -98,16 +108,19 @@ def fit_model(
     identity = None
     if checkpoint is not None:
         settings = [epochs, batch_size, learning_rate, label_smoothing, weight_decay, ema_epochs, seed]
+        settings += [mixup, class_weights if class_weights is None else np.asarray(class_weights).tolist()]
         identity = _identify(model, training, validation, augment, settings)
     recorder = _Recorder(model, seed, checkpoint, identity)
     done = recorder.resume()
     if done < epochs:
         model.fit(
-            make_batches(training, batch_size, seed, augment, range(done * steps, epochs * steps)),
+            make_batches(
+                training, batch_size, seed, augment, range(done * steps, epochs * steps), class_weights, mixup
+            ),
             steps_per_epoch=steps,
             initial_epoch=done,
             epochs=epochs,
-            validation_data=_make_ordered_batches(validation, 512),
+            validation_data=_make_ordered_batches(validation, batch_size),
             callbacks=[recorder, keras.callbacks.SwapEMAWeights()],
             shuffle=False,
             verbose=int(progress),
@@ -115,59 +128,100 @@ def fit_model(
     return recorder.finish()
 
 
-def make_batches(training, batch_size, seed, augment, steps):
+def compute_class_weights(y, power=1.0):
+    """Compute weights that make up for classes of different sizes.
+
+    Parameters
+    ----------
+    y : array (n, n_classes)
+        One-hot labels of the training images.
+    power : float
+        1 gives all classes the same total weight, 0 none any; 0.5, the square root, lies between.
+
+    Returns
+    -------
+    array (n_classes,): proportional to (images of the class) ** -power, scaled so that the weights of all images have
+    the mean 1. A class without images has the weight 0.
+
+    Examples
+    --------
+    >>> compute_class_weights(np.array([[1, 0], [1, 0], [1, 0], [0, 1]])).round(3).tolist()
+    [0.667, 2.0]
+    """
+    counts = np.asarray(y, "float64").sum(axis=0)
+    weights = np.where(counts > 0, np.maximum(counts, 1) ** -power, 0)
+    return weights * counts.sum() / (weights * counts).sum()
+
+
+def make_batches(training, batch_size, seed, augment, steps, class_weights=None, mixup=0.0):
     """Make a data set of shuffled, augmented batches, each decided by the seed and its number alone.
 
     Parameters
     ----------
-    training : tuple of 2 arrays
-        Pixels and one-hot labels.
+    training : tuple of 2 or 3 arrays
+        As for `fit_model`.
     steps : range
         Numbers of the batches, counted over all epochs.
 
     Returns
     -------
-    tf.data.Dataset of (float32 images, float32 labels)
+    tf.data.Dataset of (float32 images, float32 labels), with class weights also (float32 weights)
     """
-    pixels, labels = training
-    per_epoch = len(pixels) // batch_size
+    pixels, labels, rows = _unpack(training)
+    per_epoch = len(labels) // batch_size
 
     @lru_cache(maxsize=1)
     def shuffle(epoch):
-        return np.random.default_rng([seed, _SHUFFLING, epoch]).permutation(len(pixels))
+        return np.random.default_rng([seed, _SHUFFLING, epoch]).permutation(len(labels))
 
     def load(step):
         epoch, batch = divmod(int(step), per_epoch)
         chosen = shuffle(epoch)[batch * batch_size : (batch + 1) * batch_size]
         chosen = np.sort(chosen)  # reads a memory-mapped file from front to back
-        images = pixels[chosen]
+        images, y = pixels[rows[chosen]], labels[chosen]
+        rng = np.random.default_rng([seed, _AUGMENTATION, epoch, batch])
         if augment is not None:
-            images = augment(images, np.random.default_rng([seed, _AUGMENTATION, epoch, batch]))
-        return images, labels[chosen]
+            images = augment(images, rng)
+        if mixup:
+            images, y = _blend(images, y, mixup, rng)
+        return (images, y) if class_weights is None else (images, y, y @ np.asarray(class_weights))
 
-    return _make_dataset(load, steps, training, batch_size)
+    shapes = [pixels.shape[1:], labels.shape[1:]] + ([] if class_weights is None else [()])
+    return _make_dataset(load, steps, shapes, batch_size)
+
+
+def _blend(images, y, mixup, rng):
+    """Blend each image and label of a batch with another one of the batch."""
+    shares = rng.beta(mixup, mixup, len(images)).astype("float32")
+    shares = np.maximum(shares, 1 - shares)  # the image itself is the larger part, so that none is blended away
+    others = rng.permutation(len(images))
+    of_images = shares.reshape(-1, *[1] * (images.ndim - 1))
+    blended = of_images * images + (1 - of_images) * images[others]
+    return blended, shares[:, None] * y + (1 - shares[:, None]) * y[others]
 
 
 def _make_ordered_batches(data, batch_size):
     """Make a data set of batches in the order of the images."""
 
+    pixels, labels, rows = data
+
     def load(number):
         part = slice(number * batch_size, (number + 1) * batch_size)
-        return data[0][part], data[1][part]
+        return pixels[rows[part]], labels[part]
 
-    return _make_dataset(load, range(-(-len(data[0]) // batch_size)), data)
+    return _make_dataset(load, range(-(-len(labels) // batch_size)), [pixels.shape[1:], labels.shape[1:]])
 
 
-def _make_dataset(load, numbers, data, batch_size=None):
+def _make_dataset(load, numbers, shapes, batch_size=None):
     """Make a data set of ``load(number)``, prepared in the background while the model computes."""
 
     def load_float32(number):
         return tuple(np.asarray(array, np.float32) for array in load(number))
 
     def map_number(number):
-        tensors = tf.numpy_function(load_float32, [number], [tf.float32, tf.float32])
-        for tensor, array in zip(tensors, data, strict=True):
-            tensor.set_shape((batch_size, *array.shape[1:]))
+        tensors = tf.numpy_function(load_float32, [number], [tf.float32] * len(shapes))
+        for tensor, shape in zip(tensors, shapes, strict=True):
+            tensor.set_shape((batch_size, *shape))
         return tuple(tensors)
 
     return tf.data.Dataset.range(numbers.start, numbers.stop).map(map_number).prefetch(2)
@@ -253,11 +307,19 @@ class _Recorder(keras.callbacks.Callback):
 
 
 def _check(data, name, minimum):
-    pixels, labels = data
-    if len(pixels) != len(labels):
-        raise ValueError(f"The {name} set has {len(pixels)} images but {len(labels)} labels; each image needs one.")
-    if len(pixels) < minimum:
-        raise ValueError(f"The {name} set has {len(pixels)} images, at least {minimum} are needed (one batch).")
+    """Check the sizes; return pixels, labels and rows."""
+    pixels, labels, rows = _unpack(data)
+    if len(rows) != len(labels):
+        raise ValueError(f"The {name} set has {len(rows)} images but {len(labels)} labels; each image needs one.")
+    if len(labels) < minimum:
+        raise ValueError(f"The {name} set has {len(labels)} images, at least {minimum} are needed (one batch).")
+    return pixels, labels, rows
+
+
+def _unpack(data):
+    """Return pixels, labels and the rows of the pixels that the labels belong to: all, unless some were named."""
+    pixels, labels, *rows = data
+    return pixels, labels, np.asarray(rows[0]) if rows else np.arange(len(pixels))
 
 
 def _list_layers(model):
@@ -269,11 +331,12 @@ def _identify(model, training, validation, augment, settings):
     """Hash what decides a training, so that no checkpoint is taken for another's."""
     digest = hashlib.sha256(json.dumps([model.get_config(), keras.version(), settings], default=str).encode())
     if augment is not None:  # a function is known by what it does
-        digest.update(np.ascontiguousarray(augment(training[0][:8], np.random.default_rng(0))).tobytes())
+        first = training[0][training[2][:8]]
+        digest.update(np.ascontiguousarray(augment(first, np.random.default_rng(0))).tobytes())
     for weight in model.get_weights():
         digest.update(weight.tobytes())
-    for pixels, labels in (training, validation):
+    for pixels, labels, rows in (training, validation):
         digest.update(np.ascontiguousarray(labels).tobytes())
-        for image in pixels[:: max(1, len(pixels) // 1000)]:
-            digest.update(np.ascontiguousarray(image).tobytes())
+        for row in rows[:: max(1, len(rows) // 1000)]:
+            digest.update(np.ascontiguousarray(pixels[row]).tobytes())
     return digest.hexdigest()

@@ -1,0 +1,156 @@
+"""Decisions: from probabilities to the class or the alarm that a purpose asks for."""
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from sklearn.metrics import roc_curve
+
+from helpers.evaluation.metrics import bootstrap, get_probabilities, replace_probabilities
+
+
+def correct_prior(predictions, prior, new_prior=None):
+    """Give the probabilities that hold where the classes have other shares than in training.
+
+    By Bayes' rule each probability is divided by the share of its class in training and multiplied by the new share
+    (Saerens et al. 2002). With equal new shares the most probable class is the one that maximizes balanced accuracy
+    if the probabilities are right (Menon et al. 2021, logit adjustment).
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        From `helpers.evaluation.metrics.make_predictions`.
+    prior : sequence of float, one per class
+        Shares of the classes in training.
+    new_prior : sequence of float, optional
+        Shares to correct for; equal ones by default.
+
+    Returns
+    -------
+    DataFrame: ``predictions`` with other probabilities, ``y_pred`` and ``confidence``.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from helpers.evaluation.metrics import make_predictions
+    >>> images = pd.DataFrame({"image_id": ["i"], "group": ["g"], "label": ["rare"]})
+    >>> table = make_predictions(images, [[0.7, 0.3]], ["common", "rare"])
+    >>> correct_prior(table, prior=[0.9, 0.1])["y_pred"].item()
+    'rare'
+    """
+    y_prob, class_names = get_probabilities(predictions)
+    prior = np.asarray(prior, "float64")
+    new_prior = np.ones(len(class_names)) if new_prior is None else np.asarray(new_prior, "float64")
+    if prior.shape != (len(class_names),) or new_prior.shape != prior.shape or (prior <= 0).any():
+        raise ValueError(f"prior={prior}: expected a positive share for each of {', '.join(class_names)}.")
+    return replace_probabilities(predictions, y_prob * new_prior / prior)
+
+
+def fit_temperature(predictions):
+    """Find the temperature that makes the probabilities of validation images as likely as possible.
+
+    One number that sharpens (below 1) or softens (above 1) all probabilities and leaves their order as it is
+    (Guo et al. 2017).
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Of validation images, from `helpers.evaluation.metrics.make_predictions`.
+
+    Returns
+    -------
+    float from 0.05 to 20
+    """
+    y_prob, class_names = get_probabilities(predictions)
+    log_prob = np.log(np.clip(y_prob, 1e-12, None))
+    y_true = predictions["y_true"].map({name: code for code, name in enumerate(class_names)}).to_numpy()
+
+    def loss(log_temperature):
+        scaled = log_prob / np.exp(log_temperature)
+        return (np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(scaled)), y_true]).mean()
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
+
+
+def apply_temperature(predictions, temperature):
+    """Sharpen or soften all probabilities by a temperature from `fit_temperature`; the classes stay the same."""
+    y_prob, _ = get_probabilities(predictions)
+    log_prob = np.log(np.clip(y_prob, 1e-12, None)) / temperature
+    return replace_probabilities(predictions, np.exp(log_prob - log_prob.max(axis=1, keepdims=True)))
+
+
+def score_group_of_classes(predictions, classes):
+    """Turn predictions of several classes into the question whether it is one of some.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        From `helpers.evaluation.metrics.make_predictions`.
+    classes : sequence of str
+        The classes that are to be found.
+
+    Returns
+    -------
+    DataFrame ``image_id, group, positive``, the truth; and ``score``, the sum of the probabilities of ``classes``.
+    """
+    _, class_names = get_probabilities(predictions)
+    if unknown := set(classes) - set(class_names):
+        raise ValueError(f"No such class: {', '.join(sorted(unknown))}. Known: {', '.join(class_names)}.")
+    table = predictions[["image_id", "group"]].copy()
+    table["positive"] = predictions["y_true"].isin(classes)
+    table["score"] = predictions[[f"p_{name}" for name in classes]].sum(axis=1)
+    return table
+
+
+def find_threshold(scores, specificity=0.9):
+    """Find the lowest threshold at which at least this share of the negatives stays below it.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Of validation images, from `score_group_of_classes`.
+
+    Returns
+    -------
+    float: an alarm is raised where ``score >= threshold``.
+    """
+    negative = np.sort(scores.loc[~scores["positive"], "score"].to_numpy())
+    if not len(negative):
+        raise ValueError("There is no negative image, so that there is no specificity.")
+    allowed = int(np.floor((1 - specificity) * len(negative) + 1e-9))  # false alarms
+    if allowed >= len(negative):
+        return float(negative[0])
+    return float(np.nextafter(negative[len(negative) - allowed - 1], np.inf))
+
+
+def compute_alarm_metrics(scores, threshold, specificity=0.9, resamples=1000, seed=0):
+    """Score alarms with 95 % intervals bootstrapped over groups.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        From `score_group_of_classes`.
+    threshold : float
+        From `find_threshold` on validation images.
+    specificity : float
+        For ``sensitivity_at_specificity``.
+
+    Returns
+    -------
+    DataFrame with the index ``metric`` and the columns ``value, low, high``: sensitivity, specificity and precision
+    at the threshold; roc_auc; and sensitivity_at_specificity, read off the ROC curve of these very images: what the
+    ranking allows, with a threshold that nobody knows beforehand.
+    """
+    positive, score = scores["positive"].to_numpy(), scores["score"].to_numpy()
+    alarm = score >= threshold
+
+    def compute(weights):
+        true, false = weights * positive, weights * ~positive
+        rates = roc_curve(positive, score, sample_weight=weights, drop_intermediate=False)[:2]
+        return {
+            "sensitivity": true[alarm].sum() / true.sum(),
+            "specificity": 1 - false[alarm].sum() / false.sum(),
+            "precision": true[alarm].sum() / max(weights[alarm].sum(), 1e-9),
+            "roc_auc": np.trapezoid(rates[1], rates[0]),
+            "sensitivity_at_specificity": rates[1][rates[0] <= 1 - specificity + 1e-9].max(),
+        }
+
+    return bootstrap(compute, scores["group"], resamples, seed)

@@ -1,0 +1,56 @@
+"""Explanations: where in an image a model looks."""
+
+import numpy as np
+
+
+def compute_grad_cam(model, images, class_indices, layer=None):
+    """Compute where in each image the evidence for a class lies, by Grad-CAM (Selvaraju et al. 2017).
+
+    Parameters
+    ----------
+    model : keras.Model
+        A functional model from raw pixels (n, height, width, channels) to probabilities (n, n_classes).
+    images : array (n, height, width, channels)
+    class_indices : sequence of int
+        The class to explain for each image.
+    layer : str, optional
+        Name of a layer with a map of features as output; by default the last one.
+
+    Returns
+    -------
+    float32 array (n, height, width) from 0 to 1: the share of the strongest evidence in the image; zeros where nothing
+    speaks for the class.
+
+    Raises
+    ------
+    ValueError
+        The model has no such layer, or its feature maps lie inside a nested model.
+    """
+    import keras
+    import tensorflow as tf
+
+    maps = {inner.name: inner for inner in model.layers if _has_feature_map(inner)}
+    layer = layer or next(reversed(maps), None)
+    if layer not in maps or hasattr(maps[layer], "layers"):
+        raise ValueError(
+            f"{model.name} has no layer {layer!r} with a map of features among {', '.join(maps) or 'its layers'}. "
+            "Layers of a nested model cannot be reached: build the model flat, as helpers.training.transfer does."
+        )
+    both = keras.Model(model.input, [maps[layer].output, model.output])
+    batch = tf.constant(np.asarray(images, "float32"))
+    with tf.GradientTape() as tape:
+        tape.watch(batch)  # so that the features are recorded even where no layer is trainable
+        features, y_prob = both(batch, training=False)
+        chosen = tf.gather(y_prob, np.asarray(class_indices), axis=1, batch_dims=1)
+        score = tf.math.log(tf.maximum(tf.cast(chosen, tf.float32), 1e-12))
+    gradients = tf.cast(tape.gradient(score, features), tf.float32)
+    weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
+    evidence = tf.nn.relu(tf.reduce_sum(weights * tf.cast(features, tf.float32), axis=-1, keepdims=True))
+    evidence = tf.image.resize(evidence, images.shape[1:3])[..., 0].numpy()
+    strongest = evidence.max(axis=(1, 2), keepdims=True)
+    return np.divide(evidence, strongest, out=np.zeros_like(evidence), where=strongest > 0)
+
+
+def _has_feature_map(layer):
+    shape = getattr(layer.output, "shape", ())
+    return len(shape) == 4 and shape[1] is not None and shape[1] * shape[2] > 1

@@ -1,0 +1,209 @@
+"""Transfer learning: a network trained on ImageNet, first as a frozen extractor of features, then fine-tuned.
+
+The batch normalizations of the base network are folded into its convolutions. They stand in inference mode anyway, also
+while fine-tuning, because the statistics of small batches would spoil those of ImageNet; folded they cost nothing.
+"""
+
+import warnings
+
+import keras
+import numpy as np
+from keras import layers
+
+from helpers.training.models import predict_probabilities
+
+_WEIGHTS_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224_no_top.h5"
+_CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
+
+
+def find_weights(data_dir, alpha=0.35, allow_download=True):
+    """Find the ImageNet weights of MobileNetV2: in ``data_dir/weights/``, else from Keras.
+
+    Parameters
+    ----------
+    data_dir : Path
+    alpha : float
+        Width of the network: 0.35, 0.5, 0.75, 1.0, 1.3 or 1.4.
+    allow_download : bool
+        Whether to ask Keras, which keeps the file in its own cache.
+
+    Returns
+    -------
+    weights : str, "imagenet" or None
+        For `build_feature_extractor`; None stands for random weights.
+    note : str
+        A sentence about it, to be shown; a warning if the weights are random.
+    """
+    local = data_dir / "weights" / _WEIGHTS_FILE.format(alpha=alpha)
+    if local.is_file():
+        return str(local), f"ImageNet weights from `weights/{local.name}`."
+    reason = "This run does without a download."
+    if allow_download:
+        try:
+            _load_mobilenet((224, 224, 3), alpha, "imagenet")
+            return "imagenet", "ImageNet weights from Keras."
+        except Exception as error:  # whatever network, server or disk may come up with
+            reason = f"Keras could not download them ({str(error).splitlines()[0]})."
+    return None, (
+        "⚠️ **Warning: random weights.** The base network has learnt nothing, and what follows shows no transfer "
+        f"learning. {reason} Put `{local.name}` into the folder `weights/` in `DATA_DIR` for the real thing."
+    )
+
+
+def build_feature_extractor(input_shape, weights, alpha=0.35, name="mobilenet_v2"):
+    """Build MobileNetV2 (Sandler et al. 2018) without its classifier, batch normalizations folded.
+
+    Parameters
+    ----------
+    input_shape : tuple of 3 ints
+        Height, width and 3 channels.
+    weights : str or None
+        From `find_weights`: a file, "imagenet", or None for random weights.
+    alpha : float
+        Width of the network.
+
+    Returns
+    -------
+    keras.Model from raw pixels, 0 to 255, to features (n, n_features) averaged over the image.
+    """
+    base = _load_mobilenet(input_shape, alpha, weights)
+    rescaling = layers.Rescaling(1 / 127.5, offset=-1, name="rescaling")  # to the range that it was trained on
+    folded = fold_batch_normalization(base, rescaling)
+    features = layers.GlobalAveragePooling2D(name="features")(folded.output)
+    return keras.Model(folded.input, features, name=name)
+
+
+def fold_batch_normalization(model, preprocessing=None):
+    """Copy a network, each batch normalization in inference mode folded into the convolution before it.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A functional model with one input.
+    preprocessing : keras.Layer, optional
+        Comes before the first layer of the copy.
+
+    Returns
+    -------
+    keras.Model that computes the same as ``model`` in inference mode, in fewer layers. Batch normalizations that do
+    not directly follow a convolution are copied as they are and frozen.
+    """
+    producers = {id(layer.output): layer for layer in model.layers if isinstance(layer, _CONVOLUTIONS)}
+    consumers = [id(tensor) for layer in model.layers[1:] for tensor in keras.tree.flatten(layer.input)]
+    folded = {}
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            convolution = producers.get(id(layer.input))
+            alone = convolution is not None and consumers.count(id(layer.input)) == 1
+            if alone and convolution.activation is keras.activations.linear:
+                folded[layer.name] = convolution
+
+    def copy(layer):
+        config = layer.get_config()
+        if layer in folded.values():
+            config["use_bias"] = True
+        return type(layer).from_config(config)
+
+    def call(layer, *arguments, **options):
+        if preprocessing is not None and layer.name == model.layers[1].name:
+            arguments = (preprocessing(arguments[0]), *arguments[1:])
+        return arguments[0] if layer.name in folded else layer(*arguments, **options)
+
+    copied = keras.models.clone_model(model, clone_function=copy, call_function=call)
+    normalizations = {convolution.name: model.get_layer(name) for name, convolution in folded.items()}
+    for layer in copied.layers:
+        if layer.name in normalizations:
+            layer.set_weights(_fold(model.get_layer(layer.name), normalizations[layer.name]))
+        elif layer.weights and layer is not preprocessing:
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+        if isinstance(layer, layers.BatchNormalization):
+            layer.trainable = False
+    return copied
+
+
+def compute_features(extractor, pixels, rows=None):
+    """Compute the features of images once, so that a classifier on top can be trained in seconds.
+
+    Parameters
+    ----------
+    extractor : keras.Model
+        From `build_feature_extractor`.
+    pixels : uint8 array (n, height, width, 3)
+        May be memory-mapped.
+    rows : array of int (m,), optional
+        The images to use; all by default.
+
+    Returns
+    -------
+    float32 array (m, n_features)
+    """
+    return predict_probabilities(extractor, pixels, rows)
+
+
+def build_head(features, n_classes, dropout=0.3):
+    """Build the small classifier on top: standardized features, dropout, one dense layer.
+
+    Parameters
+    ----------
+    features : array (n, n_features)
+        Of the training images; they give the statistics.
+    n_classes : int
+    dropout : float
+
+    Returns
+    -------
+    keras.Model from features (n, n_features) to probabilities (n, n_classes).
+    """
+    inputs = layers.Input(features.shape[1:], name="features_in")
+    variance = features.var(axis=0, dtype="float64")
+    x = layers.Normalization(
+        mean=features.mean(axis=0, dtype="float64"), variance=np.maximum(variance, 1e-4), name="feature_scaling"
+    )(inputs)
+    x = layers.Dropout(dropout, name="dropout")(x)
+    outputs = layers.Dense(n_classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    return keras.Model(inputs, outputs, name="head")
+
+
+def join(extractor, head, name="transfer"):
+    """Join extractor and head to one model from raw pixels to probabilities; the layers are shared, not copied."""
+    x = extractor.output
+    for layer in head.layers[1:]:
+        x = layer(x)
+    return keras.Model(extractor.input, x, name=name)
+
+
+def unfreeze_from(model, first):
+    """Make the layers from ``first`` on trainable and freeze those before it.
+
+    Parameters
+    ----------
+    model : keras.Model
+    first : str
+        Name of a layer, such as ``block_3_expand`` of MobileNetV2.
+
+    Raises
+    ------
+    ValueError
+        There is no such layer.
+    """
+    names = [layer.name for layer in model.layers]
+    if first not in names:
+        raise ValueError(f"{model.name} has no layer {first!r}. Layers: {', '.join(names)}.")
+    for number, layer in enumerate(model.layers):
+        layer.trainable = number >= names.index(first) and not isinstance(layer, layers.BatchNormalization)
+
+
+def _load_mobilenet(input_shape, alpha, weights):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
+        return keras.applications.MobileNetV2(input_shape, alpha=alpha, include_top=False, weights=weights)
+
+
+def _fold(convolution, normalization):
+    """Compute kernel and bias of a convolution that does what both layers did."""
+    gamma, beta, mean, variance = (np.asarray(weight, "float64") for weight in normalization.get_weights())
+    scale = gamma / np.sqrt(variance + normalization.epsilon)
+    kernel, *bias = convolution.get_weights()
+    depthwise = isinstance(convolution, layers.DepthwiseConv2D)
+    kernel = kernel * (scale[:, None] if depthwise else scale)
+    return [kernel.astype("float32"), (beta + (sum(bias) - mean) * scale).astype("float32")]
