@@ -1,5 +1,6 @@
-"""Writing files so that they are complete or not there."""
+"""Files: written so that they are complete or not there; mapped into memory no longer than needed."""
 
+import mmap
 import os
 import secrets
 from contextlib import contextmanager
@@ -32,3 +33,13 @@ def replace_atomically(path):
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def release_pages(array):
+    """Give back the memory that the parts of a memory-mapped array took that have been read; other arrays stay.
+
+    They are read again from the file, or the system's cache of it, when they are needed.
+    """
+    mapped = getattr(array, "base", None)
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)

@@ -79,7 +79,9 @@ def measure_images(images, folder, cache_dir):
     key = hashlib.sha256(repr((_VERSION, "measured", compute_fingerprint(images, folder))).encode())
     cached = cache_dir / "measured" / f"{key.hexdigest()[:32]}.csv"
     if not cached.exists():
-        table = pd.DataFrame(_run_in_threads(_measure, [folder / path for path in images["path"]]))
+        table = pd.DataFrame(
+            _run_in_threads(_measure, [folder / path for path in images["path"]]), columns=[*_MEASURES, "error"]
+        )
         with replace_atomically(cached) as unfinished:
             table.to_csv(unfinished, index=False)
     table = pd.read_csv(cached, keep_default_na=False, na_values=dict.fromkeys(_MEASURES, ""))
@@ -203,7 +205,7 @@ def _measure(path):
 def _hash_file(path):
     try:
         state = path.stat()
-        return _hash_content(path, state.st_size, state.st_mtime_ns)
+        return _hash_content(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     except OSError as error:
         raise InputError(
             f"{path} cannot be opened ({error.strerror}). Fetch it again or remove it from the index."
@@ -211,8 +213,8 @@ def _hash_file(path):
 
 
 @lru_cache(maxsize=200_000)
-def _hash_content(path, size, modified):
-    """Hash a file, once as long as its size and time of change stay the same."""
+def _hash_content(path, *state):
+    """Hash a file, once as long as its size and times of change stay the same."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 

@@ -1,12 +1,14 @@
 """Indexing: one row per image, and a table of what is wrong with the files.
 
-The table of problems has the columns ``file``; ``problem``; ``action``, what was done about it, "left out" if the image
-is not used; and ``image_id`` of the image concerned. `helpers.data.audit.leave_out_unusable` decides whether what is
-left is enough.
+The table of problems has the columns ``file``; ``problem``; ``action``, what was done about it, "left out" if that line
+or file is not used; and ``image_id`` of the image concerned. `helpers.data.audit.leave_out_unusable` decides whether
+what is left is enough.
 """
 
 import hashlib
+import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -134,7 +136,8 @@ def _index_ham10000(data_set, folder):
     report(~known, lambda row: f"diagnosis {row.dx!r} is none of {expected}")
     no_lesion = metadata["lesion_id"].isna()
     report(no_lesion, lambda row: f"{row.image_id} has no lesion_id, so that it cannot be split without leaks")
-    repeated = listed.duplicated()
+    usable = known & metadata["lesion_id"].notna()
+    repeated = usable & listed.where(usable).duplicated()
     differs = metadata.groupby("image_id")[["dx", "lesion_id"]].transform("nunique").max(axis=1) > 1
     report(repeated & ~differs, lambda row: f"{row.image_id} is listed again", "first line used")
     report(differs, lambda row: f"{row.image_id} is listed with different diagnoses or lesions")
@@ -149,7 +152,7 @@ def _index_ham10000(data_set, folder):
         raise InputError(_describe_nothing_usable(folder, data_set, problems))
     images["path"] = [paths[image_id].as_posix() for image_id in images["image_id"]]
     images["part"] = [_name_part(path, data_set.expected_counts) for path in images["path"]]
-    images = images.rename(columns={"dx": "label", "lesion_id": "group"})
+    images["label"], images["group"] = images["dx"], images["lesion_id"]
     columns = ["image_id", "path", "label", "group", "part", "age", "sex", "localization", "dx_type", "metadata_row"]
     return images[columns], problems
 
@@ -157,7 +160,7 @@ def _index_ham10000(data_set, folder):
 def _read_metadata(path, needed):
     """Read a table of metadata with one row per image, as text, numbered by ``metadata_row``."""
     try:
-        metadata = pd.read_csv(path, dtype="str", encoding="utf-8-sig", skipinitialspace=True)
+        metadata = pd.read_csv(path, dtype="str", encoding="utf-8-sig", skipinitialspace=True, index_col=False)
     except (OSError, ValueError) as error:  # ValueError: what pandas makes of empty, binary and ragged files
         raise InputError(f"{path} cannot be read as a table of comma-separated values ({error}).") from error
     metadata.columns = metadata.columns.str.strip()
@@ -180,7 +183,8 @@ def _find_image_files(folder):
         Twins that are not of the same size.
     """
     paths, problems = {}, []
-    for path in sorted(folder.rglob("*")):
+    files = (Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names)
+    for path in sorted(files):
         if path.suffix.lower() not in _IMAGE_ENDINGS or path.name.startswith("."):
             continue
         path = path.relative_to(folder)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from helpers.errors import InputError
+from helpers.files import release_pages
 
 
 def compute_statistics(pixels, rows=None):
@@ -35,6 +36,7 @@ def compute_statistics(pixels, rows=None):
         chunk = pixels[rows[start : start + 1024]]
         for channel in range(channels):
             counts[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
+    release_pages(pixels)
     share = counts / counts.sum(axis=1, keepdims=True)
     levels = np.arange(256)
     mean = share @ levels

@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 # Part of the samples' folder: raise it whenever a sample would be drawn otherwise.
-_VERSION = 2
+_VERSION = 3
 _TEST_SHARE = 0.2
 
 
@@ -131,7 +131,7 @@ def _draw_ham10000(folder):
         if not (folder / part.lower()).samefile(folder / part):
             shutil.copy(folder / part / f"{row.image_id}.jpg", folder / part.lower())
     metadata.drop(columns="seed").to_csv(folder / "HAM10000_metadata.csv", index=False)
-    table = pd.DataFrame(small.reshape(len(small), -1)).add_prefix("pixel")
+    table = pd.DataFrame(small.reshape(len(small), -1)).rename(columns="pixel{:04d}".format)
     codes = {name: code for code, name in enumerate(("akiec", "bcc", "bkl", "df", "nv", "vasc", "mel"))}
     table.assign(label=metadata["dx"].map(codes)).to_csv(folder / "hmnist_28_28_RGB.csv", index=False)
 

@@ -39,8 +39,10 @@ def correct_prior(predictions, prior, new_prior=None):
     y_prob, class_names = get_probabilities(predictions)
     prior = np.asarray(prior, "float64")
     new_prior = np.ones(len(class_names)) if new_prior is None else np.asarray(new_prior, "float64")
-    if prior.shape != (len(class_names),) or new_prior.shape != prior.shape or (prior <= 0).any():
-        raise ValueError(f"prior={prior}: expected a positive share for each of {', '.join(class_names)}.")
+    if not prior.shape == new_prior.shape == (len(class_names),) or (prior <= 0).any() or (new_prior < 0).any():
+        raise ValueError(
+            f"prior={prior}, new_prior={new_prior}: expected a positive share for each of {', '.join(class_names)}."
+        )
     return replace_probabilities(predictions, y_prob * new_prior / prior)
 
 
@@ -96,7 +98,7 @@ def score_group_of_classes(predictions, classes):
         raise ValueError(f"No such class: {', '.join(sorted(unknown))}. Known: {', '.join(class_names)}.")
     table = predictions[["image_id", "group"]].copy()
     table["positive"] = predictions["y_true"].isin(classes)
-    table["score"] = predictions[[f"p_{name}" for name in classes]].sum(axis=1)
+    table["score"] = predictions[[f"p_{name}" for name in dict.fromkeys(classes)]].sum(axis=1)
     return table
 
 
@@ -117,7 +119,7 @@ def find_threshold(scores, specificity=0.9):
         raise ValueError("There is no negative image, so that there is no specificity.")
     allowed = int(np.floor((1 - specificity) * len(negative) + 1e-9))  # false alarms
     if allowed >= len(negative):
-        return float(negative[0])
+        return float(scores["score"].min())
     return float(np.nextafter(negative[len(negative) - allowed - 1], np.inf))
 
 
@@ -144,11 +146,15 @@ def compute_alarm_metrics(scores, threshold, specificity=0.9, resamples=1000, se
 
     def compute(weights):
         true, false = weights * positive, weights * ~positive
+        values = {
+            "sensitivity": true[alarm].sum() / true.sum() if true.any() else np.nan,
+            "specificity": 1 - false[alarm].sum() / false.sum() if false.any() else np.nan,
+            "precision": true[alarm].sum() / weights[alarm].sum() if weights[alarm].any() else np.nan,
+        }
+        if not (true.any() and false.any()):
+            return values | {"roc_auc": np.nan, "sensitivity_at_specificity": np.nan}
         rates = roc_curve(positive, score, sample_weight=weights, drop_intermediate=False)[:2]
-        return {
-            "sensitivity": true[alarm].sum() / true.sum(),
-            "specificity": 1 - false[alarm].sum() / false.sum(),
-            "precision": true[alarm].sum() / max(weights[alarm].sum(), 1e-9),
+        return values | {
             "roc_auc": np.trapezoid(rates[1], rates[0]),
             "sensitivity_at_specificity": rates[1][rates[0] <= 1 - specificity + 1e-9].max(),
         }

@@ -9,7 +9,9 @@ def compute_grad_cam(model, images, class_indices, layer=None):
     Parameters
     ----------
     model : keras.Model
-        A functional model from raw pixels (n, height, width, channels) to probabilities (n, n_classes).
+        A functional model from raw pixels (n, height, width, channels) to probabilities (n, n_classes), whose last
+        layer is a dense one. What is explained is the score before its softmax, the gradient of which does not vanish
+        where the model is sure.
     images : array (n, height, width, channels)
     class_indices : sequence of int
         The class to explain for each image.
@@ -29,20 +31,24 @@ def compute_grad_cam(model, images, class_indices, layer=None):
     import keras
     import tensorflow as tf
 
-    maps = {inner.name: inner for inner in model.layers if _has_feature_map(inner)}
+    inside = [inner for inner in model.layers if not isinstance(inner, keras.layers.InputLayer)]
+    maps = {inner.name: inner for inner in inside if _has_feature_map(inner)}
     layer = layer or next(reversed(maps), None)
-    if layer not in maps or hasattr(maps[layer], "layers"):
+    if layer not in maps or any(hasattr(inner, "layers") for inner in inside):
         raise ValueError(
             f"{model.name} has no layer {layer!r} with a map of features among {', '.join(maps) or 'its layers'}. "
             "Layers of a nested model cannot be reached: build the model flat, as helpers.training.transfer does."
         )
-    both = keras.Model(model.input, [maps[layer].output, model.output])
+    last = model.layers[-1]
+    if not isinstance(last, keras.layers.Dense):
+        raise ValueError(f"The last layer of {model.name} is {type(last).__name__}; expected a Dense one.")
+    both = keras.Model(model.input, [maps[layer].output, last.input])
     batch = tf.constant(np.asarray(images, "float32"))
     with tf.GradientTape() as tape:
         tape.watch(batch)  # so that the features are recorded even where no layer is trainable
-        features, y_prob = both(batch, training=False)
-        chosen = tf.gather(y_prob, np.asarray(class_indices), axis=1, batch_dims=1)
-        score = tf.math.log(tf.maximum(tf.cast(chosen, tf.float32), 1e-12))
+        features, before = both(batch, training=False)
+        scores = tf.matmul(tf.cast(before, tf.float32), last.kernel)  # the bias has no gradient
+        score = tf.gather(scores, np.asarray(class_indices), axis=1, batch_dims=1)
     gradients = tf.cast(tape.gradient(score, features), tf.float32)
     weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
     evidence = tf.nn.relu(tf.reduce_sum(weights * tf.cast(features, tf.float32), axis=-1, keepdims=True))

@@ -213,13 +213,14 @@ def compute_metrics_by(predictions, values, resamples=1000, seed=0):
     predictions : DataFrame
         From `make_predictions`.
     values : Series
-        The subgroup of each image, aligned with ``predictions``; images where it is missing are left out.
+        The subgroup of each image, in the order of ``predictions``; images where it is missing are left out. The
+        subgroups of a categorical Series keep the order of its categories.
 
     Returns
     -------
     DataFrame with one row per subgroup and metric: ``subgroup, images, groups, metric, value, low, high``.
     """
-    values = pd.Series(np.asarray(values), index=predictions.index)
+    values = pd.Series(values).set_axis(predictions.index)
     tables = []
     for subgroup, part in predictions.groupby(values, sort=True, observed=True):
         table = compute_metrics(part, resamples, seed).reset_index()

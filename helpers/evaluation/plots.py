@@ -51,14 +51,17 @@ def plot_counts(images, column="label", order=None, by=None, horizontal=False, t
     """
     counts = images[column].value_counts()
     order = list(order) if order is not None else list(counts.index if horizontal else counts.sort_index().index)
-    size = {"width": 7, "height": 0.6 + 0.3 * len(order)} if horizontal else {"width": max(6, 0.7 * len(order))}
-    ax = _new_axes(ax, **size)
+    parts = images[by].nunique() if by else 1
+    if horizontal:
+        ax = _new_axes(ax, height=0.8 + (0.15 + 0.15 * parts) * len(order))
+    else:
+        ax = _new_axes(ax, width=max(6, (0.4 + 0.3 * parts) * len(order)))
     long, short = ("y", "x") if horizontal else ("x", "y")
     color = None if by else PALETTE[0]
     palette = "colorblind" if by else None
     sns.countplot(images, **{long: column}, hue=by, order=order, color=color, palette=palette, saturation=1, ax=ax)
     for bars in ax.containers:
-        ax.bar_label(bars, fontsize=7, padding=2, rotation=90 if len(order) > 8 and not horizontal else 0)
+        ax.bar_label(bars, fontsize=7, padding=2, rotation=90 if parts > 1 and not horizontal else 0)
     ax.margins(**{short: 0.18})
     if by:
         sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1))
@@ -83,11 +86,14 @@ def plot_distribution(images, column, by=None, binwidth=None, xlabel=None, title
     """
     ax = _new_axes(ax)
     known = images[images[column].notna() & (images[by].notna() if by else True)]
-    how = (
-        {"stat": "proportion", "common_norm": False, "element": "step", "fill": False} if by else {"color": PALETTE[0]}
-    )
-    palette = "colorblind" if by else None
-    sns.histplot(known, x=column, hue=by, binwidth=binwidth, palette=palette, **how, ax=ax)
+    if by:
+        how = {"palette": "colorblind", "stat": "proportion", "common_norm": False, "element": "step", "fill": False}
+    else:
+        how = {"color": PALETTE[0]}
+    bins = "auto"
+    if binwidth:  # around the values: of bins between them the last would hold both of its edges
+        bins = np.arange(known[column].min() - binwidth / 2, known[column].max() + binwidth, binwidth)
+    sns.histplot(known, x=column, hue=by, bins=bins, **how, ax=ax)
     for line, handle, style in zip(
         ax.lines, reversed(ax.get_legend().legend_handles if by else []), cycle(_LINES), strict=False
     ):
@@ -159,11 +165,12 @@ def plot_mean_colors(images, class_names, ax=None):
     for number, (channel, marker, color) in enumerate(zip(channels, "os^", _CHANNEL_COLORS, strict=True)):
         x = places + 0.2 * (number - 1)
         ax.errorbar(x, mean[channel], std[channel], fmt=marker, color=color, capsize=2, ms=5, label=channel)
-    top = float((mean + std).max().max()) * 1.06
+    top = float((mean + std.fillna(0)).max().max()) * 1.06
     for place, rgb in zip(places, mean.to_numpy(), strict=True):
-        ax.add_patch(plt.Rectangle((place - 0.4, top), 0.8, 0.1 * top, color=np.nan_to_num(rgb) / 255, ec="black"))
+        if not np.isnan(rgb).any():  # a class without images
+            ax.add_patch(plt.Rectangle((place - 0.4, top), 0.8, 0.1 * top, fc=rgb / 255, ec="black"))
     ax.set(xticks=places, xticklabels=class_names, xlabel="class", ylabel="mean level, 0 to 255", ylim=(0, 1.14 * top))
-    ax.set_title("Mean colour of the images (patches), mean ± standard deviation of the channels")
+    ax.set_title("Mean colour (patches), mean ± standard deviation")
     ax.legend(fontsize=8, loc="lower right", ncol=3)
     return ax
 
@@ -302,12 +309,13 @@ def plot_metrics(metrics, metric="accuracy", ax=None):
         Metrics of each model on each test set, from `helpers.evaluation.metrics.compute_metrics`.
     metric : str
     """
-    ax = _new_axes(ax, height=1.2 + 0.5 * len(next(iter(metrics.values()))))
+    ax = _new_axes(ax, height=1.2 + (0.2 + 0.15 * len(metrics)) * len(next(iter(metrics.values()))))
+    step = min(0.28, 0.8 / len(metrics))  # between the models of one test set
     for number, ((model, of_sets), color, marker) in enumerate(
         zip(metrics.items(), cycle(_COLORS), cycle(_MARKERS), strict=False)
     ):
         rows = [table.loc[metric] for table in of_sets.values()]
-        heights = np.arange(len(rows)) + 0.14 * (2 * number - len(metrics) + 1)
+        heights = np.arange(len(rows)) + step * (number - (len(metrics) - 1) / 2)
         ax.hlines(heights, [row["low"] for row in rows], [row["high"] for row in rows], color=color)
         ax.plot([row["value"] for row in rows], heights, marker, color=color, label=model)
     names = list(next(iter(metrics.values())))
@@ -378,13 +386,13 @@ def plot_roc(roc, points=None, title="ROC curves, one class against the rest", a
     for (name, curve), color, line in zip(
         roc.groupby("class", sort=False), cycle(_COLORS), cycle(_LINES), strict=False
     ):
-        label = f"{name} ({curve['area'].iloc[0]:.3f})"
+        label = f"{name}: area {curve['area'].iloc[0]:.3f}"
         ax.plot(curve["false_positive_rate"], curve["true_positive_rate"], line, color=color, label=label)
     for (name, (specificity, sensitivity)), marker in zip((points or {}).items(), cycle(_MARKERS), strict=False):
         ax.plot(1 - specificity, sensitivity, marker, color="black", ms=7, label=name)
     ax.plot([0, 1], [0, 1], ls=":", color="grey")
     ax.set(xlabel="1 − specificity", ylabel="sensitivity", title=title, aspect="equal")
-    ax.legend(title="class (area)", fontsize=8, loc="lower right")
+    ax.legend(fontsize=8, loc="lower right")
     return ax
 
 
@@ -404,7 +412,7 @@ def plot_precision_recall(curves, title="Precision-recall curves, one class agai
         label = f"{name} ({curve['area'].iloc[0]:.2f} / {curve['prevalence'].iloc[0]:.2f})"
         ax.plot(curve["recall"], curve["precision"], line, color=color, label=label, drawstyle="steps-post")
     ax.set(xlabel="recall (sensitivity)", ylabel="precision", title=title, aspect="equal", ylim=(0, 1.03))
-    ax.legend(title="class (area / chance)", fontsize=8, loc="lower left")
+    ax.legend(title="class (area / chance)", fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 
@@ -420,15 +428,14 @@ def plot_intervals(table, column, xlabel, reference=None, title="", ax=None):
     reference : str, optional
         Column with a value to compare with, drawn as a vertical mark; its name goes into the legend.
     """
-    ax = _new_axes(ax, height=1 + 0.32 * len(table))
+    ax = _new_axes(ax, height=1.4 + 0.32 * len(table))
     places = np.arange(len(table))
     ax.hlines(places, table["low"], table["high"], color=PALETTE[0])
     ax.plot(table["value"], places, "o", color=PALETTE[0], label="value")
     if reference:
         ax.plot(table[reference], places, "|", color=PALETTE[1], ms=12, mew=2, label=reference.replace("_", " "))
-        ax.legend(fontsize=8)
-    ax.set(yticks=places, yticklabels=table[column], xlabel=xlabel, title=title)
-    ax.invert_yaxis()
+        ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    ax.set(yticks=places, yticklabels=table[column], xlabel=xlabel, title=title, ylim=(len(table) - 0.5, -0.5))
     return ax
 
 

@@ -233,6 +233,8 @@ def format_percent(metric):
 
 
 def _format_metric(name, metric):
+    if metric["value"] is None:  # a metric that these images do not allow
+        return ""
     if name == "expected_calibration_error":
         return f"{metric['value']:.3f}"
     if name == "roc_auc":

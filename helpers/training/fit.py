@@ -15,10 +15,14 @@ import keras
 import numpy as np
 import pandas as pd
 
-from helpers.files import replace_atomically
+from helpers.files import release_pages, replace_atomically
 from helpers.training import tf
 
 _LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")
+_BEST = {  # how to rank epochs; the first of the highest is the best
+    "val_loss": lambda row: -row["val_loss"],
+    "val_accuracy": lambda row: (row["val_accuracy"], row["epoch"]),
+}
 _SHUFFLING, _AUGMENTATION, _DROPOUT = range(3)  # part of the seeds, so that no two streams are the same
 
 
@@ -36,6 +40,7 @@ def fit_model(
     label_smoothing=0.0,
     weight_decay=1e-4,
     ema_epochs=0.5,
+    monitor="val_loss",
     seed=42,
     progress=False,
     checkpoint=None,
@@ -70,6 +75,10 @@ def fit_model(
     label_smoothing, weight_decay : float
     ema_epochs : float
         Over how many epochs the average of the weights reaches back (the time constant of its exponential).
+    monitor : {"val_loss", "val_accuracy"}
+        What the best epoch has: the lowest validation loss, or the highest validation accuracy (the last of several). A
+        network that goes on learning may win accuracy while over-confidence, which can be mended afterwards by
+        temperature scaling, makes its loss worse.
     seed : int
     progress : bool
         Whether to draw a progress bar.
@@ -81,14 +90,16 @@ def fit_model(
     -------
     DataFrame with one row per epoch, index ``epoch`` from 1: ``loss, accuracy, val_loss, val_accuracy,
     learning_rate, wall_seconds, cpu_seconds``. ``history.attrs["best_epoch"]`` is the epoch whose weights the model
-    has: the one with the lowest validation loss.
+    has.
 
     Raises
     ------
     ValueError
-        Images and labels differ in number, there are fewer training images than a batch holds, or ``epochs`` or
-        ``ema_epochs`` is not positive.
+        Images and labels differ in number, there are fewer training images than a batch holds, ``epochs`` or
+        ``ema_epochs`` is not positive, or ``monitor`` is not known.
     """
+    if monitor not in _BEST:
+        raise ValueError(f"monitor={monitor!r}: expected one of {', '.join(_BEST)}.")
     if epochs < 1 or ema_epochs <= 0:
         raise ValueError(f"epochs={epochs}, ema_epochs={ema_epochs}: expected at least 1, and more than 0.")
     training = _check(training, "training", minimum=batch_size)
@@ -108,9 +119,9 @@ def fit_model(
     identity = None
     if checkpoint is not None:
         settings = [epochs, batch_size, learning_rate, label_smoothing, weight_decay, ema_epochs, seed]
-        settings += [mixup, class_weights if class_weights is None else np.asarray(class_weights).tolist()]
+        settings += [monitor, mixup, class_weights if class_weights is None else np.asarray(class_weights).tolist()]
         identity = _identify(model, training, validation, augment, settings)
-    recorder = _Recorder(model, seed, checkpoint, identity)
+    recorder = _Recorder(model, seed, checkpoint, identity, _BEST[monitor])
     done = recorder.resume()
     if done < epochs:
         model.fit(
@@ -125,6 +136,8 @@ def fit_model(
             shuffle=False,
             verbose=int(progress),
         )
+    for pixels in (training[0], validation[0]):
+        release_pages(pixels)
     return recorder.finish()
 
 
@@ -234,11 +247,11 @@ class _Recorder(keras.callbacks.Callback):
     in the model, and when an epoch ends, the trained ones are back.
     """
 
-    def __init__(self, model, seed, checkpoint, identity):
+    def __init__(self, model, seed, checkpoint, identity, rank):
         super().__init__()
         self._trained, self._seed = model, seed
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
-        self._identity = identity
+        self._identity, self._rank = identity, rank
         self._rows, self._averaged, self._best = [], None, None
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -291,7 +304,7 @@ class _Recorder(keras.callbacks.Callback):
         return history
 
     def _best_row(self):
-        return min(self._rows, key=lambda row: row["val_loss"])
+        return max(self._rows, key=self._rank)
 
     def _save(self):
         lists = {

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from keras import layers
 
-from helpers.files import replace_atomically
+from helpers.files import release_pages, replace_atomically
 from helpers.training import tf
 
 
@@ -86,6 +86,7 @@ def build_cnn(
     *,
     filters=((32, 32), (64, 64), (128, 128)),
     first_stride=1,
+    average_pooling=False,
     batch_norm=True,
     dropout=0.3,
     name="cnn",
@@ -107,6 +108,9 @@ def build_cnn(
     first_stride : int
         Stride of the first convolution. At 160 x 120 pixels most of the time goes into the first block, which 2 makes
         four times cheaper.
+    average_pooling : bool
+        Whether the last feature maps are averaged over the image before the classifier, so that it cannot learn where
+        something is: fewer parameters, for images in which the place says nothing. Otherwise they are flattened.
     batch_norm : bool
         Whether each convolution is followed by batch normalization.
     dropout : float
@@ -128,7 +132,7 @@ def build_cnn(
             if batch_norm:
                 x = FusedBatchNormalization(momentum=0.95, name=f"{prefix}_norm")(x)
             x = layers.ReLU(name=f"{prefix}_relu")(x)
-    x = layers.Flatten(name="features")(x)
+    x = (layers.GlobalAveragePooling2D if average_pooling else layers.Flatten)(name="features")(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
     outputs = layers.Dense(n_classes, activation="softmax", dtype="float32", name="probabilities")(x)
@@ -211,13 +215,16 @@ def predict_probabilities(model, images, rows=None, views=1, batch_size=None):
         batch = np.asarray(images[rows[start : start + batch_size]], "float32")
         of_views = [model.predict_graph(view).numpy() for view in _list_views(batch, views)]
         y_prob[start : start + batch_size] = np.mean(of_views, axis=0)
+    release_pages(images)
     return y_prob
 
 
 def _list_views(images, views):
     if views not in (1, 4, 8) or (views == 8 and images.shape[1] != images.shape[2]):
         raise ValueError(f"views={views} of images {images.shape[1:3]}: expected 1, 4, or for square images 8.")
-    mirrored = [images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]][:views]
+    if views == 1:
+        return [images]
+    mirrored = [images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]]
     return mirrored + [view.transpose(0, 2, 1, 3) for view in mirrored if views == 8]
 
 

@@ -43,7 +43,8 @@ def find_weights(data_dir, alpha=0.35, allow_download=True):
             _load_mobilenet((224, 224, 3), alpha, "imagenet")
             return "imagenet", "ImageNet weights from Keras."
         except Exception as error:  # whatever network, server or disk may come up with
-            reason = f"Keras could not download them ({str(error).splitlines()[0]})."
+            message = str(error).partition("\n")[0] or type(error).__name__
+            reason = f"Keras could not download them ({message})."
     return None, (
         "⚠️ **Warning: random weights.** The base network has learnt nothing, and what follows shows no transfer "
         f"learning. {reason} Put `{local.name}` into the folder `weights/` in `DATA_DIR` for the real thing."
@@ -79,7 +80,7 @@ def fold_batch_normalization(model, preprocessing=None):
     Parameters
     ----------
     model : keras.Model
-        A functional model with one input.
+        A functional model with one input, in which each layer is called once.
     preprocessing : keras.Layer, optional
         Comes before the first layer of the copy.
 
@@ -90,6 +91,7 @@ def fold_batch_normalization(model, preprocessing=None):
     """
     producers = {id(layer.output): layer for layer in model.layers if isinstance(layer, _CONVOLUTIONS)}
     consumers = [id(tensor) for layer in model.layers[1:] for tensor in keras.tree.flatten(layer.input)]
+    consumers += [id(tensor) for tensor in model.outputs]
     folded = {}
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
@@ -104,9 +106,14 @@ def fold_batch_normalization(model, preprocessing=None):
             config["use_bias"] = True
         return type(layer).from_config(config)
 
+    prepared = {}  # the input of the copy after preprocessing
+
     def call(layer, *arguments, **options):
-        if preprocessing is not None and layer.name == model.layers[1].name:
-            arguments = (preprocessing(arguments[0]), *arguments[1:])
+        if preprocessing is not None:
+            if not prepared:  # the first call takes nothing but the input
+                first = keras.tree.flatten(arguments)[0]
+                prepared[id(first)] = preprocessing(first)
+            arguments = keras.tree.map_structure(lambda tensor: prepared.get(id(tensor), tensor), arguments)
         return arguments[0] if layer.name in folded else layer(*arguments, **options)
 
     copied = keras.models.clone_model(model, clone_function=copy, call_function=call)
@@ -157,7 +164,10 @@ def build_head(features, n_classes, dropout=0.3):
     inputs = layers.Input(features.shape[1:], name="features_in")
     variance = features.var(axis=0, dtype="float64")
     x = layers.Normalization(
-        mean=features.mean(axis=0, dtype="float64"), variance=np.maximum(variance, 1e-4), name="feature_scaling"
+        mean=features.mean(axis=0, dtype="float64"),
+        variance=np.maximum(variance, 1e-4),
+        dtype="float32",
+        name="feature_scaling",
     )(inputs)
     x = layers.Dropout(dropout, name="dropout")(x)
     outputs = layers.Dense(n_classes, activation="softmax", dtype="float32", name="probabilities")(x)
@@ -201,9 +211,9 @@ def _load_mobilenet(input_shape, alpha, weights):
 
 def _fold(convolution, normalization):
     """Compute kernel and bias of a convolution that does what both layers did."""
-    gamma, beta, mean, variance = (np.asarray(weight, "float64") for weight in normalization.get_weights())
-    scale = gamma / np.sqrt(variance + normalization.epsilon)
+    of = {weight.name: np.asarray(weight, "float64") for weight in normalization.weights}
+    scale = of.get("gamma", 1) / np.sqrt(of["moving_variance"] + normalization.epsilon)
     kernel, *bias = convolution.get_weights()
     depthwise = isinstance(convolution, layers.DepthwiseConv2D)
-    kernel = kernel * (scale[:, None] if depthwise else scale)
-    return [kernel.astype("float32"), (beta + (sum(bias) - mean) * scale).astype("float32")]
+    kernel = kernel * (scale.reshape(kernel.shape[-2:]) if depthwise else scale)
+    return [kernel.astype("float32"), (of.get("beta", 0) + (sum(bias) - of["moving_mean"]) * scale).astype("float32")]

@@ -160,7 +160,7 @@ def test_download_puts_the_file_where_local_files_are(read, data_set, arrays, ke
         assert set(stored) == set(arrays)
         for name, array in arrays.items():
             np.testing.assert_array_equal(stored[name], array)
-    assert len(index_images(data_set, found.folder)) == 60
+    assert len(index_images(data_set, found.folder)[0]) == 60
     assert find_data(data_set, read("local")).folder == found.folder
 
 

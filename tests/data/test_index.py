@@ -14,7 +14,9 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def test_columns_and_rows(data_set, folder, arrays):
-    table = index_images(data_set, folder)
+    table, problems = index_images(data_set, folder)
+    assert list(problems.columns) == ["file", "problem", "action", "image_id"]
+    assert problems.empty
     assert list(table.columns) == ["image_id", "path", "label", "group", "part", "array", "position"]
     assert list(table.index) == list(range(60))
     assert table["image_id"].is_unique
@@ -34,9 +36,9 @@ def test_columns_and_rows(data_set, folder, arrays):
 
 @pytest.mark.parametrize("dtype", ["int64", "int8", "uint16"])
 def test_labels_of_any_integer_type(data_set, folder, arrays, dtype):
-    expected = index_images(data_set, folder)
+    expected, _ = index_images(data_set, folder)
     np.savez(folder / "mnist.npz", **arrays | {"y_train": arrays["y_train"].astype(dtype)})
-    assert index_images(data_set, folder)["label"].tolist() == expected["label"].tolist()
+    assert index_images(data_set, folder)[0]["label"].tolist() == expected["label"].tolist()
 
 
 def test_identical_images_share_a_group_within_and_across_parts(data_set, folder, arrays):
@@ -46,7 +48,7 @@ def test_identical_images_share_a_group_within_and_across_parts(data_set, folder
     arrays["x_test"][8] = arrays["x_train"][3]
     arrays["x_test"][8, 0, 0] ^= 1  # one grey level in one pixel
     np.savez(folder / "mnist.npz", **arrays)
-    table = index_images(data_set, folder)
+    table, _ = index_images(data_set, folder)
     assert table.index[table["group"] == table["group"][3]].tolist() == [3, 7, 45]
     assert table["group"].nunique() == 58
 
@@ -171,7 +173,7 @@ def test_flipped_bytes_end_in_a_table_or_in_an_input_error(data_set, folder, arr
         damaged[where] = rng.integers(256)
         path.write_bytes(damaged)
         try:
-            assert len(index_images(data_set, folder)) == 60
+            assert len(index_images(data_set, folder)[0]) == 60
         except InputError as error:
             messages.append(str(error))
     assert len(messages) > 100

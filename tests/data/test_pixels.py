@@ -23,7 +23,7 @@ def cache(tmp_path):
 
 @pytest.fixture
 def table(data_set, folder):
-    return index_images(data_set, folder)
+    return index_images(data_set, folder)[0]
 
 
 @pytest.fixture

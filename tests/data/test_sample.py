@@ -1,6 +1,7 @@
 """The built-in sample of MNIST: in the original's layout, drawn the same way every time."""
 
 import hashlib
+import shutil
 
 import numpy as np
 import pytest
@@ -31,6 +32,10 @@ def images(arrays):
     return np.concatenate([arrays["x_train"], arrays["x_test"]])
 
 
+def list_entries(folder):
+    return sorted(folder.rglob("*"))
+
+
 def find_ink(image):
     rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
     return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -43,13 +48,14 @@ def test_layout_is_that_of_the_original(arrays, folder, data_set):
         "x_test": ((359, 28, 28), "uint8"),
         "y_test": ((359,), "uint8"),
     }
-    table = index_images(data_set, folder)
+    table, problems = index_images(data_set, folder)
+    assert problems.empty
     assert table.groupby("part")["label"].nunique().to_dict() == {"train": 10, "test": 10}
     assert table.groupby(["part", "label"]).size().min() >= 30
 
 
 def test_no_image_is_on_both_sides(folder, data_set):
-    table = index_images(data_set, folder)
+    table, _ = index_images(data_set, folder)
     assert not set(table.loc[table["part"] == "train", "group"]) & set(table.loc[table["part"] == "test", "group"])
 
 
@@ -103,26 +109,78 @@ def test_drawing_is_deterministic(arrays, data_set, tmp_path):
 def test_drawn_once(data_set, tmp_path, monkeypatch):
     drawn = []
 
-    def draw(path):
-        drawn.append(path)
-        path.write_bytes(b"sample")
+    def draw(folder):
+        drawn.append(folder)
+        (folder / "mnist.npz").write_bytes(b"sample")
 
     monkeypatch.setattr(sample, "_DRAWERS", {"mnist_archive": draw})
     folders = {make_sample(data_set, tmp_path) for _ in range(3)}
     (folder,) = folders
     assert folder.name == "mnist"
-    assert drawn == [folder / "mnist.npz"]
+    assert len(drawn) == 1
+    assert list_entries(tmp_path) == [folder.parent, folder, folder / "mnist.npz"]
 
 
-def test_interrupted_drawing_leaves_no_sample(data_set, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, ValueError])
+def test_interrupted_drawing_leaves_nothing(error, data_set, tmp_path, monkeypatch):
     def fail(file, **_):
-        file.write(b"PK")
+        file.write_bytes(b"PK")
+        raise error("half way")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "savez_compressed", fail)
+        with pytest.raises(error, match="half way"):
+            make_sample(data_set, tmp_path)
+    (version,) = list_entries(tmp_path)
+    assert list_entries(version) == []
+    assert len(index_images(data_set, make_sample(data_set, tmp_path))[0]) == 1797
+
+
+def test_drawing_happens_beside_the_sample_until_it_is_whole(data_set, tmp_path, monkeypatch):
+    """A reader that looks in the meantime finds no half-drawn sample."""
+    final = []
+
+    def draw(folder):
+        final.append(folder.parent / "mnist")
+        (folder / "mnist.npz").write_bytes(b"half")
+        assert not final[0].exists()
+        (folder / "mnist.npz").write_bytes(b"whole")
+
+    monkeypatch.setattr(sample, "_DRAWERS", {"mnist_archive": draw})
+    assert (make_sample(data_set, tmp_path) / "mnist.npz").read_bytes() == b"whole"
+    assert make_sample(data_set, tmp_path) == final[0]
+
+
+def test_leftovers_of_a_killed_run_are_not_taken_for_a_sample(data_set, tmp_path, monkeypatch):
+    half_drawn = []
+
+    def draw_and_copy(folder):  # what a run leaves that is killed while it draws
+        (folder / "mnist.npz").write_bytes(b"half")
+        half_drawn.append(folder.with_name(f"{folder.name}x"))
+        shutil.copytree(folder, half_drawn[0])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(np, "savez_compressed", fail)
-    with pytest.raises(KeyboardInterrupt):
-        make_sample(data_set, tmp_path)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    with monkeypatch.context() as patched:
+        patched.setattr(sample, "_DRAWERS", {"mnist_archive": draw_and_copy})
+        with pytest.raises(KeyboardInterrupt):
+            make_sample(data_set, tmp_path)
+    assert (half_drawn[0] / "mnist.npz").read_bytes() == b"half"
+    folder = make_sample(data_set, tmp_path)
+    assert folder != half_drawn[0]
+    assert len(index_images(data_set, folder)[0]) == 1797
+
+
+def test_the_sample_of_a_run_that_was_faster_is_taken(data_set, tmp_path, monkeypatch):
+    def draw(folder):
+        (folder / "mnist.npz").write_bytes(b"mine")
+        other = folder.parent / "mnist"
+        other.mkdir()
+        (other / "mnist.npz").write_bytes(b"theirs")
+
+    monkeypatch.setattr(sample, "_DRAWERS", {"mnist_archive": draw})
+    folder = make_sample(data_set, tmp_path)
+    assert (folder / "mnist.npz").read_bytes() == b"theirs"
+    assert list_entries(folder.parent) == [folder, folder / "mnist.npz"]
 
 
 def test_find_data_gives_the_sample(folder, data_set, tmp_path, monkeypatch):
@@ -134,4 +192,4 @@ def test_find_data_gives_the_sample(folder, data_set, tmp_path, monkeypatch):
     monkeypatch.setattr(sample, "_DRAWERS", {"mnist_archive": forbid})
     found = find_data(data_set, read_settings({"DATA_SOURCE": "sample", "CACHE_DIR": str(tmp_path)}))
     assert found.is_sample
-    assert len(index_images(data_set, found.folder)) == 1797
+    assert len(index_images(data_set, found.folder)[0]) == 1797

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from helpers.data.audit import find_leaks
-from helpers.data.split import limit_images, split_by_group
+from helpers.data.split import limit_images, split_by_group, split_by_image
 from helpers.errors import InputError
 
 HALVES = {"train": 0.5, "validation": 0.5}
@@ -205,3 +205,45 @@ def test_images_without_label_or_group_are_not_lost_in_silence(column):
     images.loc[3, column] = None
     with pytest.raises(ValueError, match="no label or no group"):
         split_by_group(images, {"train": 0.5, "validation": 0.5})
+
+
+def test_split_by_image_shares_out_each_class_exactly_and_tears_groups():
+    images = make_images({"a": 100, "b": 40}, largest=5)
+    images = images.groupby("label").head(100).set_index(np.arange(1000, 1000 + 200))
+    split = split_by_image(images, THIRDS)
+    assert split.index.equals(images.index)
+    assert split.name == "split"
+    counts = pd.crosstab(images["label"], split)
+    for label in "ab":
+        assert counts.loc[label].to_dict() == {"train": 70, "validation": 20, "test": 10}
+    assert find_leaks(images, split).loc["test", "share"] > 0.4
+
+
+def test_split_by_image_reads_no_groups():
+    images = make_images({"a": 30, "b": 30}, largest=4)
+    expected = split_by_image(images, HALVES)
+    pd.testing.assert_series_equal(split_by_image(images.drop(columns="group"), HALVES), expected)
+    pd.testing.assert_series_equal(split_by_image(images.assign(group="one"), HALVES), expected)
+    assert not split_by_image(images, HALVES, seed=1).equals(expected)
+    assert "group" in images
+
+
+def test_limit_of_all_images_together(parts):
+    assert parts["part"].nunique() == 2
+    kept = limit_images(parts.assign(row=parts.index), 200, seed=3, by=None)
+    assert abs(len(kept) - 200) <= 2 * 3  # one group in each class
+    assert kept["row"].is_monotonic_increasing
+    assert kept.index.equals(pd.RangeIndex(len(kept)))
+    left_out = parts.drop(kept["row"])
+    assert not set(kept["group"]) & set(left_out["group"]), "a group was torn"
+    for label in "ab":
+        assert abs((kept["label"] == label).sum() - 200 * (parts["label"] == label).mean()) <= 3
+    without_parts = limit_images(parts.drop(columns="part"), 200, seed=3, by=None)
+    pd.testing.assert_frame_equal(without_parts, kept[["label", "group"]])
+    pd.testing.assert_frame_equal(limit_images(parts, len(parts), by=None), parts)
+
+
+def test_limit_by_another_column(parts):
+    kept = limit_images(parts.drop(columns="part"), 50, by="label")
+    assert set(kept["label"]) == {"a", "b"}
+    assert all(abs(count - 50) <= 3 for count in kept["label"].value_counts())

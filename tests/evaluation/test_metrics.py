@@ -9,14 +9,21 @@ from scipy.stats import binom
 from sklearn import metrics as sklearn_metrics
 
 from helpers.evaluation.metrics import (
+    bootstrap,
     compare_accuracy,
     compute_calibration,
+    compute_class_metrics,
     compute_class_report,
     compute_metrics,
+    compute_metrics_by,
+    compute_precision_recall,
     compute_proportion,
+    compute_roc,
     find_errors,
+    get_probabilities,
     is_right,
     make_predictions,
+    replace_probabilities,
 )
 
 IMAGES = pd.DataFrame(
@@ -347,3 +354,255 @@ def test_errors_are_listed_the_most_confident_first():
     assert find_errors(table, 2).index.tolist() == [2, 0]
     assert find_errors(table, count=50).equals(find_errors(table))
     assert len(find_errors(table[is_right(table)])) == 0
+
+
+def test_probabilities_are_taken_out_in_the_order_of_the_classes():
+    y_prob = np.array([[0.2, 0.7, 0.1], [0.5, 0.2, 0.3], [0.1, 0.1, 0.8]])
+    found, class_names = get_probabilities(make_predictions(IMAGES, y_prob, ("c", "b", "a")))
+    np.testing.assert_array_equal(found, y_prob)
+    assert class_names == ["c", "b", "a"]
+
+
+def test_names_of_classes_that_look_like_columns_survive():
+    names = ("p_b", "c", "a_p_")
+    table = make_predictions(IMAGES.assign(label=["p_b", "c", "a_p_"]), np.eye(3), names)
+    assert get_probabilities(table)[1] == list(names)
+
+
+def test_replaced_probabilities_are_scaled_and_decide_the_class():
+    table = make_predictions(IMAGES, [[0.2, 0.7, 0.1], [0.5, 0.2, 0.3], [0.1, 0.1, 0.8]], ("c", "b", "a"))
+    before = table.copy()
+    found = replace_probabilities(table, [[3, 1, 0], [0.1, 0.1, 0.2], [0, 1e-9, 0]])
+    np.testing.assert_allclose(get_probabilities(found)[0], [[0.75, 0.25, 0], [0.25, 0.25, 0.5], [0, 1, 0]])
+    assert found["y_pred"].tolist() == ["c", "a", "b"]
+    np.testing.assert_allclose(found["confidence"], [0.75, 0.5, 1])
+    kept = ["image_id", "group", "y_true"]
+    pd.testing.assert_frame_equal(found[kept], before[kept])
+    assert list(found) == list(before)
+    pd.testing.assert_frame_equal(table, before)
+
+
+def test_replacing_probabilities_by_themselves_changes_nothing(predict):
+    table = predict(50)
+    pd.testing.assert_frame_equal(replace_probabilities(table, get_probabilities(table)[0]), table)
+
+
+@pytest.mark.parametrize(
+    "y_prob", [np.ones((2, 3)), np.ones((3, 2)), 3 - 4 * np.eye(3)], ids=["rows", "columns", "negative"]
+)
+def test_wrong_replacements(y_prob):
+    with pytest.raises(ValueError, match="y_prob has"):
+        replace_probabilities(make_predictions(IMAGES, np.eye(3), ("c", "b", "a")), y_prob)
+
+
+def bootstrap_by_hand(values, groups, resamples, seed):
+    """Draw groups by name and copy their values: the mean of each resample, then the percentiles."""
+    rng = np.random.default_rng(seed)
+    members = {}
+    for value, group in zip(values, groups, strict=True):
+        members.setdefault(group, []).append(value)
+    names = list(members)
+    means = []
+    for _ in range(resamples):
+        drawn = rng.integers(0, len(names), len(names))
+        means.append(np.mean([value for number in drawn for value in members[names[number]]]))
+    return np.percentile(means, [2.5, 97.5])
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_the_bootstrap_draws_whole_groups_with_replacement(seed):
+    rng = np.random.default_rng(1)
+    values, groups = rng.normal(size=60), rng.choice(list("vwxyz") + [f"g{n}" for n in range(15)], 60)
+    found = bootstrap(lambda weights: {"mean": np.average(values, weights=weights)}, groups, 200, seed)
+    low, high = bootstrap_by_hand(values, groups, 200, seed)
+    assert found.loc["mean"].to_dict() == pytest.approx({"value": values.mean(), "low": low, "high": high})
+    assert found.index.name == "metric"
+
+
+def test_the_bootstrap_asks_for_whole_numbers_of_groups_first_once_each():
+    asked = []
+    groups = np.array([3, 3, 1, 2, 1])
+    bootstrap(lambda weights: asked.append(weights.copy()) or {"none": 0.0}, groups, 30)
+    assert asked[0].tolist() == [1] * 5
+    assert len(asked) == 31
+    for weights in asked[1:]:
+        assert weights[0] == weights[1]
+        assert weights[2] == weights[4]
+        assert weights[0] + weights[2] + weights[3] == 3  # as many groups as there are
+        assert weights.tolist() == np.round(weights).tolist()
+    assert len({tuple(weights) for weights in asked}) > 3
+
+
+def test_identical_images_of_a_group_widen_the_bootstrap_interval():
+    values = np.repeat(np.arange(40) % 2, 9)
+
+    def compute(weights):
+        return {"mean": np.average(values, weights=weights)}
+
+    grouped, single = (
+        bootstrap(compute, groups, 400).loc["mean"] for groups in (np.repeat(np.arange(40), 9), np.arange(360))
+    )
+    ratio = (grouped["high"] - grouped["low"]) / (single["high"] - single["low"])
+    assert 2.4 < ratio < 3.6  # about the root of 9
+
+
+def test_resamples_without_a_value_are_left_out_for_that_metric_only():
+    groups = np.arange(6)
+
+    def compute(weights):
+        return {
+            "first": weights[0] if weights[0] else np.nan,
+            "last": weights[5],
+            "never": np.nan,
+            "ratio": weights[0] / weights[0],  # 0/0 without a warning
+        }
+
+    found = bootstrap(compute, groups, 300)
+    assert found.loc["first"].tolist() == [1, 1, 3]  # never 0: those resamples are left out
+    assert found.loc["last"].tolist() == [1, 0, 3]
+    assert found.loc["ratio"].tolist() == [1, 1, 1]
+    assert found.loc["never"].isna().all()
+
+
+def test_metrics_may_have_tuples_as_names_and_keep_their_order():
+    def compute(weights):
+        return {("z", "last"): 7.0, ("a", "sum"): weights.sum(), ("z", "first"): -1.0}
+
+    found = bootstrap(compute, list("xyz"), 10)
+    assert found.index.tolist() == [("z", "last"), ("a", "sum"), ("z", "first")]
+    assert found["value"].tolist() == found["low"].tolist() == found["high"].tolist() == [7, 3, -1]
+
+
+def test_the_same_seed_gives_the_same_bootstrap():
+    values = np.random.default_rng(0).normal(size=50)
+
+    def draw(seed):
+        return bootstrap(lambda weights: {"mean": np.average(values, weights=weights)}, range(50), 50, seed)
+
+    pd.testing.assert_frame_equal(draw(1), draw(1))
+    assert (draw(1)[["low", "high"]] != draw(2)[["low", "high"]]).all(axis=None)
+
+
+def test_without_resamples_there_are_values_but_no_intervals(predict):
+    table = predict(60)
+    found = compute_metrics(table, 0)
+    pd.testing.assert_series_equal(found["value"], compute_metrics(table, 5)["value"])
+    assert found[["low", "high"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("decimals", [None, 1], ids=["all scores differ", "tied scores"])
+def test_metrics_of_a_class_are_those_of_scikit_learn(predict, decimals):
+    table = predict(300, ("c", "a", "b"), decimals=decimals)
+    found = compute_class_metrics(table, 20)
+    assert list(found.columns) == ["class", "metric", "value", "low", "high"]
+    kinds = ["sensitivity", "specificity", "precision", "roc_auc"]
+    assert found[["class", "metric"]].to_numpy().tolist() == [[name, kind] for name in "cab" for kind in kinds]
+    values = found.set_index(["class", "metric"])["value"]
+    for name in "abc":
+        true, predicted = table["y_true"] == name, table["y_pred"] == name
+        expected = {
+            "sensitivity": sklearn_metrics.recall_score(true, predicted),
+            "specificity": sklearn_metrics.recall_score(~true, ~predicted),
+            "precision": sklearn_metrics.precision_score(true, predicted),
+            "roc_auc": sklearn_metrics.roc_auc_score(true, table[f"p_{name}"]),
+        }
+        assert values[name].to_dict() == pytest.approx(expected, rel=1e-12)
+        assert len({round(value, 6) for value in expected.values()}) == 4
+
+
+def test_intervals_of_a_class_are_those_of_its_resampled_images():
+    """Resamples made by copying rows, scored by scikit-learn."""
+    rng = np.random.default_rng(3)
+    groups = np.repeat(np.arange(20), 4)
+    images = pd.DataFrame({"image_id": range(80), "group": groups, "label": rng.choice(list("ab"), 80)})
+    y_prob = rng.dirichlet([1, 1], 80)
+    table = make_predictions(images, y_prob, ("a", "b"))
+    found = compute_class_metrics(table, 60, seed=4).set_index(["class", "metric"])
+    resampled, rng = [], np.random.default_rng(4)
+    for _ in range(60):
+        copies = pd.concat([table[groups == group] for group in rng.integers(0, 20, 20)])
+        true, predicted = copies["y_true"] == "b", copies["y_pred"] == "b"
+        resampled.append(
+            {
+                "sensitivity": sklearn_metrics.recall_score(true, predicted),
+                "specificity": sklearn_metrics.recall_score(~true, ~predicted),
+                "precision": sklearn_metrics.precision_score(true, predicted),
+                "roc_auc": sklearn_metrics.roc_auc_score(true, copies["p_b"]),
+            }
+        )
+    expected = pd.DataFrame(resampled).quantile([0.025, 0.975])
+    for kind, bounds in expected.items():
+        np.testing.assert_allclose(found.loc[("b", kind), ["low", "high"]].to_numpy("float64"), bounds)
+
+
+def test_what_a_class_lacks_is_missing():
+    """No image of b, no prediction of c; c stands in one group, which many resamples do not draw."""
+    images = pd.DataFrame({"image_id": range(8), "group": range(8), "label": list("aaaaaaac")})
+    y_prob = [[0.7, 0.2, 0.1]] * 6 + [[0.3, 0.6, 0.1]] * 2
+    found = compute_class_metrics(make_predictions(images, y_prob, ("a", "b", "c")), 100)
+    found = found.set_index(["class", "metric"])
+    assert found.loc[[("b", "sensitivity"), ("b", "roc_auc"), ("c", "precision")]].isna().all(axis=None)
+    assert found.loc[("b", "specificity"), "value"] == 0.75
+    assert found.loc[("b", "precision"), "value"] == 0
+    assert found.loc[("c", "sensitivity")].tolist() == [0, 0, 0]
+    assert found.loc[("c", "specificity")].tolist() == [1, 1, 1]
+    assert found.loc[("c", "roc_auc")].tolist() == [0.5, 0.5, 0.5]  # all scores are the same
+    assert found.loc[("a", "precision")].tolist() == [1, 1, 1]
+
+
+def test_metrics_of_subgroups_are_those_of_their_images(predict):
+    table = predict(90, groups=np.arange(90) // 2)
+    sex = pd.Series(np.resize(["male", "female", None, "female"], 90), index=range(1000, 1090))
+    found = compute_metrics_by(table, sex, 30, seed=3)
+    assert list(found.columns) == ["subgroup", "images", "groups", "metric", "value", "low", "high"]
+    assert found["subgroup"].unique().tolist() == ["female", "male"]  # the missing ones are left out
+    for name, part in found.groupby("subgroup"):
+        rows = table[(sex == name).to_numpy()]
+        expected = compute_metrics(rows, 30, seed=3)
+        pd.testing.assert_frame_equal(part.set_index("metric")[["value", "low", "high"]], expected)
+        assert set(part["images"]) == {len(rows)}
+        assert set(part["groups"]) == {rows["group"].nunique()}
+    assert found.drop_duplicates("subgroup")["images"].sum() == 90 - sex.isna().sum()
+    assert found.loc[found["subgroup"] == "female", "groups"].iloc[0] == 45
+
+
+def test_bands_of_a_number_can_be_subgroups(predict):
+    table = predict(40)
+    ages = np.resize([2.0, 15.0, 50.0, np.nan], 40)
+    found = compute_metrics_by(table, pd.cut(ages, [0, 5, 30, 60, 99]), 2)
+    assert found.drop_duplicates("subgroup")[["subgroup", "images"]].to_numpy().tolist() == [
+        ["(0, 5]", 10],
+        ["(5, 30]", 10],
+        ["(30, 60]", 10],
+    ]
+
+
+@pytest.mark.parametrize("decimals", [None, 1], ids=["all scores differ", "tied scores"])
+@pytest.mark.parametrize("class_names", [("b", "a"), ("c", "a", "b")])
+def test_curves_are_those_of_scikit_learn(predict, class_names, decimals):
+    table = predict(150, class_names, decimals=decimals, skill=0.6)
+    roc, precision_recall = compute_roc(table), compute_precision_recall(table)
+    assert list(roc.columns) == ["class", "false_positive_rate", "true_positive_rate", "area"]
+    assert list(precision_recall.columns) == ["class", "recall", "precision", "area", "prevalence"]
+    assert roc["class"].unique().tolist() == precision_recall["class"].unique().tolist() == list(class_names)
+    for name in class_names:
+        true, score = table["y_true"] == name, table[f"p_{name}"]
+        curve = roc[roc["class"] == name]
+        assert curve["area"].unique() == pytest.approx([sklearn_metrics.roc_auc_score(true, score)])
+        false_rate, true_rate, _ = sklearn_metrics.roc_curve(true, score)
+        np.testing.assert_allclose(curve["false_positive_rate"], false_rate)
+        np.testing.assert_allclose(curve["true_positive_rate"], true_rate)
+        curve = precision_recall[precision_recall["class"] == name]
+        assert curve["area"].unique() == pytest.approx([sklearn_metrics.average_precision_score(true, score)])
+        assert curve["prevalence"].unique() == pytest.approx([true.mean()])
+        precision, recall, _ = sklearn_metrics.precision_recall_curve(true, score)
+        np.testing.assert_allclose(curve["precision"], precision)
+        np.testing.assert_allclose(curve["recall"], recall)
+    assert roc["area"].between(0.55, 0.95).all()
+    assert roc.index.tolist() == list(range(len(roc)))
+
+
+@pytest.mark.parametrize("compute", [compute_roc, compute_precision_recall])
+def test_classes_without_images_have_no_curve(predict, compute):
+    table = predict(100)
+    assert compute(table[table["y_true"] != "b"])["class"].unique().tolist() == ["a", "c"]

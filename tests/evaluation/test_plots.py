@@ -6,10 +6,20 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from helpers.evaluation import plots
-from helpers.evaluation.metrics import compute_calibration, compute_metrics
+from helpers.evaluation.metrics import (
+    compute_calibration,
+    compute_class_metrics,
+    compute_metrics,
+    compute_precision_recall,
+    compute_roc,
+)
+
+# seaborn draws boxes with an old argument of Matplotlib's.
+pytestmark = pytest.mark.filterwarnings("ignore:vert.*was deprecated:DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +36,19 @@ def write_nothing(tmp_path, monkeypatch):
 @pytest.fixture
 def images():
     labels, parts = list("aaabbabbbc"), ["train"] * 5 + ["test"] * 5
-    return pd.DataFrame({"label": labels, "part": parts, "sex": list("fmfmfmfmff")})
+    return pd.DataFrame(
+        {
+            "label": labels,
+            "part": parts,
+            "sex": list("fmfmfmfmff"),
+            "age": [5, 10, 20, 20, 20, 35, 40, 50, 60, np.nan],
+            "width": [600] * 7 + [640, 640, 1200],
+            "height": [450] * 7 + [480, 480, 450],
+            "red": [100, 120, 140, 50, 70, 0, 60, 60, 60, 200],
+            "green": [10, 10, 40, 50, 70, 20, 60, 60, 60, 100],
+            "blue": [90, 80, 70, 150, 170, 0, 60, 60, 60, 250],
+        }
+    )
 
 
 @pytest.fixture
@@ -104,16 +126,28 @@ def get_bars(ax):
 def draw(images, scores, curves, layers, predict):
     """Every function that draws on one Axes, with something to draw."""
     return {
-        "class_counts": lambda ax=None: plots.plot_class_counts(images, ["a", "b", "c"], ax=ax),
+        "counts": lambda ax=None: plots.plot_counts(images, by="part", ax=ax),
+        "distribution": lambda ax=None: plots.plot_distribution(images, "age", "sex", ax=ax),
+        "boxes": lambda ax=None: plots.plot_boxes(images, "label", "age", "sex", ax=ax),
+        "image_sizes": lambda ax=None: plots.plot_image_sizes(images, ax=ax),
+        "mean_colors": lambda ax=None: plots.plot_mean_colors(images, ["a", "b", "c"], ax=ax),
         "confusion_matrix": lambda ax=None: plots.plot_confusion_matrix(predict(50), ["a", "b", "c"], ax=ax),
         "metrics": lambda ax=None: plots.plot_metrics(scores, "accuracy", ax=ax),
         "robustness": lambda ax=None: plots.plot_robustness(curves, "rotation in degrees", ax=ax),
         "calibration": lambda ax=None: plots.plot_calibration(compute_calibration(predict(50)), ax=ax),
+        "roc": lambda ax=None: plots.plot_roc(compute_roc(predict(50)), ax=ax),
+        "precision_recall": lambda ax=None: plots.plot_precision_recall(compute_precision_recall(predict(50)), ax=ax),
+        "intervals": lambda ax=None: plots.plot_intervals(
+            compute_class_metrics(predict(50), 10), "class", "share", ax=ax
+        ),
         "layers": lambda ax=None: plots.plot_layers(layers, ax=ax),
     }
 
 
-NAMES = ["class_counts", "confusion_matrix", "metrics", "robustness", "calibration", "layers"]
+NAMES = [
+    *("counts", "distribution", "boxes", "image_sizes", "mean_colors", "confusion_matrix", "metrics"),
+    *("robustness", "calibration", "roc", "precision_recall", "intervals", "layers"),
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -150,7 +184,7 @@ def test_the_style_is_set():
     [("part", {"train": [3, 2, 0], "test": [1, 3, 1]}), ("sex", {"f": [2, 3, 1], "m": [2, 2, 0]})],
 )
 def test_bars_are_as_high_as_the_classes_are_large(images, by, expected):
-    ax = plots.plot_class_counts(images, ["a", "b", "c"], by=by)
+    ax = plots.plot_counts(images, order=["a", "b", "c"], by=by)
     assert get_bars(ax) == [
         {place: count for place, count in enumerate(counts) if count} for counts in expected.values()
     ]
@@ -161,9 +195,233 @@ def test_bars_are_as_high_as_the_classes_are_large(images, by, expected):
 
 
 def test_bars_stand_in_the_order_of_the_class_names(images):
-    ax = plots.plot_class_counts(images, ["c", "b", "a"])
+    ax = plots.plot_counts(images, "label", ["c", "b", "a"], by="part")
     assert get_ticks(ax.xaxis) == ["c", "b", "a"]
     assert get_bars(ax) == [{1: 2, 2: 3}, {0: 1, 1: 3, 2: 1}]
+
+
+def test_bars_stand_in_the_order_of_the_values_by_default(images):
+    ax = plots.plot_counts(images.iloc[::-1])
+    assert get_ticks(ax.xaxis) == ["a", "b", "c"]
+    assert get_bars(ax) == [{0: 4, 1: 5, 2: 1}]
+    assert [text.get_text() for text in ax.texts] == ["4", "5", "1"]
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("class", "images", "Images per class")
+    assert ax.get_legend() is None
+    assert len({bar.get_facecolor() for bar in ax.containers[0]}) == 1  # colours would mean nothing
+
+
+def test_numbers_are_counted_in_their_order():
+    table = pd.DataFrame({"images_per_lesion": [10, 2, 2, 1, 2, 10]})
+    ax = plots.plot_counts(table, "images_per_lesion", title="Lesions")
+    assert get_ticks(ax.xaxis) == ["1", "2", "10"]
+    assert get_bars(ax) == [{0: 1, 1: 3, 2: 2}]
+    assert (ax.get_xlabel(), ax.get_title()) == ("images per lesion", "Lesions")
+
+
+def get_long_bars(ax):
+    return [{round(bar.get_y() + bar.get_height() / 2): bar.get_width() for bar in bars} for bars in ax.containers]
+
+
+def test_horizontal_bars_stand_in_the_order_of_their_length(images):
+    ax = plots.plot_counts(images, horizontal=True)
+    assert get_ticks(ax.yaxis) == ["b", "a", "c"]
+    assert ax.yaxis_inverted()  # the longest above
+    assert get_long_bars(ax) == [{0: 5, 1: 4, 2: 1}]
+    assert [text.get_text() for text in ax.texts] == ["5", "4", "1"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("images", "class")
+    ordered = plots.plot_counts(images, "sex", ["m", "f"], horizontal=True)
+    assert get_ticks(ordered.yaxis) == ["m", "f"]
+    assert get_long_bars(ordered) == [{0: 4, 1: 6}]
+    assert ordered.get_ylabel() == "sex"
+
+
+def test_horizontal_bars_can_be_divided(images):
+    ax = plots.plot_counts(images, "label", ["a", "b"], by="sex", horizontal=True)
+    assert get_legend(ax) == ["f", "m"]
+    assert get_long_bars(ax) == [{0: 2, 1: 3}, {0: 2, 1: 2}]
+
+
+def test_labels_stay_inside_the_frame():
+    """The number above the highest bar, or beside the longest one."""
+    table = pd.DataFrame({"label": list("a" * 5000 + "b" * 10)})
+    for horizontal in (False, True):
+        ax = plots.plot_counts(table, horizontal=horizontal)
+        ax.figure.canvas.draw()
+        frame = ax.get_window_extent()
+        for text in ax.texts:
+            box = text.get_window_extent()
+            assert frame.contains(box.x0, box.y0)
+            assert frame.contains(box.x1, box.y1)
+
+
+def test_figures_of_bars_grow_with_their_number():
+    table = pd.DataFrame({"label": [f"name {number:02d}" for number in range(20)]})
+    few = table.head(3)
+    assert plots.plot_counts(table).figure.get_figwidth() > 1.5 * plots.plot_counts(few).figure.get_figwidth()
+    high, low = (plots.plot_counts(t, horizontal=True).figure.get_figheight() for t in (table, few))
+    assert high > 3 * low
+
+
+def test_a_distribution_of_all_images_shows_their_numbers(images):
+    ax = plots.plot_distribution(images, "age", binwidth=20, title="Age")
+    heights = [bar.get_height() for bar in ax.patches]
+    assert sum(heights) == 9  # the missing one is left out
+    assert len(heights) >= 3
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("age", "images", "Age")
+    assert ax.get_legend() is None
+    assert plots.plot_distribution(images, "age", xlabel="age in years").get_xlabel() == "age in years"
+
+
+def test_values_at_the_distance_of_the_bins_have_a_bar_each():
+    """Ages are given in steps of 5 years; the last two must not share a bar, which would feign a peak."""
+    table = pd.DataFrame({"age": [70.0] * 4 + [75.0] * 3 + [80.0] * 2 + [85.0] * 2})
+    ax = plots.plot_distribution(table, "age", binwidth=5)
+    assert [bar.get_height() for bar in ax.patches if bar.get_height()] == [4, 3, 2, 2]
+
+
+@pytest.fixture
+def ages():
+    """Make parts of very different size and place."""
+    parts = {"male": [10.0] * 30 + [20.0] * 10, "female": [60.0, 60, 70, 70], "other": [40.0] * 7}
+    rows = [(age, sex) for sex, of_sex in parts.items() for age in of_sex]
+    table = pd.DataFrame([*rows, (np.nan, "male"), (99.0, None)], columns=["age", "sex"])
+    return table.sample(frac=1, random_state=0)
+
+
+def get_part_lines(ax):
+    """Give the line of each part of a distribution, found by its colour in the legend."""
+    lines = {to_hex(line.get_color()): line for line in ax.get_lines()}
+    assert len(lines) == len(ax.get_lines())
+    handles = ax.get_legend().legend_handles
+    return {name: (lines[to_hex(h.get_color())], h) for name, h in zip(get_legend(ax), handles, strict=True)}
+
+
+def test_parts_of_a_distribution_have_the_line_and_colour_that_the_legend_says(ages):
+    lines = get_part_lines(plots.plot_distribution(ages, "age", by="sex", binwidth=5))
+    assert set(lines) == {"male", "female", "other"}
+    for line, handle in lines.values():
+        assert line.get_linestyle() == handle.get_linestyle()
+    assert len({line.get_linestyle() for line, _ in lines.values()}) == 3
+    centres = {}
+    for name, (line, _) in lines.items():
+        x, y = line.get_data()
+        centres[name] = np.average(x, weights=y)
+    assert centres["male"] < 25 < centres["other"] < 50 < centres["female"]
+
+
+def test_shares_of_each_part_sum_to_one(ages):
+    ax = plots.plot_distribution(ages, "age", by="sex", binwidth=5)
+    for line, _ in get_part_lines(ax).values():
+        x, y = (np.asarray(data) for data in line.get_data())
+        area = np.sum(np.diff(x) * (y[:-1] + y[1:]) / 2)  # a step has vertical lines, which count for nothing
+        if line.get_drawstyle() != "default":
+            area = np.sum(np.diff(x) * (y[:-1] if line.get_drawstyle() == "steps-post" else y[1:]))
+        assert area == pytest.approx(5)
+    assert ax.get_ylabel() == "share of the images"
+    assert ax.get_xlim()[1] < 99  # an image without a part is left out
+
+
+def get_medians(ax):
+    """Give for each place along the x axis the height of the median, and the number of boxes."""
+    return [
+        (round(np.mean(line.get_xdata()), 3), line.get_ydata()[0])
+        for container in ax.containers
+        for line in container.medians
+    ]
+
+
+def test_boxes_have_their_medians(images):
+    ax = plots.plot_boxes(images.dropna(), "label", "age", order=["b", "a"], ylabel="age in years", title="Age")
+    medians = images.groupby("label")["age"].median()
+    assert get_medians(ax) == [(0, medians["b"]), (1, medians["a"])]
+    assert get_ticks(ax.xaxis) == ["b", "a"]
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("class", "age in years", "Age")
+    assert ax.get_legend() is None
+
+
+def test_divided_boxes_stand_side_by_side(images):
+    ax = plots.plot_boxes(images, "label", "age", by="sex", order=["a", "b"])
+    assert get_legend(ax) == ["f", "m"]
+    assert ax.get_ylabel() == "age"
+    found = get_medians(ax)
+    medians = images.groupby(["sex", "label"])["age"].median()
+    expected = [medians["f", "a"], medians["f", "b"], medians["m", "a"], medians["m", "b"]]
+    assert [height for _, height in found] == expected
+    places = [place for place, _ in found]
+    assert -0.5 < places[0] < 0 < places[2] < 0.5 < places[1] < 1 < places[3]
+    colors = [to_hex(container.boxes[0].get_facecolor()) for container in ax.containers]
+    assert colors == [to_hex(handle.get_facecolor()) for handle in ax.get_legend().legend_handles]
+    assert plots.plot_boxes(images, "sex", "age").get_xlabel() == "sex"
+
+
+def test_image_sizes_are_points_as_large_as_they_are_frequent(images):
+    ax = plots.plot_image_sizes(images)
+    (points,) = ax.collections
+    sizes = {tuple(place): size for place, size in zip(points.get_offsets().tolist(), points.get_sizes(), strict=True)}
+    assert set(sizes) == {(600, 450), (640, 480), (1200, 450)}
+    assert sizes[600, 450] > sizes[640, 480] > sizes[1200, 450]
+    assert [text.get_text() for text in ax.texts] == ["600 × 450: 7", "640 × 480: 2", "1200 × 450: 1"]
+    assert [text.xy for text in ax.texts] == [(600, 450), (640, 480), (1200, 450)]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("width in pixels", "height in pixels")
+    assert ax.get_xlim()[0] == ax.get_ylim()[0] == 0
+    assert ax.get_xlim()[1] > 1200
+    assert ax.get_ylim()[1] > 480
+
+
+def test_only_the_most_frequent_sizes_have_a_label():
+    widths = np.repeat(np.arange(100, 900, 100), [8, 1, 7, 2, 6, 3, 5, 4])
+    ax = plots.plot_image_sizes(pd.DataFrame({"width": widths, "height": 1200}))
+    assert [text.get_text() for text in ax.texts] == [
+        *("100 × 1200: 8", "300 × 1200: 7", "500 × 1200: 6", "700 × 1200: 5", "800 × 1200: 4"),
+    ]
+    many = plots.plot_image_sizes(pd.DataFrame({"width": [600] * 10_015, "height": 450}))
+    assert [text.get_text() for text in many.texts] == ["600 × 450: 10,015"]
+
+
+def test_mean_colours_and_their_spread(images):
+    order = ["b", "a"]
+    ax = plots.plot_mean_colors(images, order)
+    grouped = images.groupby("label")
+    assert [container.get_label() for container in ax.containers] == get_legend(ax) == ["red", "green", "blue"]
+    for container, channel in zip(ax.containers, ["red", "green", "blue"], strict=True):
+        means, stds = (getattr(grouped[channel], what)()[order].to_numpy() for what in ("mean", "std"))
+        line, _, (bars,) = container
+        assert np.round(line.get_xdata()).tolist() == [0, 1]
+        np.testing.assert_allclose(line.get_ydata().astype(float), means)
+        spans = np.array([segment[:, 1] for segment in bars.get_segments()])
+        np.testing.assert_allclose(spans, np.stack([means - stds, means + stds], 1))
+    assert len({container[0].get_marker() for container in ax.containers}) == 3
+    colors = [to_rgb(container[0].get_color()) for container in ax.containers]
+    assert [np.argmax(rgb) for rgb in colors] == [0, 1, 2]  # reddish, greenish, bluish
+    assert get_ticks(ax.xaxis) == order
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("class", "mean level, 0 to 255")
+
+
+def test_patches_have_the_mean_colour_and_stand_above_everything(images):
+    ax = plots.plot_mean_colors(images, ["b", "a"])
+    means = images.groupby("label")[["red", "green", "blue"]].mean() / 255
+    for patch, name in zip(ax.patches, ["b", "a"], strict=True):
+        np.testing.assert_allclose(patch.get_facecolor()[:3], means.loc[name])
+        assert to_hex(patch.get_edgecolor()) == "#000000"
+    assert [round(patch.get_x() + patch.get_width() / 2, 6) for patch in ax.patches] == [0, 1]
+    bottom = min(patch.get_y() for patch in ax.patches)
+    assert bottom > max(segment[:, 1].max() for segment in get_segments(ax))
+    assert max(patch.get_y() + patch.get_height() for patch in ax.patches) <= ax.get_ylim()[1]
+
+
+def test_a_class_without_images_has_no_colour(images):
+    """A black patch would say that its images are black."""
+    ax = plots.plot_mean_colors(images, ["a", "b", "z"])
+    assert get_ticks(ax.xaxis) == ["a", "b", "z"]
+    drawn = [patch for patch in ax.patches if patch.get_visible() and patch.get_facecolor()[3] > 0]
+    assert [round(patch.get_x() + patch.get_width() / 2, 6) for patch in drawn] == [0, 1]
+
+
+def test_classes_of_one_image_have_a_colour_but_no_spread(images):
+    ax = plots.plot_mean_colors(images[images["label"] == "c"], ["c"])
+    np.testing.assert_allclose(ax.patches[0].get_facecolor()[:3], np.array([200, 100, 250]) / 255)
+    assert ax.patches[0].get_y() > 250
+    assert ax.get_ylim()[1] > 250
 
 
 PREDICTIONS = pd.DataFrame({"y_true": list("aaaabbbb"), "y_pred": list("aaabbbbb")})
@@ -358,3 +616,133 @@ def test_layers_are_boxes_as_high_as_their_images(layers):
     assert {"28×28×1", "28×28×8", "10"} <= set(texts)
     assert get_legend(ax) == list(layers["kind"])
     assert len({bar.get_facecolor() for bar in ax.patches}) == 5
+
+
+def get_labelled_lines(ax):
+    return {line.get_label(): line for line in ax.get_lines() if not line.get_label().startswith("_")}
+
+
+def test_roc_curves(predict):
+    roc = compute_roc(predict(120, ("b", "a", "c")))
+    ax = plots.plot_roc(roc)
+    lines = get_labelled_lines(ax)
+    areas = roc.drop_duplicates("class").set_index("class")["area"]
+    assert list(lines) == get_legend(ax) == [f"{name}: area {areas[name]:.3f}" for name in "bac"]
+    for name, line in zip("bac", lines.values(), strict=True):
+        curve = roc[roc["class"] == name]
+        assert line.get_xdata().tolist() == curve["false_positive_rate"].tolist()
+        assert line.get_ydata().tolist() == curve["true_positive_rate"].tolist()
+    assert ([0, 1], [0, 1]) in get_lines(ax)  # chance
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("1 − specificity", "sensitivity")
+
+
+def test_operating_points_stand_on_the_roc_curve(predict):
+    table = predict(120)
+    points = {"from validation": (0.9, 0.6), "balanced": (0.7, 0.8)}
+    ax = plots.plot_roc(compute_roc(table), points, title="Malignant against the rest")
+    lines = get_labelled_lines(ax)
+    assert lines["from validation"].get_xdata() == pytest.approx([0.1])
+    assert lines["from validation"].get_ydata() == pytest.approx([0.6])
+    assert lines["balanced"].get_xdata() == pytest.approx([0.3])
+    assert lines["balanced"].get_marker() != lines["from validation"].get_marker()
+    assert get_legend(ax)[-2:] == list(points)
+    assert ax.get_title() == "Malignant against the rest"
+
+
+def test_precision_recall_curves(predict):
+    table = predict(120, ("b", "a", "c"))
+    curves = compute_precision_recall(table)
+    ax = plots.plot_precision_recall(curves, title="Curves")
+    lines = get_labelled_lines(ax)
+    about = curves.drop_duplicates("class").set_index("class")
+    expected = [f"{name} ({about['area'][name]:.2f} / {about['prevalence'][name]:.2f})" for name in "bac"]
+    assert list(lines) == get_legend(ax) == expected
+    for name, line in zip("bac", lines.values(), strict=True):
+        x, y = (np.asarray(data) for data in line.get_data())
+        assert line.get_drawstyle() == "steps-post"
+        drawn = -np.sum(np.diff(x) * y[:-1])  # from each point on, the line stays at its height
+        assert drawn == pytest.approx(about["area"][name])
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("recall (sensitivity)", "precision", "Curves")
+    assert ax.get_ylim()[0] == 0
+    assert ax.get_ylim()[1] >= 1
+    assert ax.get_legend().get_title().get_text() == "class (area / chance)"
+
+
+@pytest.mark.parametrize("draw_curves", ["roc", "precision_recall"])
+def test_curves_of_many_classes_all_look_different(predict, draw_curves):
+    names = [f"class {number}" for number in range(12)]
+    table = predict(400, names)
+    compute = {"roc": compute_roc, "precision_recall": compute_precision_recall}[draw_curves]
+    lines = get_labelled_lines(getattr(plots, f"plot_{draw_curves}")(compute(table)))
+    assert len(lines) == 12
+    assert len({(to_hex(line.get_color()), line.get_linestyle()) for line in lines.values()}) == 12
+
+
+@pytest.fixture
+def intervals():
+    table = {
+        "name": ["face (12)", "back (40)", "ear (3)"],
+        "value": [0.7, 0.8, 0.4],
+        "low": [0.5, 0.75, 0.1],
+        "high": [0.9, 0.86, 0.7],
+        "majority_rate": [0.6, 0.85, 0.45],
+    }
+    return pd.DataFrame(table, index=[7, 1, 7])
+
+
+def test_intervals_are_drawn_row_by_row(intervals):
+    ax = plots.plot_intervals(intervals, "name", "accuracy", title="Subgroups")
+    assert get_ticks(ax.yaxis) == ["face (12)", "back (40)", "ear (3)"]
+    assert ax.yaxis_inverted()  # the first row above
+    assert get_lines(ax) == [([0.7, 0.8, 0.4], [0, 1, 2])]
+    segments = [segment.tolist() for segment in get_segments(ax)]
+    assert segments == [[[0.5, 0], [0.9, 0]], [[0.75, 1], [0.86, 1]], [[0.1, 2], [0.7, 2]]]
+    assert (ax.get_xlabel(), ax.get_title()) == ("accuracy", "Subgroups")
+    assert ax.get_legend() is None
+
+
+def test_values_can_be_compared_with_a_reference(intervals):
+    ax = plots.plot_intervals(intervals, "name", "accuracy", reference="majority_rate")
+    value, reference = ax.get_lines()
+    assert reference.get_xdata().tolist() == [0.6, 0.85, 0.45]
+    assert reference.get_ydata().tolist() == [0, 1, 2]
+    assert reference.get_marker() == "|"
+    assert get_legend(ax)[-1] == "majority rate"
+    assert to_hex(value.get_color()) != to_hex(reference.get_color())
+
+
+def test_a_missing_interval_leaves_its_row_empty(intervals):
+    intervals.iloc[1, 1:4] = np.nan
+    ax = plots.plot_intervals(intervals, "name", "accuracy")
+    ax.figure.canvas.draw()
+    assert get_ticks(ax.yaxis) == ["face (12)", "back (40)", "ear (3)"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_heatmaps_are_laid_over_images(channels):
+    images = np.full((2, 2, 2, channels), 100, "uint8")
+    heatmaps = np.array([[[0, 0.5], [1, 0]], [[0, 0], [0, 0]]], "float32")
+    found = plots.overlay_heatmaps(images, heatmaps, strength=0.4)
+    assert found.shape == (2, 2, 2, 3)
+    assert found.dtype == np.uint8
+    colors = np.array([plt.get_cmap("viridis")(float(heat))[:3] for heat in (0, 0.5, 1)]) * 255
+    expected = 0.6 * 100 + 0.4 * colors
+    np.testing.assert_allclose(found[0].reshape(-1, 3)[[0, 1, 2]], expected, atol=1)
+    np.testing.assert_allclose(found[1].reshape(-1, 3), np.tile(expected[0], (4, 1)), atol=1)
+    assert (images == 100).all()
+
+
+def test_the_strength_of_a_heatmap_is_its_share():
+    images = np.random.default_rng(0).integers(0, 256, (1, 5, 5, 3)).astype("uint8")
+    heatmaps = np.linspace(0, 1, 25).reshape(1, 5, 5)
+    np.testing.assert_array_equal(plots.overlay_heatmaps(images, heatmaps, 0), images)
+    full = plots.overlay_heatmaps(images, heatmaps, 1)
+    np.testing.assert_allclose(full, plt.get_cmap("viridis")(heatmaps)[..., :3] * 255, atol=1)
+    np.testing.assert_array_equal(full, plots.overlay_heatmaps(255 - images, heatmaps, 1))
+
+
+def test_overlays_fit_into_the_grid_of_images():
+    images = np.zeros((3, 6, 6, 1), "uint8")
+    figure = plots.plot_image_grid(plots.overlay_heatmaps(images, np.full((3, 6, 6), 0.5)))
+    assert len(figure.axes) == 3
+    assert figure.axes[0].get_images()[0].get_array().shape == (6, 6, 3)

@@ -187,7 +187,7 @@ def test_results(make, scores):
     assert written == returned
     assert list(written) == [
         *("notebook", "mode", "sample", "seed", "data", "protocol", "results"),
-        *("peak_memory_mb", "versions", "cpu", "cores"),
+        *("peak_memory_mb", "cpu_minutes", "versions", "cpu", "cores"),
     ]
     assert [written[key] for key in ("notebook", "mode", "sample", "seed")] == ["01_mnist", "full", False, 7]
     assert written["data"] == {"images": 60, "groups": 59, "source": "local", "fingerprint": "sha256:0"}
@@ -210,6 +210,13 @@ def test_results(make, scores):
 def test_results_of_the_sample_say_so(make):
     assert make(is_sample=True).save_results({}, "")["sample"] is True
     assert make("quick").save_results({}, "")["mode"] == "quick"
+
+
+def test_results_tell_the_cpu_minutes_of_the_whole_run(make, monkeypatch):
+    monkeypatch.setattr(module.time, "process_time", lambda: 754.0)
+    report = make()
+    report.save_results({}, "")
+    assert read_strictly(report.folder / "results.json")["cpu_minutes"] == 12.6
 
 
 def test_interrupted_results_leave_the_old_ones(make, monkeypatch):
@@ -247,17 +254,29 @@ def test_scores_side_by_side(scores):
     assert table.loc[("mixed", "test"), "macro f1"] == format_percent(scores["style_1"].loc["macro_f1"])
 
 
+def test_scores_have_the_unit_that_fits_them(scores):
+    row = tabulate_scores({"clean": scores}).loc[("clean", "test")]
+    assert list(row.index) == [
+        *("accuracy", "balanced accuracy", "macro f1", "roc auc", "expected calibration error"),
+    ]
+    auc = scores["test"].loc["roc_auc"]
+    assert row["roc auc"] == f"{auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})"
+    assert row["macro f1"] == format_percent(scores["test"].loc["macro_f1"])
+    assert row["expected calibration error"] == f"{scores['test'].loc['expected_calibration_error', 'value']:.3f}"
+
+
 def make_metrics(accuracy):
     names = {
         "accuracy": accuracy,
         "balanced_accuracy": 0.9,
+        "roc_auc": 0.98765,
         "majority_rate": 0.1135,
         "expected_calibration_error": 0.0123,
     }
     return pd.DataFrame({"value": names, "low": {n: v - 0.01 for n, v in names.items()}, "high": names})
 
 
-HEADER = "| notebook | model | test set | accuracy | balanced accuracy | ECE | majority class | CPU-minutes |"
+HEADER = "| notebook | model | test set | accuracy | balanced accuracy | ROC AUC | ECE | majority class | CPU-minutes |"
 
 
 def test_table_of_results(make):
@@ -267,15 +286,25 @@ def test_table_of_results(make):
     first.add_result("cnn_mixed", {"test": make_metrics(0.98)}, {"cpu_minutes": 20}, train={"accuracy": 1.0})
     second.add_result("baseline", {"test": make_metrics(0.5)})
     lines = format_results([report.save_results({}, "") for report in (first, second)]).split("\n")
-    same = "90.00 % (89.00 to 90.00) | 0.012 | 11.3 %"
+    same = "90.00 % (89.00 to 90.00) | 0.988 (0.978 to 0.988) | 0.012 | 11.3 %"
     assert lines == [
         HEADER,
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
         f"| 01_mnist | cnn clean | test | 99.00 % (98.00 to 99.00) | {same} | 12.3 |",
         f"| 01_mnist | cnn clean | style 1 | 90.00 % (89.00 to 90.00) | {same} |  |",  # a model's cost stands once
         f"| 01_mnist | cnn mixed | test | 98.00 % (97.00 to 98.00) | {same} | 20.0 |",
         f"| 02_other | baseline | test | 50.00 % (49.00 to 50.00) | {same} |  |",
     ]
+
+
+def test_a_test_set_of_one_class_has_a_row_too(make, predict):
+    """It has no ROC AUC; ``results.json`` then says null."""
+    table = predict(40)
+    report = make()
+    report.add_result("cnn", {"test": compute_metrics(table[table["y_true"] == "a"], 5)})
+    *_, row = format_results([report.save_results({}, "")]).split("\n")
+    assert row.startswith("| 01_mnist | cnn | test | ")
+    assert row.count("|") == HEADER.count("|")
 
 
 @pytest.fixture

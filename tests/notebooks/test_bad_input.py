@@ -6,22 +6,47 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from PIL import Image
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "01_mnist.ipynb"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
+
+def run_on(folder, notebook, monkeypatch):
+    """Run a notebook on a folder of data until it fails; return what it shows of the error."""
+    monkeypatch.setenv("DATA_DIR", str(folder))
+    monkeypatch.setenv("DATA_SOURCE", "auto")
+    monkeypatch.setenv("CACHE_DIR", str(folder / "cache"))
+    executed = nbformat.read(NOTEBOOKS / f"{notebook}.ipynb", as_version=4)
+    with pytest.raises(CellExecutionError):
+        NotebookClient(executed, kernel_name="python3").execute()
+    (error,) = [o for cell in executed.cells for o in cell.get("outputs", []) if o.output_type == "error"]
+    return "\n".join(error.traceback)
 
 
 def test_truncated_file_is_named_without_a_traceback(tmp_path, monkeypatch):
     (tmp_path / "mnist").mkdir()
     broken = tmp_path / "mnist" / "mnist.npz"
     broken.write_bytes(b"PK\x03\x04 and then the connection was lost")
-    monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("DATA_SOURCE", "auto")
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    with pytest.raises(CellExecutionError):
-        NotebookClient(notebook, kernel_name="python3").execute()
-    (error,) = [o for cell in notebook.cells for o in cell.get("outputs", []) if o.output_type == "error"]
-    shown = "\n".join(error.traceback)
+    shown = run_on(tmp_path, "01_mnist", monkeypatch)
     assert str(broken) in shown
     assert "truncated" in shown
     assert "DATA_SOURCE=sample" in shown
     assert len(shown.splitlines()) <= 4
+
+
+def test_too_many_unusable_images_end_in_their_table(tmp_path, monkeypatch):
+    folder = tmp_path / "ham10000"
+    (folder / "HAM10000_images_part_1").mkdir(parents=True)
+    lines = ["lesion_id,image_id,dx,dx_type,age,sex,localization"]
+    for number in range(10):
+        Image.new("RGB", (20, 15), (number, 0, 0)).save(folder / f"HAM10000_images_part_1/ISIC_000000{number}.jpg")
+        lines.append(f"HAM_{number},ISIC_000000{number},nv,histo,50.0,male,back")
+    (folder / "HAM10000_images_part_1/ISIC_0000003.jpg").write_bytes(b"no image")
+    lines.append("HAM_10,ISIC_0000010,mel,histo,50.0,male,back")
+    (folder / "HAM10000_metadata.csv").write_text("\n".join(lines))
+    shown = run_on(tmp_path, "02_ham10000", monkeypatch)
+    assert "18.2%" in shown
+    assert "HAM10000_images_part_1/ISIC_0000003.jpg" in shown
+    assert "HAM10000_metadata.csv, line 12" in shown
+    assert "left out" in shown
+    assert "Traceback" not in shown

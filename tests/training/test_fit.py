@@ -14,8 +14,9 @@ import pytest
 from keras import layers
 
 from helpers.training import fit, tf
-from helpers.training.fit import fit_model, make_batches
+from helpers.training.fit import compute_class_weights, fit_model, make_batches
 from helpers.training.models import FusedBatchNormalization, build_cnn, set_precision
+from helpers.training.transfer import build_head
 
 EPOCHS, BATCH, STEPS = 4, 32, 7
 TRAINING, VALIDATION = slice(0, 240), slice(240, 300)
@@ -89,8 +90,8 @@ def run(model, augment=None, **settings):
         "seed": 7,
     } | settings
     pixels, labels = settings.pop("pixels", PIXELS), settings.pop("labels", LABELS)
-    training, validation = (pixels[TRAINING], labels[TRAINING]), (pixels[VALIDATION], labels[VALIDATION])
-    return fit_model(model, training, validation, augment=augment or Augmenter(), **settings)
+    sets = settings.pop("sets", None) or [(pixels[part], labels[part]) for part in (TRAINING, VALIDATION)]
+    return fit_model(model, *sets, augment=augment or Augmenter(), **settings)
 
 
 def assert_same_training(ours, theirs):
@@ -259,7 +260,7 @@ def test_model_has_the_weights_of_its_best_epoch(tmp_path, monkeypatch):
 def test_best_epoch_is_the_first_with_the_lowest_validation_loss():
     model = make_mlp()
     model.compile(keras.optimizers.AdamW())
-    recorder = fit._Recorder(model, seed=0, checkpoint=None, identity=None)
+    recorder = fit._Recorder(model, seed=0, checkpoint=None, identity=None, rank=fit._BEST["val_loss"])
     weights = []
     for epoch, (loss, accuracy) in enumerate([(0.5, 0.9), (0.3, 0.7), (0.4, 0.99), (0.3, 0.8)]):
         recorder.on_epoch_begin(epoch)
@@ -379,7 +380,7 @@ def test_dropout_of_a_model_within_the_model_is_decided_by_the_seed_too():
         dropout = layers.Dropout(0.4)
         head = keras.Sequential([layers.Input((64,)), layers.Dense(8), dropout, layers.Dense(3, "softmax")])
         model = keras.Sequential([layers.Input((8, 8, 1)), layers.Flatten(), head])
-        recorder = fit._Recorder(model, seed=7, checkpoint=None, identity=None)
+        recorder = fit._Recorder(model, seed=7, checkpoint=None, identity=None, rank=fit._BEST["val_loss"])
         recorder.on_epoch_begin(2)
         states.append(dropout.seed_generator.state.numpy())
     np.testing.assert_array_equal(*states)
@@ -414,6 +415,8 @@ def change_labels(number):
         {"label_smoothing": 0.1},
         {"weight_decay": 1e-3},
         {"ema_epochs": 1},
+        {"mixup": 0.2},
+        {"class_weights": [1, 2, 1]},
         {"labels": change_labels(3)},
         {"labels": change_labels(250)},
         {"pixels": change_pixels(3)},
@@ -463,6 +466,282 @@ def test_damaged_checkpoint_is_ignored_in_silence(find_start, checkpoint, kept_c
         assert find_start(make_mlp(), checkpoint=checkpoint) == 0
         gc.collect()
     assert [str(warning.message) for warning in caught] == []
+
+
+def test_checkpoint_of_other_mixup_or_class_weights_is_ignored(find_start, tmp_path):
+    checkpoint, settings = tmp_path / "checkpoint.npz", {"mixup": 0.4, "class_weights": [0.5, 1.5, 1.0]}
+    train_until_killed(make_mlp(), checkpoint, **settings)
+    assert find_start(make_mlp(), checkpoint=checkpoint, **settings) == 2
+    others = [{"mixup": 0.2}, {"mixup": 0}, {"class_weights": [1.5, 0.5, 1.0]}, {"class_weights": None}]
+    for other in others:
+        assert find_start(make_mlp(), checkpoint=checkpoint, **(settings | other)) == 0
+
+
+# Rows of larger arrays
+
+
+def scatter(seed=0):
+    """Put the images at random places among 100 others; return pixels and the places."""
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(400)[:300]
+    pixels = rng.integers(0, 256, (400, 8, 8, 1)).astype("uint8")
+    pixels[rows] = PIXELS
+    return pixels, rows
+
+
+def name_rows(pixels, rows):
+    """Make training and validation sets that share their pixels."""
+    return [(pixels, LABELS[part], rows[part]) for part in (TRAINING, VALIDATION)]
+
+
+def test_naming_rows_is_the_same_as_copying_them(whole, tmp_path):
+    """From a memory-mapped file, as bit for bit the training on arrays of their own."""
+    pixels, rows = scatter()
+    np.save(tmp_path / "pixels.npy", pixels)
+    mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
+    model = make_mlp()
+    assert_same_training((model, run(model, sets=name_rows(mapped, rows))), whole)
+
+
+def test_rows_may_be_named_for_one_set_only_and_as_a_list():
+    pixels, rows = scatter()
+    histories = []
+    for training in ((PIXELS[:64], LABELS[:64]), (pixels, LABELS[:64], rows[:64].tolist())):
+        model = make_mlp()
+        validation = PIXELS[VALIDATION], LABELS[VALIDATION]
+        histories.append((model, fit_model(model, training, validation, epochs=1, batch_size=BATCH)))
+    assert_same_training(*histories)
+
+
+def test_no_more_than_a_batch_of_the_pixels_is_read_at_a_time(tmp_path):
+    pixels, rows = scatter()
+    reads = []
+
+    class Spy:
+        shape = pixels.shape
+
+        def __len__(self):
+            return len(pixels)
+
+        def __getitem__(self, wanted):
+            reads.append(np.size(wanted))
+            return pixels[wanted]
+
+    run(make_mlp(), sets=name_rows(Spy(), rows), epochs=1, checkpoint=tmp_path / "checkpoint.npz")
+    assert max(reads) == BATCH
+    assert sum(reads) < 2 * 300 + 10  # once for the training, once for the checkpoint
+
+
+def test_checkpoint_belongs_to_the_images_that_the_rows_name(find_start, checkpoint):
+    """It was made with arrays of their own."""
+    pixels, rows = scatter()
+    assert find_start(make_mlp(), checkpoint=checkpoint, sets=name_rows(pixels, rows)) == 2
+    for number in (3, 250):
+        other = rows.copy()
+        other[number] = np.setdiff1d(np.arange(400), rows)[0]
+        assert find_start(make_mlp(), checkpoint=checkpoint, sets=name_rows(pixels, other)) == 0
+
+
+def test_rows_and_labels_that_differ_in_number_are_refused():
+    good, bad = (PIXELS, LABELS[:64], np.arange(64)), (PIXELS, LABELS[:64], np.arange(63))
+    with pytest.raises(ValueError, match="training set has 63 images but 64 labels"):
+        fit_model(make_mlp(), bad, good, epochs=1, batch_size=BATCH)
+    with pytest.raises(ValueError, match="validation set has 63 images but 64 labels"):
+        fit_model(make_mlp(), good, bad, epochs=1, batch_size=BATCH)
+    with pytest.raises(ValueError, match="validation set has 64 images but 300 labels"):
+        fit_model(make_mlp(), good, (PIXELS, LABELS, np.arange(64)), epochs=1, batch_size=BATCH)
+    with pytest.raises(ValueError, match="training set has 31 images, at least 32"):
+        fit_model(make_mlp(), (PIXELS, LABELS[:31], np.arange(31)), good, epochs=1, batch_size=BATCH)
+
+
+# Class weights
+
+
+def make_labels(*counts):
+    return np.repeat(np.eye(len(counts), dtype="float32"), counts, axis=0)
+
+
+@pytest.mark.parametrize(
+    ("counts", "power", "proportions"),
+    [
+        ((60, 30, 10), 1.0, (1 / 60, 1 / 30, 1 / 10)),
+        ((60, 30, 10), 0.0, (1, 1, 1)),
+        ((16, 4, 1), 0.5, (1 / 4, 1 / 2, 1)),
+        ((40, 0, 10), 1.0, (1 / 4, 0, 1)),
+        ((40, 0, 10), 0.0, (1, 0, 1)),
+        ((7, 0), 0.5, (1, 0)),
+    ],
+)
+def test_class_weights_are_powers_of_the_counts_with_mean_one_over_the_images(counts, power, proportions):
+    y = make_labels(*counts)
+    weights = compute_class_weights(y, power)
+    assert weights.shape == (len(counts),)
+    np.testing.assert_allclose(weights / weights.max(), np.divide(proportions, max(proportions)), rtol=1e-12)
+    assert (y @ weights).mean() == pytest.approx(1, rel=1e-12)
+
+
+def test_full_class_weights_give_all_classes_the_same_total():
+    y = make_labels(60, 30, 10)
+    np.testing.assert_allclose(y.sum(0) * compute_class_weights(y), 100 / 3, rtol=1e-12)
+    np.testing.assert_array_equal(compute_class_weights(y), compute_class_weights(y, 1))
+
+
+def make_linear(seed=0):
+    """Make a model without a state of its own."""
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(seed)
+    inputs = layers.Input((8, 8, 1))
+    x = layers.Flatten()(layers.Rescaling(1 / 255)(inputs))
+    return keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
+
+
+def measure_errors(model, pixels, labels):
+    """Compute the cross-entropy of each image by hand."""
+    kernel, bias = (weight.astype("float64") for weight in model.get_weights())
+    scores = pixels.reshape(len(pixels), -1) / 255 @ kernel + bias
+    return np.log(np.exp(scores).sum(1)) - (scores * labels).sum(1)
+
+
+@pytest.mark.parametrize("class_weights", [None, [3.0, 0.5, 0.1]])
+def test_weights_count_in_the_training_loss_and_not_in_the_validation_loss(class_weights):
+    """One batch, so that its loss is that of the initial weights."""
+    training, validation = (PIXELS[:BATCH], LABELS[:BATCH]), (PIXELS[VALIDATION], LABELS[VALIDATION])
+    model = make_linear()
+    errors = measure_errors(model, *training)
+    weights = training[1] @ np.array(class_weights or [1.0, 1.0, 1.0])
+    history = fit_model(
+        model, training, validation, epochs=1, batch_size=BATCH, learning_rate=0.1, class_weights=class_weights
+    )
+    assert abs((errors * weights).mean() - errors.mean()) > 0.05 or class_weights is None
+    assert history["loss"][1] == pytest.approx((errors * weights).mean(), rel=1e-5)
+    assert history["val_loss"][1] == pytest.approx(measure_errors(model, *validation).mean(), rel=1e-5)
+
+
+def test_images_of_a_class_without_weight_teach_nothing():
+    pixels = PIXELS.copy()
+    pixels[TRAINING][LABELS[TRAINING, 1] == 1] = 0
+    trained = {}
+    for class_weights in (None, (1.5, 0, 1.5)):
+        for name, training in (("original", PIXELS), ("blackened", pixels)):
+            model = make_linear()
+            sets = [(training[TRAINING], LABELS[TRAINING]), (PIXELS[VALIDATION], LABELS[VALIDATION])]
+            run(model, lambda images, rng: images, sets=sets, epochs=1, class_weights=class_weights)
+            trained[class_weights, name] = model.get_weights()[0]
+    weighted, unweighted = (
+        np.abs(trained[class_weights, "original"] - trained[class_weights, "blackened"]).max()
+        for class_weights in ((1.5, 0, 1.5), None)
+    )
+    assert weighted < 1e-7
+    assert unweighted > 1e-3
+
+
+# Mixup
+
+
+def read_blended(count, batch_size, mixup, steps, seed=3, **settings):
+    """Read batches of images that tell their own number, blended and as they are."""
+    training = number_images(count)
+    blended = list(make_batches(training, batch_size, seed, None, steps, mixup=mixup, **settings))
+    plain = list(make_batches(training, batch_size, seed, None, steps))
+    return [tuple(map(np.array, batch)) for batch in blended], [tuple(map(np.array, batch)) for batch in plain]
+
+
+def test_blended_labels_sum_to_one_and_tell_the_shares_of_the_images():
+    blended, plain = read_blended(50, 8, 0.5, range(12))
+    for (images, labels), (_, own) in zip(blended, plain, strict=True):
+        assert images.dtype == labels.dtype == "float32"
+        assert images.shape == (8, 2, 2, 1)
+        np.testing.assert_allclose(labels.sum(1), 1, rtol=1e-5)
+        assert (labels >= 0).all()
+        assert ((labels > 0).sum(1) <= 2).all()
+        np.testing.assert_allclose(images[:, 0, 0, 0], labels @ np.arange(50), rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(images, np.broadcast_to(images[:, :1, :1], images.shape))
+        assert ((labels * own).sum(1) >= 0.5 - 1e-6).all()  # the image itself is the larger part
+        assert (labels[:, own.sum(0) == 0] == 0).all()  # the other one is of the same batch
+        assert (labels.max(1) < 1).any()
+
+
+@pytest.mark.parametrize(("mixup", "expected"), [(0.2, 0.901), (1.0, 0.75), (4.0, 0.637)])
+def test_shares_are_those_of_the_beta_distribution(mixup, expected):
+    """The mean of max(share, 1 - share), worked out numerically."""
+    blended, plain = read_blended(400, 200, mixup, range(20))
+    shares = np.concatenate([(labels * own).sum(1) for (_, labels), (_, own) in zip(blended, plain, strict=True)])
+    assert shares[shares < 1].mean() == pytest.approx(expected, abs=0.012)
+
+
+def test_without_mixup_images_and_labels_are_left_alone():
+    blended, plain = read_blended(50, 8, 0.0, range(6))
+    for ours, expected in zip(blended, plain, strict=True):
+        for array, wanted in zip(ours, expected, strict=True):
+            np.testing.assert_array_equal(array, wanted)
+
+
+def test_blending_is_decided_by_seed_and_number_alone():
+    whole, _ = read_blended(50, 8, 0.5, range(12))
+    part, _ = read_blended(50, 8, 0.5, range(5, 12))
+    for ours, expected in zip(part, whole[5:], strict=True):
+        for array, wanted in zip(ours, expected, strict=True):
+            np.testing.assert_array_equal(array, wanted)
+    other, _ = read_blended(50, 8, 0.5, range(12), seed=4)
+    shares, others = (np.concatenate([labels.max(1) for _, labels in batches]) for batches in (whole, other))
+    assert len(np.intersect1d(shares[shares < 1], others[others < 1])) == 0
+    assert len(np.unique(shares[shares < 1])) == (shares < 1).sum()  # each image of each batch has its own
+
+
+def test_blended_images_weigh_what_their_parts_weigh():
+    weights = np.linspace(0.2, 3, 50)
+    blended, _ = read_blended(50, 8, 0.5, range(6), class_weights=weights)
+    for _, labels, of_images in blended:
+        assert of_images.shape == (8,)
+        assert of_images.dtype == "float32"
+        np.testing.assert_allclose(of_images, labels @ weights, rtol=1e-5)
+
+
+def test_blending_comes_after_augmentation():
+    """Each of the two parts is augmented on its own."""
+    training = np.zeros((8, 2, 2, 1)), np.eye(8)
+
+    def paint(images, rng):
+        return np.broadcast_to(100.0 * (1 + np.arange(8))[:, None, None, None], images.shape)
+
+    ((images, labels),) = make_batches(training, 8, 3, paint, range(1), mixup=1.0)
+    assert np.max(labels, axis=1).min() < 1
+    np.testing.assert_allclose(images[:, 1, 0, 0], np.array(labels) @ (100.0 * (1 + np.arange(8))), rtol=1e-5)
+
+
+def test_killed_and_resumed_is_the_same_also_with_mixup_and_class_weights(tmp_path, whole):
+    settings = {"mixup": 0.4, "class_weights": compute_class_weights(make_labels(30, 20, 10)), "label_smoothing": 0.1}
+    uninterrupted = make_mlp()
+    expected = uninterrupted, run(uninterrupted, **settings)
+    checkpoint = tmp_path / "checkpoint.npz"
+    train_until_killed(make_mlp(), checkpoint, **settings)
+    model, augment = make_mlp(), Augmenter()
+    keras.utils.set_random_seed(99)
+    history = run(model, augment, checkpoint=checkpoint, **settings)
+    assert augment.batches == (EPOCHS - 2) * STEPS  # really resumed
+    assert_same_training((model, history), expected)
+    assert np.abs(model.get_layer("hidden").kernel - whole[0].get_layer("hidden").kernel).max() > 1e-3
+
+
+# Features instead of images
+
+
+def test_classifier_learns_from_features_too():
+    features = PIXELS.reshape(300, -1).astype("float32")
+    trainings = []
+    for pixels, rows in [(features, None), (np.repeat(features, 2, axis=0), 2 * np.arange(300))]:
+        keras.utils.clear_session(free_memory=False)
+        keras.utils.set_random_seed(0)
+        head = build_head(features[TRAINING], 3, dropout=0.2)
+        sets = [
+            (pixels[part], LABELS[part]) if rows is None else (pixels, LABELS[part], rows[part])
+            for part in (TRAINING, VALIDATION)
+        ]
+        trainings.append((head, run(head, sets=sets, mixup=0.2, learning_rate=2e-2, class_weights=[1, 1, 1])))
+    history = trainings[0][1]
+    assert history["val_accuracy"].max() > 0.95
+    assert history["val_loss"].iloc[-1] < 0.7 * history["val_loss"].iloc[0] or history["val_loss"].min() < 0.1
+    assert_same_training(*trainings)
 
 
 # What is refused

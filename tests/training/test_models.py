@@ -15,6 +15,7 @@ from helpers.training import models, tf
 from helpers.training.models import (
     FusedBatchNormalization,
     build_cnn,
+    copy_model,
     describe_layers,
     load_model,
     predict_probabilities,
@@ -274,6 +275,24 @@ def test_network_without_batch_norm_has_biases_instead():
     assert model.name == "plain"
 
 
+@pytest.mark.parametrize(
+    ("stride", "shapes"),
+    [(1, [(13, 10), (13, 10), (7, 5), (7, 5), (4, 3)]), (2, [(7, 5), (7, 5), (4, 3), (4, 3), (2, 2)])],
+)
+def test_stride_is_that_of_the_first_convolution_alone(stride, shapes):
+    model = build_cnn((13, 10, 3), 5, ([1, 2, 3], [1, 1, 1]), filters=((4, 4), (6,)), first_stride=stride)
+    names = ["block1_1_conv", "block1_2_conv", "block1_pool", "block2_1_conv", "block2_pool"]
+    assert [model.get_layer(name).output.shape[1:3] for name in names] == shapes
+    assert [layer.strides for layer in model.layers if isinstance(layer, layers.Conv2D)] == [
+        (stride,) * 2,
+        (1, 1),
+        (1, 1),
+    ]
+    height, width = shapes[-1]
+    assert model.get_layer("features").output.shape == (None, height * width * 6)
+    assert model(make_pixels(2, (13, 10), 3)).shape == (2, 5)
+
+
 def test_blocks_may_differ_in_depth():
     model = build_cnn((8, 8, 1), 2, ([1], [1]), filters=((3, 5), (7,), (2, 4, 6)), batch_norm=False)
     convolutions = [layer for layer in model.layers if isinstance(layer, layers.Conv2D)]
@@ -336,6 +355,39 @@ def test_dropout_acts_in_training_only():
     assert 0.3 < share < 0.7
 
 
+# copy_model
+
+
+def test_copy_predicts_the_same_under_another_name():
+    model, pixels = make_cnn(), make_pixels()
+    model.get_layer("block1_1_conv").trainable = False
+    before = predict_probabilities(model, pixels)  # leaves its graph in the model, not in the copy
+    copied = copy_model(model, "twin")
+    assert (copied.name, model.name) == ("twin", "cnn")
+    assert [type(layer) for layer in copied.layers] == [type(layer) for layer in model.layers]
+    assert [layer.name for layer in copied.layers] == [layer.name for layer in model.layers]
+    assert not {id(layer) for layer in copied.layers} & {id(layer) for layer in model.layers}
+    assert [layer.trainable for layer in copied.layers] == [layer.trainable for layer in model.layers]
+    np.testing.assert_array_equal(predict_probabilities(copied, pixels), before)
+    copied.set_weights([np.zeros_like(weight) for weight in copied.get_weights()])
+    np.testing.assert_array_equal(predict_probabilities(copied, pixels), np.full((6, 3), 1 / 3, "float32"))
+    np.testing.assert_array_equal(predict_probabilities(model, pixels), before)
+
+
+def test_training_the_copy_leaves_the_model_as_it_is():
+    model, pixels = make_cnn(), make_pixels()
+    before, frozen = model.get_weights(), [layer.trainable for layer in model.layers]
+    copied = copy_model(model, "twin")
+    copied.get_layer("block2_1_conv").trainable = False
+    copied.compile("adam", "categorical_crossentropy")
+    copied.fit(pixels, np.eye(3, dtype="float32")[[0, 1, 2, 0, 1, 2]], epochs=1, verbose=0)
+    for weight, value in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+    assert [layer.trainable for layer in model.layers] == frozen
+    changed = [np.abs(weight - value).max() > 0 for weight, value in zip(copied.get_weights(), before, strict=True)]
+    assert changed.count(False) == 1
+
+
 # describe_layers
 
 
@@ -366,12 +418,89 @@ def test_predictions_equal_those_of_keras_in_the_order_of_the_images(tmp_path):
     expected = model.predict(pixels, verbose=0)
     assert np.ptp(expected, axis=0).max() > 0.05  # images differ, so a wrong order shows
     for batch_size in (7, 23, 256):
-        result = predict_probabilities(model, pixels, batch_size)
+        result = predict_probabilities(model, pixels, batch_size=batch_size)
         np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
         assert result.dtype == np.float32
     np.save(tmp_path / "pixels.npy", pixels)
     mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
     np.testing.assert_allclose(predict_probabilities(model, mapped), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_named_rows_are_predicted_in_their_order(tmp_path):
+    model, pixels = make_cnn(), make_pixels(23)
+    np.save(tmp_path / "pixels.npy", pixels)
+    mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
+    expected = model.predict(pixels, verbose=0)
+    for rows in ([20, 3, 3, 0, 22, 7], np.array([5]), np.arange(22, -1, -1), []):
+        wanted = expected[np.asarray(rows, int)]
+        for batch_size in (None, 4):
+            result = predict_probabilities(model, mapped, np.asarray(rows, int), batch_size=batch_size)
+            assert result.shape == (len(rows), 3)
+            np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_no_more_than_one_batch_is_read_at_a_time():
+    """Also of large images, of which fewer make a batch."""
+    reads = []
+
+    class Spy:
+        def __init__(self, pixels):
+            self.pixels, self.shape = pixels, pixels.shape
+
+        def __getitem__(self, rows):
+            reads.append(len(rows))
+            return self.pixels[rows]
+
+    model = keras.Sequential([layers.Input((None, None, 1)), layers.GlobalAveragePooling2D()])
+    for pixels, batch_size, expected in [
+        (make_pixels(9, (8, 6), 1), 4, [4, 4, 1]),
+        (make_pixels(300, (8, 6), 1), None, [256, 44]),
+        (make_pixels(40, (320, 250), 1), None, [16, 16, 8]),
+        (make_pixels(40, (256, 128), 1), None, [32, 8]),
+    ]:
+        reads.clear()
+        averages = predict_probabilities(model, Spy(pixels), np.arange(len(pixels)), batch_size=batch_size)
+        assert reads == expected
+        np.testing.assert_allclose(averages[:, 0], pixels.mean((1, 2, 3)), rtol=1e-4)
+
+
+def make_square_cnn():
+    """Build a network on square images for which every view is another image."""
+    model = build_cnn((6, 6, 2), 3, STATISTICS, filters=((4,),))
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(0, 0.3, weight.shape) ** (1 + (weight.ndim == 1)) for weight in model.get_weights()])
+    return model
+
+
+def test_four_views_are_the_mean_over_the_mirror_images():
+    model, pixels = make_cnn(), make_pixels(9)
+    of_views = [model(np.flip(pixels, axes), training=False) for axes in ((), (1,), (2,), (1, 2))]
+    assert min(np.abs(view - of_views[0]).max() for view in of_views[1:]) > 0.01
+    result = predict_probabilities(model, pixels, views=4, batch_size=4)
+    np.testing.assert_allclose(result, np.mean(of_views, axis=0), rtol=1e-5, atol=1e-6)
+    some = predict_probabilities(model, pixels, [7, 2], 4)
+    np.testing.assert_allclose(some, result[[7, 2]], rtol=1e-5, atol=1e-6)
+
+
+def test_eight_views_are_the_mean_over_all_turns_of_the_image_and_of_its_mirror_image():
+    model, pixels = make_square_cnn(), make_pixels(9, (6, 6))
+    turned = [np.rot90(either, turns, (1, 2)) for either in (pixels, pixels[:, :, ::-1]) for turns in range(4)]
+    of_views = [model(view, training=False) for view in turned]
+    for number in range(8):  # each counts
+        without = np.mean(of_views[:number] + of_views[number + 1 :], axis=0)
+        assert np.abs(without - np.mean(of_views, axis=0)).max() > 1e-3
+    result = predict_probabilities(model, pixels, views=8, batch_size=4)
+    np.testing.assert_allclose(result, np.mean(of_views, axis=0), rtol=1e-5, atol=1e-6)
+    assert result.dtype == np.float32
+    four = np.mean([of_views[number] for number in (0, 2, 4, 6)], axis=0)
+    np.testing.assert_allclose(predict_probabilities(model, pixels, views=4), four, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("views", "size"), [(8, (8, 6)), (0, (8, 6)), (2, (8, 6)), (3, (8, 8)), (16, (8, 8))])
+def test_other_views_are_refused(views, size):
+    model = keras.Sequential([layers.Input((*size, 2)), layers.GlobalAveragePooling2D()])
+    with pytest.raises(ValueError, match=rf"views={views} of images \({size[0]}, {size[1]}\)"):
+        predict_probabilities(model, make_pixels(size=size), views=views)
 
 
 def test_prediction_leaves_the_model_as_it_is():

@@ -1,0 +1,111 @@
+"""Images that cannot be used: a few are left out and listed, too many stop the run."""
+
+import pandas as pd
+import pytest
+
+from helpers.data.audit import leave_out_unusable
+from helpers.data.index import LEFT_OUT, PROBLEM_COLUMNS
+from helpers.errors import InputError
+
+NONE = pd.DataFrame(columns=PROBLEM_COLUMNS)
+
+
+def make_images(count):
+    names = [f"ISIC_{number:03d}" for number in range(count)]
+    return pd.DataFrame({"image_id": names, "path": [f"part/{name}.jpg" for name in names], "label": "nv"})
+
+
+def make_measured(count, damaged):
+    return pd.DataFrame({"error": ["truncated" if number in damaged else "" for number in range(count)]})
+
+
+def make_problems(image_ids, action=LEFT_OUT):
+    rows = [{"file": f"{name}.jpg", "problem": "is odd", "action": action, "image_id": name} for name in image_ids]
+    return pd.DataFrame(rows, columns=PROBLEM_COLUMNS)
+
+
+def test_damaged_images_are_left_out_and_listed():
+    images = make_images(100)
+    kept, problems = leave_out_unusable(images, NONE, make_measured(100, [0, 50, 99]))
+    expected = images.drop(index=[0, 50, 99]).reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, expected)
+    assert kept.index.equals(pd.RangeIndex(97))
+    assert problems.columns.tolist() == PROBLEM_COLUMNS
+    assert problems.index.equals(pd.RangeIndex(3))
+    assert problems.iloc[1].to_dict() == {
+        "file": "part/ISIC_050.jpg",
+        "problem": "cannot be read: truncated",
+        "action": LEFT_OUT,
+        "image_id": "ISIC_050",
+    }
+
+
+def test_problems_of_the_index_are_kept_in_front():
+    found = make_problems(["a", "b"])
+    kept, problems = leave_out_unusable(make_images(200), found, make_measured(200, [7]))
+    assert problems["image_id"].tolist() == ["a", "b", "ISIC_007"]
+    pd.testing.assert_frame_equal(problems.head(2), found)
+    assert len(kept) == 199
+
+
+def test_without_measures_and_without_problems_nothing_changes():
+    images = make_images(5)
+    kept, problems = leave_out_unusable(images, NONE)
+    pd.testing.assert_frame_equal(kept, images)
+    assert problems.empty
+    kept, problems = leave_out_unusable(images, NONE, make_measured(5, []))
+    pd.testing.assert_frame_equal(kept, images)
+    assert problems.empty
+
+
+@pytest.mark.parametrize(("damaged", "listed"), [(5, 0), (3, 2), (0, 5)])
+def test_five_percent_pass_and_one_more_does_not(damaged, listed):
+    found = make_problems([f"x{number}" for number in range(listed)])
+    images, measured = make_images(100 - listed), make_measured(100 - listed, range(damaged))
+    kept, problems = leave_out_unusable(images, found, measured)
+    assert (len(kept), len(problems)) == (95, 5)
+    one_more = make_problems([*found["image_id"], "one more"])
+    with pytest.raises(InputError, match=r"^5\.9% of the images cannot be used, more than the 5%"):
+        leave_out_unusable(images, one_more, measured)  # 6 of 101
+
+
+def test_the_message_holds_the_table():
+    with pytest.raises(InputError) as caught:
+        leave_out_unusable(make_images(20), make_problems(["listed"]), make_measured(20, [3]))
+    message = str(caught.value)
+    assert message.startswith("9.5% of the images cannot be used")
+    for text in ("file", "problem", "action", "listed.jpg", "is odd", "part/ISIC_003.jpg", "cannot be read: truncated"):
+        assert text in message
+    assert "more" not in message.partition(":\n")[2]
+
+
+def test_a_long_table_is_shortened():
+    with pytest.raises(InputError) as caught:
+        leave_out_unusable(make_images(1500), NONE, make_measured(1500, range(1243)))
+    message = str(caught.value)
+    assert message.endswith("… and 1,223 more")
+    assert "ISIC_019" in message
+    assert "ISIC_020" not in message
+
+
+def test_an_image_counts_once_however_much_is_wrong_with_it():
+    problems = make_problems(["a"] * 10)
+    assert len(leave_out_unusable(make_images(19), problems)[0]) == 19  # 1 of 20
+
+
+def test_only_what_is_left_out_counts():
+    problems = make_problems([f"x{number}" for number in range(50)], action="first line used")
+    problems.loc[50] = ["table.csv", "has no column age", "taken as unknown", None]
+    kept, after = leave_out_unusable(make_images(10), problems)
+    assert len(kept) == 10
+    pd.testing.assert_frame_equal(after, problems)
+
+
+def test_a_row_left_out_of_an_image_that_is_used_does_not_count():
+    problems = make_problems([f"ISIC_{number:03d}" for number in range(5)])
+    assert len(leave_out_unusable(make_images(10), problems)[0]) == 10
+
+
+def test_all_images_damaged():
+    with pytest.raises(InputError, match=r"^100\.0% of the images"):
+        leave_out_unusable(make_images(3), NONE, make_measured(3, range(3)))

@@ -1,0 +1,351 @@
+"""Decisions: what follows from the probabilities, by hand and on simulated images whose truth is known."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from helpers.evaluation.decisions import (
+    apply_temperature,
+    compute_alarm_metrics,
+    correct_prior,
+    find_threshold,
+    fit_temperature,
+    score_group_of_classes,
+)
+from helpers.evaluation.metrics import get_probabilities, is_right, make_predictions
+
+KINDS = ["sensitivity", "specificity", "precision", "roc_auc", "sensitivity_at_specificity"]
+
+
+def make_table(y_prob, labels=None, class_names=("c", "a", "b")):
+    labels = labels if labels is not None else [class_names[0]] * len(y_prob)
+    images = pd.DataFrame({"image_id": range(len(labels)), "group": range(len(labels)), "label": labels})
+    return make_predictions(images, y_prob, class_names)
+
+
+def make_scores(positive, score, group=None):
+    positive = np.asarray(positive, bool)
+    group = np.arange(len(positive)) if group is None else group
+    return pd.DataFrame(
+        {"image_id": np.arange(len(positive)), "group": group, "positive": positive, "score": np.asarray(score, float)}
+    )
+
+
+def simulate_scores(count=300, seed=0, decimals=None, share=0.3):
+    rng = np.random.default_rng(seed)
+    positive = rng.random(count) < share
+    score = 1 / (1 + np.exp(-rng.normal(1.5 * positive - 1, 1)))
+    return make_scores(positive, score if decimals is None else np.round(score, decimals))
+
+
+def simulate_predictions(temperature, count=20_000, seed=0):
+    """Draw labels from known probabilities and give those of a model that is too sure of itself by a factor."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 1.2, (count, 3))
+    y_prob = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    codes = (y_prob.cumsum(1) < rng.random((count, 1))).sum(1).clip(max=2)
+    sharp = np.exp(logits * temperature)
+    return make_table(sharp / sharp.sum(1, keepdims=True), np.array(list("cab"))[codes]), y_prob
+
+
+def test_priors_are_exchanged_by_the_rule_of_bayes():
+    table = make_table([[0.6, 0.3, 0.1]])
+    found = correct_prior(table, prior=[0.5, 0.3, 0.2], new_prior=[0.2, 0.2, 0.6])
+    weights = np.array([0.6 * 0.2 / 0.5, 0.3 * 0.2 / 0.3, 0.1 * 0.6 / 0.2])  # 0.24, 0.2, 0.3
+    np.testing.assert_allclose(get_probabilities(found)[0], [weights / 0.74])
+    assert found["y_pred"].tolist() == ["b"]
+    np.testing.assert_allclose(found["confidence"], 0.3 / 0.74)
+
+
+def test_equal_shares_are_what_is_corrected_for_by_default():
+    table = make_table([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6]])
+    found = correct_prior(table, [0.7, 0.2, 0.1])
+    pd.testing.assert_frame_equal(found, correct_prior(table, [0.7, 0.2, 0.1], [1 / 3] * 3))
+    weights = np.array([0.6 / 0.7, 0.3 / 0.2, 0.1 / 0.1])
+    np.testing.assert_allclose(get_probabilities(found)[0][0], weights / weights.sum())
+    assert found["y_pred"].tolist() == ["a", "b"]
+
+
+def test_only_the_ratio_of_the_shares_counts():
+    table = make_table([[0.6, 0.3, 0.1]])
+    pd.testing.assert_frame_equal(correct_prior(table, [70, 20, 10]), correct_prior(table, [0.7, 0.2, 0.1]))
+
+
+def test_the_same_prior_changes_nothing_and_the_way_back_restores(predict):
+    table = predict(80)
+    shares = [0.6, 0.3, 0.1]
+    pd.testing.assert_frame_equal(correct_prior(table, shares, shares), table)
+    there = correct_prior(table, shares, [0.1, 0.2, 0.7])
+    assert (there["y_pred"] != table["y_pred"]).any()
+    pd.testing.assert_frame_equal(correct_prior(there, [0.1, 0.2, 0.7], shares), table)
+
+
+def test_an_impossible_class_stays_impossible():
+    table = make_table([[0, 0.5, 0.5], [0.9, 0.06, 0.04]])
+    y_prob = get_probabilities(correct_prior(table, [0.2, 0.4, 0.4]))[0]
+    np.testing.assert_allclose(y_prob[0], [0, 0.5, 0.5])
+    y_prob = get_probabilities(correct_prior(table, [0.2, 0.4, 0.4], [0, 0.5, 0.5]))[0]
+    np.testing.assert_allclose(y_prob, [[0, 0.5, 0.5], [0, 0.6, 0.4]])
+
+
+@pytest.mark.parametrize(
+    ("prior", "new_prior"),
+    [
+        ([0.5, 0.5], None),
+        ([0.5, 0.5, 0], None),
+        ([0.7, 0.5, -0.2], None),
+        ([0.4, 0.3, 0.3], [0.5, 0.5]),
+        (0.5, None),
+        ([[0.4, 0.3, 0.3]], None),
+        ([0.4, 0.3, 0.3], [[0.4, 0.3, 0.3]]),
+    ],
+    ids=["too few", "zero", "negative", "new too few", "number", "nested", "new nested"],
+)
+def test_wrong_priors(prior, new_prior):
+    with pytest.raises(ValueError, match="expected a positive share for each of c, a, b"):
+        correct_prior(make_table([[0.6, 0.3, 0.1]]), prior, new_prior)
+
+
+def test_correcting_the_prior_raises_balanced_accuracy_where_probabilities_are_right():
+    """Two Gaussian classes, 95 % of one: Bayes' rule gives the probabilities."""
+    rng = np.random.default_rng(0)
+    rare = rng.random(4000) < 0.05
+    x = rng.normal(1.5 * rare)
+    odds = 0.05 / 0.95 * np.exp(1.5 * x - 1.5**2 / 2)
+    rare_prob = odds / (1 + odds)
+    table = make_table(np.c_[1 - rare_prob, rare_prob], np.where(rare, "rare", "common"), ("common", "rare"))
+    found = correct_prior(table, [0.95, 0.05])
+    np.testing.assert_array_equal(found["y_pred"] == "rare", x > 0.75)  # halfway between the two means
+    before, after = (sklearn_metrics.balanced_accuracy_score(t["y_true"], t["y_pred"]) for t in (table, found))
+    assert after > before + 0.15
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+def test_a_known_temperature_is_found_again(temperature):
+    table, y_prob = simulate_predictions(temperature)
+    found = fit_temperature(table)
+    assert found == pytest.approx(temperature, rel=0.04)
+    assert isinstance(found, float)
+    np.testing.assert_allclose(get_probabilities(apply_temperature(table, temperature))[0], y_prob, atol=1e-7)
+
+
+def test_no_other_temperature_makes_the_truth_more_likely():
+    table, _ = simulate_predictions(1.7, 500)
+    found = fit_temperature(table)
+
+    def compute_loss(temperature):
+        y_prob, class_names = get_probabilities(apply_temperature(table, temperature))
+        return sklearn_metrics.log_loss(table["y_true"], y_prob[:, np.argsort(class_names)], labels=sorted(class_names))
+
+    losses = [compute_loss(found * factor) for factor in (0.5, 0.9, 0.99, 1.01, 1.1, 2)]
+    assert compute_loss(found) < min(losses)
+    assert compute_loss(found) < compute_loss(1)
+
+
+def test_a_temperature_is_not_beyond_its_limits():
+    y_prob = np.tile([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]], (20, 1))
+    always_right, never_right = make_table(y_prob, list("cab") * 20), make_table(y_prob, list("abc") * 20)
+    assert 0.05 <= fit_temperature(always_right) < 0.06
+    assert 19 < fit_temperature(never_right) <= 20
+
+
+def test_temperature_by_hand():
+    table = make_table([[0.64, 0.32, 0.04]])
+    softer, sharper = (get_probabilities(apply_temperature(table, t))[0][0] for t in (2, 0.5))
+    roots = np.sqrt([0.64, 0.32, 0.04])
+    np.testing.assert_allclose(softer, roots / roots.sum())
+    squares = np.square([0.64, 0.32, 0.04])
+    np.testing.assert_allclose(sharper, squares / squares.sum())
+    pd.testing.assert_frame_equal(apply_temperature(table, 1), table)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 3, 20])
+def test_a_temperature_leaves_the_classes_and_their_order(predict, temperature):
+    table = predict(200)
+    found = apply_temperature(table, temperature)
+    assert found["y_pred"].tolist() == table["y_pred"].tolist()
+    if temperature > 0.05:
+        for before, after in zip(get_probabilities(table)[0], get_probabilities(found)[0], strict=True):
+            assert np.argsort(before).tolist() == np.argsort(after).tolist()
+    confidence = found["confidence"].mean() - table["confidence"].mean()
+    assert confidence * (1 - temperature) > 0  # below 1 surer, above 1 less sure
+
+
+@pytest.mark.parametrize("temperature", [0.05, 1, 20])
+def test_probabilities_of_zero_and_one_are_no_trouble(temperature):
+    table = make_table([[1, 0, 0], [0, 1, 0], [0.5, 0.5, 0], [1e-30, 0, 1]], list("cbab"))
+    found = apply_temperature(table, temperature)
+    assert found["y_pred"].tolist() == ["c", "a", "c", "b"]
+    y_prob = get_probabilities(found)[0]
+    assert np.isfinite(y_prob).all()
+    np.testing.assert_allclose(y_prob[2, :2].sum() + y_prob[2, 2], 1)
+    np.testing.assert_allclose(y_prob[2, 0], y_prob[2, 1])
+
+
+def test_a_model_that_is_sure_and_wrong_has_a_high_temperature():
+    """The wrong ones have probability 0: their likelihood must not be infinitely small at every temperature."""
+    sure = np.eye(3)[np.arange(60) % 3]
+    labels = np.array(list("cab"))[(np.arange(60) + (np.arange(60) < 15)) % 3]
+    found = fit_temperature(make_table(sure, labels))
+    assert 5 < found <= 20
+    assert is_right(make_table(sure, labels)).mean() == 0.75
+
+
+def test_the_score_of_a_group_is_the_sum_of_its_classes():
+    table = make_table([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6], [0, 1, 0]], list("cba"))
+    table["group"] = ["x", "y", "x"]
+    found = score_group_of_classes(table, ["b", "c"])
+    assert list(found.columns) == ["image_id", "group", "positive", "score"]
+    assert found["positive"].tolist() == [True, True, False]
+    np.testing.assert_allclose(found["score"], [0.7, 0.8, 0], atol=1e-15)
+    assert found["group"].tolist() == ["x", "y", "x"]
+    assert found["image_id"].tolist() == [0, 1, 2]
+    pd.testing.assert_frame_equal(score_group_of_classes(table, ("c", "b")), found)
+    assert "score" not in table
+
+
+def test_one_class_is_a_group_too(predict):
+    table = predict(40)
+    found = score_group_of_classes(table, ["b"])
+    assert found["score"].tolist() == table["p_b"].tolist()
+    assert found["positive"].tolist() == (table["y_true"] == "b").tolist()
+
+
+def test_unknown_classes_have_no_score(predict):
+    with pytest.raises(ValueError, match=r"No such class: d, e\. Known: a, b, c\."):
+        score_group_of_classes(predict(10), ["e", "a", "d"])
+
+
+def get_specificity(scores, threshold):
+    return (scores.loc[~scores["positive"], "score"] < threshold).mean()
+
+
+@pytest.mark.parametrize("specificity", [0.05, 0.5, 0.9, 0.95, 0.99, 1])
+@pytest.mark.parametrize("decimals", [None, 1, 0], ids=["all scores differ", "tied scores", "zero or one"])
+def test_the_threshold_is_the_lowest_that_keeps_the_promise(specificity, decimals):
+    for seed in range(4):
+        scores = simulate_scores(150, seed, decimals)
+        threshold = find_threshold(scores, specificity)
+        assert isinstance(threshold, float)
+        assert get_specificity(scores, threshold) >= specificity - 1e-12
+        assert get_specificity(scores, np.nextafter(threshold, -np.inf)) < specificity
+
+
+@pytest.mark.parametrize(("specificity", "allowed"), [(0.9, 1), (0.7, 3), (0.8, 2), (0.95, 0), (0.31, 6), (1, 0)])
+def test_false_alarms_are_used_up_to_the_number_allowed(specificity, allowed):
+    """Ten negatives: 1 - 0.9 and the like are not exact in binary."""
+    scores = make_scores([False] * 10 + [True] * 3, [*np.arange(10) / 10, 0.05, 0.55, 0.99])
+    threshold = find_threshold(scores, specificity)
+    assert (scores.loc[~scores["positive"], "score"] >= threshold).sum() == allowed
+
+
+def test_tied_negatives_fall_on_one_side_together():
+    scores = make_scores([False] * 5, [0.1, 0.4, 0.4, 0.4, 0.9])
+    assert 0.4 < find_threshold(scores, 0.5) < 0.4001  # two false alarms are allowed, three would come
+    assert 0.1 < find_threshold(scores, 0.2) < 0.1001
+    assert 0.9 < find_threshold(scores, 1) < 0.9001
+
+
+def test_without_any_specificity_all_negatives_may_raise_an_alarm():
+    scores = simulate_scores(50)
+    threshold = find_threshold(scores, 0)
+    assert (scores.loc[~scores["positive"], "score"] >= threshold).all()
+
+
+def test_positives_do_not_move_the_threshold():
+    scores = simulate_scores(100)
+    moved = scores.assign(score=scores["score"].mask(scores["positive"], 0.5))
+    assert find_threshold(moved) == find_threshold(scores) == find_threshold(scores.sample(frac=1, random_state=0))
+
+
+def test_without_negatives_there_is_no_threshold():
+    with pytest.raises(ValueError, match="no negative image"):
+        find_threshold(make_scores([True, True], [0.2, 0.4]))
+
+
+def test_alarms_by_hand():
+    scores = make_scores([1, 1, 1, 1, 0, 0, 0, 0, 0, 0], [0.9, 0.8, 0.5, 0.2, 0.85, 0.5, 0.4, 0.3, 0.1, 0.0])
+    found = compute_alarm_metrics(scores, 0.5, specificity=0.8, resamples=0)
+    assert found.index.tolist() == KINDS
+    assert found.columns.tolist() == ["value", "low", "high"]
+    expected = {
+        "sensitivity": 3 / 4,  # an alarm is raised at the threshold itself
+        "specificity": 4 / 6,
+        "precision": 3 / 5,
+        "roc_auc": (6 + 5 + 4.5 + 2) / 24,
+        "sensitivity_at_specificity": 2 / 4,  # one false alarm: above 0.5 there are 0.9 and 0.8
+    }
+    assert found["value"].to_dict() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("decimals", [None, 1], ids=["all scores differ", "tied scores"])
+def test_alarms_are_those_of_scikit_learn(decimals):
+    for seed in range(4):
+        scores = simulate_scores(200, seed, decimals)
+        true, alarm = scores["positive"], scores["score"] >= 0.4
+        false_rate, true_rate, _ = sklearn_metrics.roc_curve(true, scores["score"], drop_intermediate=False)
+        expected = {
+            "sensitivity": sklearn_metrics.recall_score(true, alarm),
+            "specificity": sklearn_metrics.recall_score(~true, ~alarm),
+            "precision": sklearn_metrics.precision_score(true, alarm),
+            "roc_auc": sklearn_metrics.roc_auc_score(true, scores["score"]),
+            "sensitivity_at_specificity": max(true_rate[1 - false_rate >= 0.9]),
+        }
+        found = compute_alarm_metrics(scores, 0.4, resamples=2)["value"].to_dict()
+        assert found == pytest.approx(expected)
+        assert len({round(value, 6) for value in expected.values()}) == 5
+
+
+def test_the_threshold_of_these_very_images_reaches_what_the_ranking_allows():
+    for seed in range(4):
+        scores = simulate_scores(200, seed)
+        found = compute_alarm_metrics(scores, find_threshold(scores, 0.85), specificity=0.85, resamples=1)["value"]
+        assert found["sensitivity"] == pytest.approx(found["sensitivity_at_specificity"])
+        assert found["specificity"] >= 0.85
+
+
+def test_intervals_of_alarms_are_those_of_resampled_groups():
+    rng = np.random.default_rng(2)
+    scores = simulate_scores(120, 1)
+    scores["group"] = rng.integers(0, 30, 120)
+    found = compute_alarm_metrics(scores, 0.4, resamples=80, seed=9)
+    names, rng, resampled = scores["group"].unique(), np.random.default_rng(9), []
+    for _ in range(80):
+        drawn = names[rng.integers(0, len(names), len(names))]
+        copies = pd.concat([scores[scores["group"] == name] for name in drawn])
+        true, alarm = copies["positive"], copies["score"] >= 0.4
+        resampled.append(
+            {
+                "sensitivity": sklearn_metrics.recall_score(true, alarm),
+                "specificity": sklearn_metrics.recall_score(~true, ~alarm),
+                "precision": sklearn_metrics.precision_score(true, alarm),
+                "roc_auc": sklearn_metrics.roc_auc_score(true, copies["score"]),
+            }
+        )
+    expected = pd.DataFrame(resampled).quantile([0.025, 0.975]).T
+    np.testing.assert_allclose(found.loc[KINDS[:4], ["low", "high"]], expected)
+    assert (found["low"] < found["value"]).all()
+    assert (found["value"] < found["high"]).all()
+
+
+@pytest.mark.parametrize("rare", ["positive", "negative"])
+def test_resamples_without_positives_or_negatives_are_left_out(rare):
+    """Three groups, of which one has all images of a kind: three of ten resamples lack it."""
+    scores = make_scores([1, 1, 1, 1, 0, 0], [0.9, 0.8, 0.4, 0.6, 0.3, 0.5], list("aabbcc"))
+    if rare == "positive":
+        scores = scores.assign(positive=~scores["positive"], score=1 - scores["score"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = compute_alarm_metrics(scores, 0.55, specificity=0.5, resamples=60)
+    assert found.notna().all(axis=None)
+    assert found.loc["roc_auc"].between(0.5, 1).all()
+
+
+def test_without_alarms_there_is_no_precision():
+    """As in `compute_class_metrics`; a resample without alarms must not pull the interval to 0 either."""
+    scores = make_scores([1] * 4 + [0] * 4, [0.9, 0.3, 0.3, 0.3, 0.2, 0.1, 0.1, 0.1])
+    assert compute_alarm_metrics(scores, 0.5, resamples=60).loc["precision"].tolist() == [1, 1, 1]
+    assert np.isnan(compute_alarm_metrics(scores, 0.95, resamples=2).loc["precision", "value"])

@@ -1,0 +1,200 @@
+"""Explanations: on networks made by hand, of which it is known where they look."""
+
+import numpy as np
+import pytest
+
+from helpers.training import tf  # isort: skip  (first: its start-up is silent)
+import keras
+from keras import layers
+
+from helpers.evaluation.explain import compute_grad_cam
+
+SIDE, SQUARE = 12, 3
+PLACES = [(1, 1), (7, 2), (4, 8)]
+
+
+def make_squares(places=PLACES, level=255, ground=0, side=SIDE):
+    """Make images with a bright square of 3 x 3 pixels each, its corner at the given place."""
+    images = np.full((len(places), side, side, 1), ground, "uint8")
+    for image, (row, column) in zip(images, places, strict=True):
+        image[row : row + SQUARE, column : column + SQUARE] = level
+    return images
+
+
+def build_detector(gain=20.0, strides=1, dtype="float32", gains_of_other=(0.0, 0.0)):
+    """Build a network whose class 0 asks for something bright; the other feature, for something dark, is not used."""
+    inputs = layers.Input((SIDE, SIDE, 1), name="pixels", dtype=dtype)
+    x = layers.Rescaling(1 / 255, name="scaling")(inputs)
+    x = layers.Conv2D(2, 3, strides=strides, padding="same", activation="relu", name="conv")(x)
+    x = layers.MaxPooling2D(2, name="pool")(x)
+    x = layers.GlobalAveragePooling2D(name="features")(x)
+    outputs = layers.Dense(2, activation="softmax", name="probabilities")(x)
+    model = keras.Model(inputs, outputs, name="detector")
+    kernel = np.stack([np.full((3, 3, 1), 1 / 9), np.full((3, 3, 1), -1 / 9)], axis=-1)
+    model.get_layer("conv").set_weights([kernel, np.array([0.0, 1.0])])
+    weights = np.array([[gain, gains_of_other[0]], [0.0, gains_of_other[1]]])
+    model.get_layer("probabilities").set_weights([weights, np.zeros(2)])
+    return model
+
+
+def find_peaks(heatmaps):
+    return [np.unravel_index(heatmap.argmax(), heatmap.shape) for heatmap in heatmaps]
+
+
+def is_inside(peak, place, margin=0):
+    return all(start - margin <= at < start + SQUARE + margin for at, start in zip(peak, place, strict=True))
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+def test_heatmaps_are_as_large_as_the_images_and_go_from_0_to_1(strides):
+    heatmaps = compute_grad_cam(build_detector(strides=strides), make_squares(), [0, 0, 0])
+    assert heatmaps.shape == (3, SIDE, SIDE)
+    assert heatmaps.dtype == np.float32
+    assert heatmaps.min() >= 0
+    np.testing.assert_allclose(heatmaps.max(axis=(1, 2)), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [None, "conv", "pool"])
+def test_the_heatmap_peaks_where_the_evidence_lies(layer):
+    heatmaps = compute_grad_cam(build_detector(), make_squares(), [0, 0, 0], layer)
+    for heatmap, peak, place in zip(heatmaps, find_peaks(heatmaps), PLACES, strict=True):
+        assert is_inside(peak, place, margin=0 if layer == "conv" else 1)
+        row, column = place
+        far = heatmap.copy()
+        far[max(row - 3, 0) : row + 6, max(column - 3, 0) : column + 6] = 0
+        assert far.max() == 0
+
+
+def test_of_the_convolution_the_heatmap_is_the_feature_that_speaks_for_the_class():
+    """One feature with a positive weight: the heatmap is its map over its maximum, whatever the weight."""
+    image = make_squares([(4, 4)])
+    expected = np.zeros((SIDE, SIDE))
+    for row in range(3, 8):
+        for column in range(3, 8):
+            expected[row, column] = image[0, row - 1 : row + 2, column - 1 : column + 2, 0].sum() / 255 / 9
+    for gain in (0.5, 10):
+        found = compute_grad_cam(build_detector(gain), image, [0], "conv")
+        np.testing.assert_allclose(found[0], expected, atol=1e-5)
+
+
+def test_each_image_is_explained_for_its_own_class():
+    """Class 0 looks for bright pixels, class 1 for dark ones."""
+    model = build_detector(3, gains_of_other=(0, 3))
+    images = make_squares([(4, 4), (4, 4)])
+    bright, dark = compute_grad_cam(model, images, [0, 1], "conv")
+    assert bright[5, 5] == pytest.approx(1)
+    assert dark[5, 5] == 0
+    assert bright[0, 10] == 0
+    assert dark[0, 10] == pytest.approx(1)
+    turned = compute_grad_cam(model, images, np.array([1, 0]), "conv")
+    np.testing.assert_allclose(turned, [dark, bright], atol=1e-6)
+
+
+def test_images_do_not_depend_on_those_beside_them():
+    model, images = build_detector(), make_squares()
+    together = compute_grad_cam(model, images, [0, 1, 0])
+    for number, class_index in enumerate([0, 1, 0]):
+        alone = compute_grad_cam(model, images[number : number + 1], [class_index])
+        np.testing.assert_allclose(together[number], alone[0], atol=1e-6)
+
+
+def test_where_nothing_speaks_for_the_class_the_heatmap_is_zero():
+    black = np.zeros((1, SIDE, SIDE, 1), "uint8")
+    assert (compute_grad_cam(build_detector(), black, [0], "conv") == 0).all()
+    assert (compute_grad_cam(build_detector(), make_squares([(4, 4)]), [1], "conv") == 0).all()
+
+
+def test_models_with_all_layers_frozen_can_be_explained():
+    model, images = build_detector(), make_squares()
+    expected = compute_grad_cam(model, images, [0, 0, 0])
+    model.trainable = False
+    assert not model.trainable_variables
+    np.testing.assert_array_equal(compute_grad_cam(model, images, [0, 0, 0]), expected)
+    cloned = keras.models.clone_model(model)  # never was trainable
+    cloned.set_weights(model.get_weights())
+    np.testing.assert_array_equal(compute_grad_cam(cloned, images, [0, 0, 0]), expected)
+
+
+def test_a_map_before_the_first_weights_can_be_explained():
+    """Of the scaled pixels: no variable comes before them, so that no gradient is recorded by itself."""
+    images = make_squares([(4, 4)])
+    found = compute_grad_cam(build_detector(), images, [0], "scaling")
+    np.testing.assert_allclose(found[0], images[0, ..., 0] / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+def test_images_may_have_any_type(dtype):
+    model, images = build_detector(), make_squares()
+    expected = compute_grad_cam(model, images, [0, 0, 0])
+    np.testing.assert_array_equal(compute_grad_cam(model, images.astype(dtype), [0, 0, 0]), expected)
+    assert images.dtype == np.uint8
+
+
+def test_explaining_leaves_the_model_as_it_was():
+    model, images = build_detector(), make_squares()
+    model.get_layer("conv").trainable = False
+    before, y_prob = [weight.copy() for weight in model.get_weights()], model.predict(images, verbose=0)
+    compute_grad_cam(model, images, [0, 0, 0])
+    for weight, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+    np.testing.assert_array_equal(model.predict(images, verbose=0), y_prob)
+    assert [layer.trainable for layer in model.layers if layer.weights] == [False, True]
+
+
+@pytest.mark.parametrize("gain", [1000.0, 5000.0])
+def test_a_probability_of_one_is_explained_too(gain):
+    """Where the network is quite sure the probabilities no longer change, but the evidence is there all the more."""
+    model, image = build_detector(gain), make_squares([(4, 4)])
+    assert model.predict(image, verbose=0)[0, 0] == 1
+    expected = compute_grad_cam(build_detector(), image, [0], "conv")
+    np.testing.assert_allclose(compute_grad_cam(model, image, [0], "conv"), expected, atol=1e-4)
+
+
+def test_a_probability_of_zero_is_explained_too():
+    """What speaks for the class that was not predicted: all that is dark, though the bright square weighs more."""
+    model, image = build_detector(5000.0, gains_of_other=(0.0, 20.0)), make_squares([(4, 4)])
+    assert model.predict(image, verbose=0)[0, 1] < 1e-30
+    found = compute_grad_cam(model, image, [1], "conv")
+    assert found[0, 0, 10] == pytest.approx(1)
+    assert found[0, 5, 5] == 0
+
+
+def test_unknown_layers_are_refused_and_the_known_ones_named():
+    with pytest.raises(ValueError, match=r"detector has no layer 'conv_9' with a map of features among .*conv, pool"):
+        compute_grad_cam(build_detector(), make_squares(), [0, 0, 0], "conv_9")
+
+
+@pytest.mark.parametrize("layer", ["features", "probabilities"])
+def test_layers_without_a_map_are_refused(layer):
+    with pytest.raises(ValueError, match=f"no layer '{layer}' with a map"):
+        compute_grad_cam(build_detector(), make_squares(), [0, 0, 0], layer)
+
+
+def nest(last):
+    """Put the layers up to ``last`` into a model inside another."""
+    detector = build_detector()
+    inner = keras.Model(detector.input, detector.get_layer(last).output, name="inner")
+    inputs = layers.Input((SIDE, SIDE, 1), name="outer_pixels")
+    x = inner(inputs)
+    x = x if last == "features" else layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(2, activation="softmax")(x), name="nested")
+
+
+@pytest.mark.parametrize("layer", [None, "inner", "conv"])
+@pytest.mark.parametrize("last", ["pool", "features"])
+def test_nested_models_are_refused(last, layer):
+    """Also those that average inside: the pixels of the outer model are no map of features."""
+    with pytest.raises(ValueError, match=r"nested has no layer .*nested model cannot be reached"):
+        compute_grad_cam(nest(last), make_squares(), [0, 0, 0], layer)
+
+
+def test_networks_of_the_project_can_be_explained():
+    from helpers.training.models import build_cnn
+
+    keras.utils.set_random_seed(0)
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype("uint8")
+    model = build_cnn((16, 16, 3), 4, ([100.0] * 3, [50.0] * 3), filters=((4,), (8,)))
+    heatmaps = compute_grad_cam(model, images, [3, 1])
+    assert heatmaps.shape == (2, 16, 16)
+    assert heatmaps.max() == pytest.approx(1)
+    assert tf.executing_eagerly()

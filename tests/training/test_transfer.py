@@ -1,0 +1,504 @@
+"""Transfer learning: folded networks against the unfolded ones, what is trained, what is found. No downloads."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from helpers.training import transfer
+from helpers.training.fit import fit_model
+from helpers.training.models import (
+    build_cnn,
+    copy_model,
+    describe_layers,
+    load_model,
+    predict_probabilities,
+    save_model,
+)
+from helpers.training.transfer import (
+    build_feature_extractor,
+    build_head,
+    compute_features,
+    find_weights,
+    fold_batch_normalization,
+    join,
+    unfreeze_from,
+)
+
+# Keras hands TensorFlow's variables to NumPy in the old way when it writes a file.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+SHAPE = (64, 96, 3)
+FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
+
+
+@pytest.fixture(autouse=True)
+def _keep_dtype_policy():
+    policy = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(policy)
+
+
+def randomize(model, seed=0):
+    """Give every weight a random value, also to what else is 0 or 1, so that no layer swallows its input."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        values = []
+        for weight in layer.weights:
+            if len(weight.shape) > 1:
+                depthwise = isinstance(layer, layers.DepthwiseConv2D)
+                inputs = np.prod(weight.shape[: 2 if depthwise else -1])
+                values.append(rng.normal(0, np.sqrt(2 / inputs), weight.shape))
+            elif weight.name in ("gamma", "moving_variance"):
+                values.append(rng.uniform(0.5, 1.8, weight.shape))
+            else:
+                values.append(rng.normal(0, 0.2, weight.shape))
+        layer.set_weights(values)
+    return model
+
+
+def make_pixels(count=4, shape=SHAPE, seed=0):
+    """Make smooth images, each with colours of its own."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, shape[0] // 8, shape[1] // 8, shape[2]))
+    return coarse.repeat(8, axis=1).repeat(8, axis=2).astype("uint8")
+
+
+def count_layers(model, kind):
+    return sum(isinstance(layer, kind) for layer in model.layers)
+
+
+@pytest.fixture(scope="module")
+def mobilenet():
+    """Make Keras's network with random weights and statistics, and its features in inference mode."""
+    base = randomize(keras.applications.MobileNetV2(SHAPE, alpha=0.35, include_top=False, weights=None))
+    inputs = make_pixels() / 127.5 - 1
+    return base, np.mean(base(inputs.astype("float32"), training=False), axis=(1, 2))
+
+
+@pytest.fixture(scope="module")
+def weights_file(mobilenet, tmp_path_factory):
+    """Save the weights as Keras's own file holds them, under its name; return the folder of data."""
+    data_dir = tmp_path_factory.mktemp("data")
+    (data_dir / "weights").mkdir()
+    mobilenet[0].save(data_dir / "weights" / FILE)
+    return data_dir
+
+
+@pytest.fixture(scope="module")
+def extractor(weights_file):
+    weights, _ = find_weights(weights_file)
+    return build_feature_extractor(SHAPE, weights)
+
+
+# find_weights
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Replace the loading by Keras; what is appended to ``errors`` is raised."""
+    calls, errors = [], []
+
+    def load(*arguments):
+        calls.append(arguments)
+        if errors:
+            raise errors[0]
+
+    monkeypatch.setattr(transfer, "_load_mobilenet", load)
+    return calls, errors
+
+
+@pytest.mark.parametrize("allow_download", [True, False])
+def test_weights_in_the_folder_of_data_come_first(tmp_path, loads, allow_download):
+    path = tmp_path / "weights" / FILE
+    path.parent.mkdir()
+    path.touch()
+    weights, note = find_weights(tmp_path, allow_download=allow_download)
+    assert weights == str(path)
+    assert FILE in note
+    assert "Warning" not in note
+    assert loads[0] == []
+
+
+def test_weights_of_another_width_are_not_taken(tmp_path, loads):
+    path = tmp_path / "weights" / FILE
+    path.parent.mkdir()
+    path.touch()
+    weights, note = find_weights(tmp_path, alpha=1.0, allow_download=False)
+    assert weights is None
+    assert FILE.replace("0.35", "1.0") in note
+    path.rename(path.with_name(FILE.replace("0.35", "1.0")))
+    assert find_weights(tmp_path, alpha=1.0)[0] == str(path.with_name(FILE.replace("0.35", "1.0")))
+
+
+def test_weights_are_else_asked_of_keras(tmp_path, loads):
+    weights, note = find_weights(tmp_path, alpha=0.5)
+    assert weights == "imagenet"
+    assert "Keras" in note
+    assert "Warning" not in note
+    ((shape, alpha, asked),) = loads[0]
+    assert (shape, alpha, asked) == ((224, 224, 3), 0.5, "imagenet")
+
+
+def test_keras_is_not_asked_when_no_download_is_allowed(tmp_path, loads):
+    weights, note = find_weights(tmp_path, allow_download=False)
+    assert weights is None
+    assert "Warning: random weights" in note
+    assert "without a download" in note
+    assert f"`{FILE}`" in note
+    assert loads[0] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Exception("URL fetch failure on https://example.org: 403 -- Forbidden\nmore lines"), "403 -- Forbidden)"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (TimeoutError(), ""),  # says nothing, as that of sockets
+    ],
+    ids=["fetch", "disk", "wordless"],
+)
+def test_refused_download_gives_random_weights_and_a_warning(tmp_path, loads, error, reason):
+    loads[1].append(error)
+    weights, note = find_weights(tmp_path)
+    assert weights is None
+    assert "Warning: random weights" in note
+    assert "could not download" in note
+    assert reason in note
+    assert "more lines" not in note
+    assert f"`{FILE}`" in note
+
+
+# build_feature_extractor
+
+
+def test_extractor_computes_the_same_as_the_unfolded_network(mobilenet, extractor):
+    base, expected = mobilenet
+    assert np.ptp(expected, axis=0).max() > 0.1 * np.abs(expected).max()  # the images differ
+    features = extractor(make_pixels(), training=False)
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    assert extractor.name == "mobilenet_v2"
+    assert extractor.input_shape == (None, *SHAPE)
+    assert count_layers(extractor, layers.BatchNormalization) == 0
+    assert count_layers(extractor, (layers.Conv2D, layers.DepthwiseConv2D)) == 52
+    convolutions = {layer.name for layer in base.layers if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D)}
+    assert convolutions < {layer.name for layer in extractor.layers}  # the names stay
+
+
+def test_extractor_does_the_same_in_training(mobilenet, extractor):
+    """No statistics of the batch, no dropout."""
+    np.testing.assert_array_equal(extractor(make_pixels(), training=True), extractor(make_pixels(), training=False))
+
+
+def test_extractor_without_weights_is_random_and_of_the_asked_width():
+    first, second = (build_feature_extractor((32, 32, 3), None, alpha=0.5, name="base") for _ in range(2))
+    assert first.name == "base"
+    assert first.get_layer("Conv1").filters == 16
+    pixels = make_pixels(3, (32, 32, 3))
+    assert first(pixels).shape == (3, 1280)
+    assert np.isfinite(first(pixels)).all()
+    assert np.abs(first(pixels) - second(pixels)).max() > 0
+
+
+# fold_batch_normalization
+
+
+def make_input():
+    return layers.Input((8, 8, 2), name="in")
+
+
+def normalize(x, **settings):
+    return layers.BatchNormalization(**settings)(x)
+
+
+def make_plain(**settings):
+    inputs = make_input()
+    return keras.Model(inputs, layers.ReLU()(normalize(layers.Conv2D(5, 3, **settings)(inputs), epsilon=0.1)))
+
+
+def make_depthwise(**settings):
+    inputs = make_input()
+    return keras.Model(inputs, normalize(layers.DepthwiseConv2D(3, **settings)(inputs)))
+
+
+def make_grouped():
+    inputs = make_input()
+    return keras.Model(inputs, normalize(layers.Conv2D(6, 3, groups=2)(inputs)))
+
+
+def make_chain():
+    """Make two foldable ones, and between them what stays: an activation, a pool."""
+    inputs = make_input()
+    x = layers.ReLU()(normalize(layers.Conv2D(4, 3, padding="same")(inputs)))
+    x = layers.MaxPooling2D()(x)
+    shortcut = x = normalize(layers.Conv2D(3, 1, use_bias=False)(x))
+    x = normalize(layers.DepthwiseConv2D(3, padding="same", use_bias=False)(layers.ReLU()(x)))
+    return keras.Model(inputs, layers.Add()([shortcut, x]))
+
+
+def make_partial(**settings):
+    inputs = make_input()
+    return keras.Model(inputs, normalize(layers.Conv2D(5, 3)(inputs), **settings))
+
+
+@pytest.mark.parametrize(
+    ("make", "folds"),
+    [
+        pytest.param(make_plain, 1, id="bias"),
+        pytest.param(lambda: make_plain(use_bias=False, strides=2), 1, id="no bias"),
+        pytest.param(make_depthwise, 1, id="depthwise with bias"),
+        pytest.param(lambda: make_depthwise(use_bias=False), 1, id="depthwise"),
+        pytest.param(lambda: make_depthwise(depth_multiplier=2), 1, id="depthwise, two filters a channel"),
+        pytest.param(make_grouped, 1, id="groups"),
+        pytest.param(make_chain, 3, id="chain"),
+        pytest.param(lambda: build_cnn((8, 8, 2), 3, ([9, 9], [5, 5]), filters=((4, 4),)), 1, id="our own network"),
+        pytest.param(lambda: make_partial(scale=False), 1, id="without scale"),
+        pytest.param(lambda: make_partial(center=False), 1, id="without centre"),
+    ],
+)
+def test_folded_network_computes_the_same_in_fewer_layers(make, folds):
+    model = randomize(make())
+    before, pixels = model.get_weights(), make_pixels(5, (8, 8, 2), seed=3).astype("float32") / 100
+    pixels = pixels + np.random.default_rng(0).normal(size=pixels.shape).astype("float32")
+    folded = fold_batch_normalization(model)
+    expected = model(pixels, training=False)
+    assert np.ptp(expected) > 0.01
+    np.testing.assert_allclose(folded(pixels, training=False), expected, rtol=1e-4, atol=1e-4)
+    assert len(folded.layers) == len(model.layers) - folds
+    kind = layers.BatchNormalization
+    assert count_layers(folded, kind) == count_layers(model, kind) - folds
+    for weight, value in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+    folded.set_weights([weight * 0 for weight in folded.get_weights()])
+    np.testing.assert_array_equal(model(pixels, training=False), expected)  # nothing is shared
+
+
+def make_normalization_first():
+    inputs = make_input()
+    return keras.Model(inputs, layers.Conv2D(3, 3)(normalize(inputs)))
+
+
+def make_activated():
+    inputs = make_input()
+    return keras.Model(inputs, normalize(layers.Conv2D(3, 3, activation="relu")(inputs)))
+
+
+def make_pooled():
+    inputs = make_input()
+    return keras.Model(inputs, normalize(layers.MaxPooling2D()(layers.Conv2D(3, 3)(inputs))))
+
+
+def make_twice_used():
+    inputs = make_input()
+    x = layers.Conv2D(3, 3)(inputs)
+    return keras.Model(inputs, layers.Add()([normalize(x), layers.ReLU()(x)]))
+
+
+def make_twice_normalized():
+    inputs = make_input()
+    x = layers.Conv2D(3, 3)(inputs)
+    return keras.Model(inputs, layers.Subtract()([normalize(x), normalize(x)]))
+
+
+def make_convolution_that_is_an_output():
+    inputs = make_input()
+    x = layers.Conv2D(3, 3)(inputs)
+    return keras.Model(inputs, [x, normalize(x)])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        make_normalization_first,
+        make_activated,
+        make_pooled,
+        make_twice_used,
+        make_twice_normalized,
+        make_convolution_that_is_an_output,
+    ],
+)
+def test_what_cannot_be_folded_is_copied_and_frozen(make):
+    model = randomize(make())
+    pixels = np.random.default_rng(0).normal(size=(5, 8, 8, 2)).astype("float32")
+    folded = fold_batch_normalization(model)
+    ours, expected = (keras.tree.flatten(network(pixels, training=False)) for network in (folded, model))
+    for array, wanted in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(array, wanted, rtol=1e-4, atol=1e-4)
+    assert [type(layer) for layer in folded.layers] == [type(layer) for layer in model.layers]
+    for layer in folded.layers:
+        assert layer.trainable == (not isinstance(layer, layers.BatchNormalization))
+
+
+def make_branches():
+    inputs = make_input()
+    return keras.Model(inputs, layers.Concatenate()([layers.Conv2D(3, 3)(inputs), layers.Conv2D(3, 3)(inputs)]))
+
+
+def make_plain_shortcut():
+    inputs = make_input()
+    x = layers.Conv2D(2, 3, padding="same")(inputs)
+    return keras.Model(inputs, layers.Add()([normalize(x), inputs]))
+
+
+@pytest.mark.parametrize("make", [make_chain, make_normalization_first, make_branches, make_plain_shortcut])
+def test_preprocessing_comes_before_everything_else(make):
+    model = randomize(make())
+    pixels = np.random.default_rng(0).normal(size=(5, 8, 8, 2)).astype("float32")
+    folded = fold_batch_normalization(model, layers.Rescaling(0.5, offset=2.0, name="pre"))
+    assert count_layers(folded, layers.Rescaling) == 1
+    expected = model(0.5 * pixels + 2, training=False)
+    np.testing.assert_allclose(folded(pixels, training=False), expected, rtol=1e-4, atol=1e-4)
+
+
+# compute_features
+
+
+def test_features_are_averages_over_the_image_in_the_order_of_the_rows(mobilenet, extractor, tmp_path):
+    pixels, (_, expected) = make_pixels(), mobilenet
+    np.save(tmp_path / "pixels.npy", pixels)
+    mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
+    tolerance = {"rtol": 1e-3, "atol": 1e-4 * np.abs(expected).max()}
+    features = compute_features(extractor, mapped)
+    assert (features.shape, features.dtype) == ((4, 1280), np.float32)
+    np.testing.assert_allclose(features, expected, **tolerance)
+    some = compute_features(extractor, mapped, np.array([3, 0, 3]))
+    np.testing.assert_allclose(some, expected[[3, 0, 3]], **tolerance)
+
+
+# build_head
+
+
+def make_features(count=200, n_features=6):
+    rng = np.random.default_rng(0)
+    spread, centre = 10.0 ** np.arange(-1, n_features - 1), np.arange(n_features) * 100
+    return (rng.normal(size=(count, n_features)) * spread + centre).astype("float32")
+
+
+def test_head_standardizes_the_features_and_gives_probabilities():
+    features = make_features()
+    head = build_head(features, 4)
+    scaled = keras.Model(head.input, head.get_layer("feature_scaling").output)(features)
+    np.testing.assert_allclose(np.mean(scaled, axis=0), 0, atol=1e-2)
+    np.testing.assert_allclose(np.std(scaled, axis=0), 1, rtol=1e-2)
+    probabilities = head(features)
+    assert probabilities.shape == (200, 4)
+    np.testing.assert_allclose(np.sum(probabilities, axis=1), 1, rtol=1e-5)
+    assert head.count_params() == 6 * 4 + 4  # the statistics are not learned
+    assert [layer.name for layer in head.layers] == ["features_in", "feature_scaling", "dropout", "probabilities"]
+    assert head.get_layer("dropout").rate == 0.3
+    assert build_head(features, 4, dropout=0.7).get_layer("dropout").rate == 0.7
+
+
+def test_features_that_are_always_the_same_do_no_harm():
+    features = make_features()
+    features[:, 2] = 0.0
+    features[:, 4] = 6.0
+    head = build_head(features, 3)
+    features[0, 2] = 0.02  # a new image may differ
+    scaled = keras.Model(head.input, head.get_layer("feature_scaling").output)(features)
+    assert np.abs(scaled).max() < 10
+    np.testing.assert_allclose(scaled[1:, 2], 0, atol=1e-6)
+    np.testing.assert_allclose(scaled[1:, 4], 0, atol=1e-6)
+
+
+# join and unfreeze_from
+
+
+def make_small(seed=0):
+    """Make a small extractor with one normalization that cannot be folded, and a head on top."""
+    inputs = layers.Input((8, 8, 2), name="in")
+    x = layers.ReLU(name="relu1")(layers.BatchNormalization(name="norm1")(layers.Conv2D(4, 3, name="conv1")(inputs)))
+    x = layers.BatchNormalization(name="norm2")(layers.MaxPooling2D(name="pool2")(layers.Conv2D(5, 3, name="conv2")(x)))
+    x = layers.Conv2D(6, 2, name="conv3")(x)
+    extractor = fold_batch_normalization(randomize(keras.Model(inputs, x), seed), layers.Rescaling(1 / 255, name="pre"))
+    extractor = keras.Model(extractor.input, layers.GlobalAveragePooling2D(name="features")(extractor.output))
+    head = build_head(extractor(make_pixels(50, (8, 8, 2))).numpy(), 3)
+    return extractor, head
+
+
+def test_joined_model_is_head_after_extractor_with_shared_layers():
+    extractor, head = make_small()
+    model, pixels = join(extractor, head, "joined"), make_pixels(5, (8, 8, 2), seed=5)
+    assert model.name == "joined"
+    expected = head(extractor(pixels))
+    assert np.ptp(expected, axis=0).max() > 0.01
+    np.testing.assert_allclose(model(pixels), expected, rtol=1e-5, atol=1e-6)
+    assert list(map(id, model.layers)) == list(map(id, extractor.layers + head.layers[1:]))
+    head.get_layer("probabilities").bias.assign([0, 5, 0])
+    np.testing.assert_allclose(model(pixels), head(extractor(pixels)), rtol=1e-5, atol=1e-6)
+
+
+ALL = {"conv1", "conv2", "conv3", "probabilities"}
+
+
+@pytest.mark.parametrize(
+    ("first", "learning"),
+    [
+        ("in", ALL),
+        ("conv1", ALL),
+        ("relu1", ALL - {"conv1"}),
+        ("conv2", ALL - {"conv1"}),
+        ("norm2", {"conv3", "probabilities"}),
+        ("dropout", {"probabilities"}),
+        ("probabilities", {"probabilities"}),
+    ],
+)
+def test_layers_from_the_named_one_on_are_trainable_but_no_batch_normalization(first, learning):
+    model = join(*make_small())
+    unfreeze_from(model, "conv3")
+    unfreeze_from(model, first)  # whatever stood before
+    assert {layer.name for layer in model.layers if layer.trainable_weights} == learning
+    assert len(model.trainable_weights) == 2 * len(learning)
+    assert not model.get_layer("norm2").trainable
+    table = describe_layers(model).set_index("layer")
+    assert set(table.index[table["trainable"] > 0]) == learning
+
+
+def test_unknown_layer_is_refused_and_the_known_ones_are_named():
+    model = join(*make_small(), "joined")
+    before = [layer.trainable for layer in model.layers]
+    with pytest.raises(ValueError, match=r"joined has no layer 'conv9'.*conv1.*probabilities"):
+        unfreeze_from(model, "conv9")
+    assert [layer.trainable for layer in model.layers] == before
+
+
+def list_changes(model, before):
+    """Name the layers with a weight that is not what it was."""
+    pairs = ((layer.name, layer.get_weights(), before[layer.name]) for layer in model.layers)
+    return {name for name, now, then in pairs if any((a != b).any() for a, b in zip(now, then, strict=True))}
+
+
+@pytest.mark.parametrize(("first", "learning"), [("in", ALL), ("norm2", {"conv3", "probabilities"})])
+def test_training_changes_the_unfrozen_layers_and_no_statistics(first, learning):
+    model = join(*make_small())
+    before = {layer.name: layer.get_weights() for layer in model.layers}
+    unfreeze_from(model, first)
+    pixels, labels = make_pixels(16, (8, 8, 2)), np.eye(3, dtype="float32")[np.arange(16) % 3]
+    fit_model(model, (pixels, labels), (pixels, labels), epochs=1, batch_size=8)
+    assert list_changes(model, before) == learning
+
+
+def test_fine_tuning_the_copy_of_a_joined_network_and_saving_it(extractor, tmp_path):
+    """From features to the file, as in the notebook."""
+    pixels, labels = make_pixels(8, seed=1), np.eye(3, dtype="float32")[np.arange(8) % 3]
+    head = build_head(compute_features(extractor, pixels), 3)
+    frozen = join(extractor, head, "frozen")
+    y_frozen = predict_probabilities(frozen, pixels)
+    np.testing.assert_allclose(y_frozen, head(compute_features(extractor, pixels)), rtol=1e-3, atol=1e-5)
+    before = {layer.name: layer.get_weights() for layer in frozen.layers}
+    trainable = [layer.trainable for layer in frozen.layers]
+
+    tuned = copy_model(frozen, "tuned")
+    unfreeze_from(tuned, "block_16_project")
+    fit_model(tuned, (pixels, labels), (pixels, labels), epochs=1, batch_size=4)
+    assert list_changes(tuned, before) == {"block_16_project", "Conv_1", "probabilities"}
+    assert list_changes(frozen, before) == set()
+    assert [layer.trainable for layer in frozen.layers] == trainable
+    np.testing.assert_array_equal(predict_probabilities(frozen, pixels), y_frozen)
+
+    y_tuned = predict_probabilities(tuned, pixels)
+    assert np.abs(y_tuned - y_frozen).max() > 1e-4
+    loaded = load_model(save_model(tuned, tmp_path / "tuned.keras"))
+    assert loaded.name == "tuned"
+    assert describe_layers(loaded)["trainable"].equals(describe_layers(tuned)["trainable"])
+    np.testing.assert_allclose(predict_probabilities(loaded, pixels), y_tuned, rtol=1e-5, atol=1e-6)
