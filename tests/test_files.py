@@ -1,4 +1,4 @@
-"""Files are complete or not there: after a failure, on a full disk, and after a kill."""
+"""Files are complete or not there: after a failure, on a full disk, and after a kill. Mapped pages are given back."""
 
 import errno
 import os
@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from helpers.files import replace_atomically
+from helpers.files import release_pages, replace_atomically
 
 PROJECT = Path(__file__).parents[1]
 
@@ -113,3 +114,25 @@ with replace_atomically(sys.argv[1]) as unfinished, open(unfinished, "w") as fil
     with replace_atomically(path) as again:  # what the kill left is in nobody's way
         again.write_text("new")
     assert path.read_text() == "new"
+
+
+def read_resident_file_pages():
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssFile"))
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how much memory is mapped is read from /proc")
+def test_pages_are_given_back(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones(20_000_000, "uint8"))
+    array = np.load(tmp_path / "a.npy", mmap_mode="r")
+    assert array.sum() == 20_000_000
+    before = read_resident_file_pages()
+    release_pages(array)
+    assert read_resident_file_pages() < before - 15_000_000
+    assert array.sum() == 20_000_000
+
+
+@pytest.mark.parametrize("array", [np.ones(3), [1, 2, 3], None])
+def test_other_arrays_are_left_alone(array):
+    release_pages(array)
+    assert array is None or list(array) == [1, 1, 1] or list(array) == [1, 2, 3]

@@ -215,7 +215,7 @@ def predict_probabilities(model, images, rows=None, views=1, batch_size=None):
         batch = np.asarray(images[rows[start : start + batch_size]], "float32")
         of_views = [model.predict_graph(view).numpy() for view in _list_views(batch, views)]
         y_prob[start : start + batch_size] = np.mean(of_views, axis=0)
-    release_pages(images)
+        release_pages(images)
     return y_prob
 
 
