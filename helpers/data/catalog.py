@@ -36,6 +36,8 @@ class DataSet:
         Height, width and channels that the notebook works with.
     allowed_augmentation : str
         Which changes leave the label true.
+    pixel_table_codes : tuple of str
+        Where it ships tables of pixels, the classes in the order of the label codes there.
     """
 
     name: str
@@ -53,13 +55,14 @@ class DataSet:
     allowed_augmentation: str
     citation: str
     licence: str
+    pixel_table_codes: tuple[str, ...] = ()
 
 
 _DIGITS = tuple("0123456789")
 _LESIONS = {
-    "akiec": "actinic keratosis",
+    "akiec": "actinic keratosis, Bowen's disease",
     "bcc": "basal cell carcinoma",
-    "bkl": "benign keratosis",
+    "bkl": "benign keratosis-like lesion",
     "df": "dermatofibroma",
     "mel": "melanoma",
     "nv": "melanocytic nevus",
@@ -102,6 +105,7 @@ _CATALOG = {
             allowed_augmentation="any rotation, flips, small shifts and zooms, brightness; a lesion has no up or down",
             citation="Tschandl et al. (2018), The HAM10000 dataset, Scientific Data 5:180161",
             licence="CC BY-NC 4.0",
+            pixel_table_codes=("akiec", "bcc", "bkl", "df", "nv", "vasc", "mel"),
         ),
     ]
 }

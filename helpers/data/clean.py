@@ -29,9 +29,9 @@ def mark_unknown(images, unknown):
     """
     images, steps = images.copy(), []
     for column, values in unknown.items():
-        steps.append({"column": column, "step": "missing in the file", "rows": int(images[column].isna().sum())})
+        steps.append({"column": column, "step": "missing or unreadable", "rows": int(images[column].isna().sum())})
         for value in values:
             found = images[column] == value
             images[column] = images[column].mask(found)
-            steps.append({"column": column, "step": f"{value} taken as unknown", "rows": int(found.sum())})
+            steps.append({"column": column, "step": f"{value!r} taken as missing", "rows": int(found.sum())})
     return images, pd.DataFrame(steps)

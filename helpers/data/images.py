@@ -91,8 +91,8 @@ def measure_images(images, folder, cache_dir):
 def read_pixel_table(path, images, class_codes, shape):
     """Read images from a table with one row per image: a column for each pixel and channel, and ``label``.
 
-    Such as ``hmnist_28_28_RGB.csv``, the classic entry to HAM10000. It names no image; that its rows are those of the
-    metadata is checked by their labels.
+    Such as ``hmnist_28_28_RGB.csv``, the classic entry to HAM10000. It names no image: that its rows are those of the
+    metadata is checked by their labels, which would not notice rows exchanged within a class.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ def set_style():
     plt.rcParams.update(
         {
             "figure.figsize": (7, 4.2),
-            "figure.dpi": 100,
+            "figure.dpi": 80,
             "figure.constrained_layout.use": True,
             "figure.max_open_warning": 0,
             "axes.titlesize": "medium",

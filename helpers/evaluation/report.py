@@ -9,7 +9,6 @@ import math
 import os
 import platform
 import sys
-import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -136,7 +135,6 @@ class Report:
             "protocol": protocol,
             "results": self._results,
             "peak_memory_mb": measure_peak_memory(),
-            "cpu_minutes": round(time.process_time() / 60, 1),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
             "cpu": read_cpu_name(),
             "cores": os.cpu_count(),
@@ -197,7 +195,7 @@ def format_results(results):
                     continue
                 cells = [run["notebook"], model.replace("_", " "), test_set.replace("_", " ")]
                 names = ("accuracy", "balanced_accuracy", "roc_auc", "expected_calibration_error")
-                cells += [_format_metric(name, metrics[name]) for name in names]
+                cells += [_format_metric(name, metrics[name]) if name in metrics else "" for name in names]
                 cells.append(f"{100 * metrics['majority_rate']['value']:.1f} %")
                 cells.append("" if cost is None else f"{cost:.1f}")
                 lines.append(f"| {' | '.join(cells)} |")
@@ -209,12 +207,7 @@ def update_tables(project_folder=PROJECT_FOLDER):
     """Write ``figures/RESULTS.md`` and the table in the README from the committed ``results.json`` files."""
     results = load_results(project_folder / "figures")
     table = format_results(results)
-    runs = [
-        f"- `{run['notebook']}`: {run['data']['images']:,} images, {run['protocol']}; seed {run['seed']}, peak memory "
-        f"{run['peak_memory_mb']} MB, {run['cores']} cores ({run['cpu']}), TensorFlow {run['versions']['tensorflow']}, "
-        f"Keras {run['versions']['keras']}"
-        for run in results
-    ]
+    runs = [_describe_run(run) for run in results]
     text = "# Results\n\nFull runs on real images; intervals are 95 %. Made by `make results`.\n\n"
     with replace_atomically(project_folder / "figures" / "RESULTS.md") as unfinished:
         unfinished.write_text(f"{text}{table}\n\n" + "\n".join(runs) + "\n", encoding="utf-8")
@@ -240,6 +233,16 @@ def _format_metric(name, metric):
     if name == "roc_auc":
         return f"{metric['value']:.3f} ({metric['low']:.3f} to {metric['high']:.3f})"
     return format_percent(metric)
+
+
+def _describe_run(run):
+    data, versions = run["data"], run["versions"]
+    size = f" of {data['stored_size']} pixels" if "stored_size" in data else ""
+    return (
+        f"- `{run['notebook']}`: {data['images']:,} images{size}, {run['protocol']}; seed {run['seed']}, peak memory "
+        f"{run['peak_memory_mb']} MB, {run['cores']} cores ({run['cpu']}), TensorFlow {versions['tensorflow']}, "
+        f"Keras {versions['keras']}"
+    )
 
 
 def measure_peak_memory():

@@ -16,16 +16,15 @@ _WEIGHTS_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224_no_
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 
 
-def find_weights(data_dir, alpha=0.35, allow_download=True):
+def find_weights(data_dir, alpha=0.35):
     """Find the ImageNet weights of MobileNetV2: in ``data_dir/weights/``, else from Keras.
 
     Parameters
     ----------
-    data_dir : Path
+    data_dir : Path or None
+        None stands for a run on a drawn sample, which does without the weights.
     alpha : float
         Width of the network: 0.35, 0.5, 0.75, 1.0, 1.3 or 1.4.
-    allow_download : bool
-        Whether to ask Keras, which keeps the file in its own cache.
 
     Returns
     -------
@@ -34,21 +33,21 @@ def find_weights(data_dir, alpha=0.35, allow_download=True):
     note : str
         A sentence about it, to be shown; a warning if the weights are random.
     """
+    warning = "⚠️ **Warning: random weights.** The base network has learnt nothing: this is no transfer learning."
+    if data_dir is None:
+        return None, f"{warning} A run on the sample does without the ImageNet weights."
     local = data_dir / "weights" / _WEIGHTS_FILE.format(alpha=alpha)
     if local.is_file():
         return str(local), f"ImageNet weights from `weights/{local.name}`."
-    reason = "This run does without a download."
-    if allow_download:
-        try:
-            _load_mobilenet((224, 224, 3), alpha, "imagenet")
-            return "imagenet", "ImageNet weights from Keras."
-        except Exception as error:  # whatever network, server or disk may come up with
-            message = str(error).partition("\n")[0] or type(error).__name__
-            reason = f"Keras could not download them ({message})."
-    return None, (
-        "⚠️ **Warning: random weights.** The base network has learnt nothing, and what follows shows no transfer "
-        f"learning. {reason} Put `{local.name}` into the folder `weights/` in `DATA_DIR` for the real thing."
-    )
+    try:
+        _load_mobilenet((224, 224, 3), alpha, "imagenet")  # Keras keeps the file in its own cache
+    except Exception as error:  # whatever network, server or disk may come up with
+        message = str(error).partition("\n")[0] or type(error).__name__
+        return None, (
+            f"{warning} Keras could not download the weights ({message}). "
+            f"Put `{local.name}` into the folder `weights/` in `DATA_DIR`."
+        )
+    return "imagenet", "ImageNet weights from Keras."
 
 
 def build_feature_extractor(input_shape, weights, alpha=0.35, name="mobilenet_v2"):

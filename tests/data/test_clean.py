@@ -26,10 +26,10 @@ def test_unknown_values_are_missing_afterwards(images):
     assert cleaned["sex"].isna().tolist() == [False, True, False, True, True]
     assert cleaned["sex"].dropna().tolist() == ["male", "female"]
     assert steps.to_dict("records") == [
-        {"column": "age", "step": "missing in the file", "rows": 1},
-        {"column": "age", "step": "0 taken as unknown", "rows": 2},
-        {"column": "sex", "step": "missing in the file", "rows": 1},
-        {"column": "sex", "step": "unknown taken as unknown", "rows": 2},
+        {"column": "age", "step": "missing or unreadable", "rows": 1},
+        {"column": "age", "step": "0 taken as missing", "rows": 2},
+        {"column": "sex", "step": "missing or unreadable", "rows": 1},
+        {"column": "sex", "step": "'unknown' taken as missing", "rows": 2},
     ]
 
 
@@ -37,7 +37,7 @@ def test_counts_are_those_of_the_values_that_went_missing(images):
     unknown = {"age": [0, 200], "sex": ["unknown"], "localization": ["unknown", "", "0"]}
     cleaned, steps = mark_unknown(images, unknown)
     assert steps.groupby("column")["rows"].sum().to_dict() == cleaned[list(unknown)].isna().sum().to_dict()
-    assert steps.set_index("step").loc["200 taken as unknown", "rows"] == 0
+    assert steps.set_index("step").loc["200 taken as missing", "rows"] == 0
 
 
 def test_other_columns_rows_and_the_given_table_stay_as_they_were(images):

@@ -109,7 +109,7 @@ def test_drawing_is_deterministic(arrays, data_set, tmp_path):
 def test_drawn_once(data_set, tmp_path, monkeypatch):
     drawn = []
 
-    def draw(folder):
+    def draw(data_set, folder):
         drawn.append(folder)
         (folder / "mnist.npz").write_bytes(b"sample")
 
@@ -140,7 +140,7 @@ def test_drawing_happens_beside_the_sample_until_it_is_whole(data_set, tmp_path,
     """A reader that looks in the meantime finds no half-drawn sample."""
     final = []
 
-    def draw(folder):
+    def draw(data_set, folder):
         final.append(folder.parent / "mnist")
         (folder / "mnist.npz").write_bytes(b"half")
         assert not final[0].exists()
@@ -154,7 +154,7 @@ def test_drawing_happens_beside_the_sample_until_it_is_whole(data_set, tmp_path,
 def test_leftovers_of_a_killed_run_are_not_taken_for_a_sample(data_set, tmp_path, monkeypatch):
     half_drawn = []
 
-    def draw_and_copy(folder):  # what a run leaves that is killed while it draws
+    def draw_and_copy(data_set, folder):  # what a run leaves that is killed while it draws
         (folder / "mnist.npz").write_bytes(b"half")
         half_drawn.append(folder.with_name(f"{folder.name}x"))
         shutil.copytree(folder, half_drawn[0])
@@ -171,7 +171,7 @@ def test_leftovers_of_a_killed_run_are_not_taken_for_a_sample(data_set, tmp_path
 
 
 def test_the_sample_of_a_run_that_was_faster_is_taken(data_set, tmp_path, monkeypatch):
-    def draw(folder):
+    def draw(data_set, folder):
         (folder / "mnist.npz").write_bytes(b"mine")
         other = folder.parent / "mnist"
         other.mkdir()
@@ -184,7 +184,7 @@ def test_the_sample_of_a_run_that_was_faster_is_taken(data_set, tmp_path, monkey
 
 
 def test_find_data_gives_the_sample(folder, data_set, tmp_path, monkeypatch):
-    def forbid(path):
+    def forbid(data_set, folder):
         raise AssertionError("drawn again")
 
     samples = folder.parents[1]

@@ -187,7 +187,7 @@ def test_results(make, scores):
     assert written == returned
     assert list(written) == [
         *("notebook", "mode", "sample", "seed", "data", "protocol", "results"),
-        *("peak_memory_mb", "cpu_minutes", "versions", "cpu", "cores"),
+        *("peak_memory_mb", "versions", "cpu", "cores"),
     ]
     assert [written[key] for key in ("notebook", "mode", "sample", "seed")] == ["01_mnist", "full", False, 7]
     assert written["data"] == {"images": 60, "groups": 59, "source": "local", "fingerprint": "sha256:0"}
@@ -212,11 +212,14 @@ def test_results_of_the_sample_say_so(make):
     assert make("quick").save_results({}, "")["mode"] == "quick"
 
 
-def test_results_tell_the_cpu_minutes_of_the_whole_run(make, monkeypatch):
-    monkeypatch.setattr(module.time, "process_time", lambda: 754.0)
+def test_metrics_that_were_left_out_have_an_empty_cell(make):
     report = make()
-    report.save_results({}, "")
-    assert read_strictly(report.folder / "results.json")["cpu_minutes"] == 12.6
+    report.add_result("cnn", {"test_equal_prior": make_metrics(0.9).drop("expected_calibration_error")})
+    data = {"images": 60, "stored_size": "600x450"}
+    table = format_results([report.save_results(data, "split by group")])
+    row = table.splitlines()[-1]
+    assert "test equal prior" in row
+    assert "|  |" in row
 
 
 def test_interrupted_results_leave_the_old_ones(make, monkeypatch):
