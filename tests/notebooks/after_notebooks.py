@@ -73,7 +73,7 @@ def test_ham10000_models_are_all_there():
     ]
     assert [entry["cost"]["chosen"] for entry in results.values()].count(True) == 1
     for entry in results.values():
-        for metrics in (entry["test"], entry["test_balanced"]):
+        for metrics in (entry["test"], entry["test_equal_prior"]):
             assert all(0 <= metric["value"] <= 1 for metric in metrics.values())
 
 
