@@ -115,7 +115,7 @@ def test_ham10000_figures_are_there():
         "learning_curves",
         "learning_curves_transfer",
         "confusion_matrix",
-        "confusion_matrix_balanced",
+        "confusion_matrix_equal_prior",
         "roc_precision_recall",
         "calibration",
         "subgroups",
