@@ -1,8 +1,11 @@
 """Auditing: what is there, what differs from the original, and what a split leaks."""
 
+import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from helpers.data.index import LEFT_OUT, PROBLEM_COLUMNS
+from helpers.data.layouts.common import LEFT_OUT, PROBLEM_COLUMNS
 from helpers.errors import InputError
 
 MOST_UNUSABLE = 0.05  # share of the images above which there is something wrong with the data set as a whole
@@ -70,6 +73,9 @@ def leave_out_unusable(images, problems, measured=None):
             "action": LEFT_OUT,
             "image_id": images.loc[damaged, "image_id"],
         }
+        deep = measured["mode"].fillna("").str.startswith("I;16") & ~damaged
+        scaled = {"file": images.loc[deep, "path"], "problem": "has 16 bits", "action": "scaled to 8 bits"}
+        problems = pd.concat([problems, pd.DataFrame(scaled)], ignore_index=True)
         images = images[~damaged].reset_index(drop=True)
         problems = pd.concat([problems, pd.DataFrame(found)], ignore_index=True)
     left_out = len(set(problems.loc[problems["action"] == LEFT_OUT, "image_id"]) - set(images["image_id"]))
@@ -122,6 +128,63 @@ def check_split(images, split):
     leaked = find_leaks(images, split)["leaked"]
     if leaked.any():
         raise ValueError(f"Groups on two sides of the split; images concerned: {leaked[leaked > 0].to_dict()}.")
+
+
+def leave_out_contradictions(images, problems):
+    """Leave out the groups that carry more than one label: one of their labels is wrong, and nobody knows which.
+
+    Parameters
+    ----------
+    images, problems : DataFrame
+        From `helpers.data.index.index_images`, ``group`` joined by `join_groups` where that is wanted.
+
+    Returns
+    -------
+    images : DataFrame
+        The others, numbered anew.
+    problems : DataFrame
+        With a row for each image left out.
+    """
+    conflicts = find_conflicts(images)
+    labels = conflicts.groupby("group")["label"].transform(lambda of_group: " and ".join(sorted(of_group.unique())))
+    found = {
+        "file": conflicts["path"],
+        "problem": "its group " + conflicts["group"] + " is in " + labels,
+        "action": LEFT_OUT,
+        "image_id": conflicts["image_id"],
+    }
+    problems = pd.concat([problems, pd.DataFrame(found)], ignore_index=True)
+    return images.drop(index=conflicts.index).reset_index(drop=True), problems
+
+
+def join_groups(images, keys):
+    """Join the groups that have a key in common, such as the hash of identical files.
+
+    Parameters
+    ----------
+    images : DataFrame
+        One row per image, with the column ``group``.
+    keys : Series
+        Aligned with ``images``.
+
+    Returns
+    -------
+    Series of str, aligned with ``images``: the groups after joining, each under the name of its first one.
+
+    Examples
+    --------
+    >>> images = pd.DataFrame({"group": list("aabbc")})
+    >>> join_groups(images, pd.Series([1, 2, 2, 3, 4])).tolist()
+    ['a', 'a', 'a', 'a', 'c']
+    """
+    groups, names = pd.factorize(images["group"])
+    codes, _ = pd.factorize(np.asarray(keys))
+    links = coo_array((np.ones(len(groups)), (groups, len(names) + codes)), (len(names) + codes.max() + 1,) * 2)
+    _, component = connected_components(links, directed=False)
+    of_group = pd.Series(component[: len(names)])
+    first = of_group.drop_duplicates()
+    name_of = dict(zip(first, names[first.index], strict=True))
+    return pd.Series([name_of[number] for number in component[groups]], images.index, name="group")
 
 
 def find_conflicts(images):

@@ -1,7 +1,7 @@
 """The data sets: one record each, and the only place that names them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from helpers.errors import InputError
@@ -38,6 +38,13 @@ class DataSet:
         Which changes leave the label true.
     pixel_table_codes : tuple of str
         Where it ships tables of pixels, the classes in the order of the label codes there.
+    optional_parts : tuple of str
+        Parts without which it can be used.
+    name_patterns : mapping of str to tuple of str
+        Where file names tell the group: for each class the regular expressions of its names, from their beginning, with
+        the named groups ``group`` and, as far as the names have them, ``series`` and ``number``.
+    numbered_anew : tuple of str
+        Parts in which the numbers of the groups start again: equal ones elsewhere are other groups.
     """
 
     name: str
@@ -56,6 +63,9 @@ class DataSet:
     citation: str
     licence: str
     pixel_table_codes: tuple[str, ...] = ()
+    optional_parts: tuple[str, ...] = ()
+    name_patterns: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    numbered_anew: tuple[str, ...] = ()
 
 
 _DIGITS = tuple("0123456789")
@@ -68,6 +78,7 @@ _LESIONS = {
     "nv": "melanocytic nevus",
     "vasc": "vascular lesion",
 }
+_OTHER_EDITION = r"(?P<group>(?P<series>{})-(?P<number>\d+))"  # the names of the publication, before Kaggle's
 
 _CATALOG = {
     record.name: record
@@ -106,6 +117,38 @@ _CATALOG = {
             citation="Tschandl et al. (2018), The HAM10000 dataset, Scientific Data 5:180161",
             licence="CC BY-NC 4.0",
             pixel_table_codes=("akiec", "bcc", "bkl", "df", "nv", "vasc", "mel"),
+        ),
+        DataSet(
+            name="chest-xray",
+            title="Chest X-ray images of children (pneumonia)",
+            task="Does the chest X-ray of a child of one to five years show pneumonia?",
+            class_names=("NORMAL", "PNEUMONIA"),
+            class_labels=MappingProxyType({"NORMAL": "normal", "PNEUMONIA": "pneumonia"}),
+            layout="class_folders",
+            key_file="chest_xray",
+            files="images in chest_xray/{train,test}/{NORMAL,PNEUMONIA}/; val/ may be missing",
+            handle="kaggle:paultimothymooney/chest-xray-pneumonia/versions/2",
+            expected_counts=MappingProxyType({"train": 5_216, "val": 16, "test": 624}),
+            group_rule="images of the same patient, and identical files",
+            image_shape=(160, 160, 1),
+            allowed_augmentation="small rotations, shifts and zooms, intensity; no flips: the heart is on one side",
+            citation="Kermany et al. (2018), Identifying medical diagnoses and treatable diseases by image-based deep "
+            "learning, Cell 172(5)",
+            licence="CC BY 4.0",
+            optional_parts=("val",),
+            name_patterns=MappingProxyType(
+                {
+                    "NORMAL": (
+                        r"(?P<group>(?P<series>(?:NORMAL\d*-)?IM)-(?P<number>\d+))",
+                        _OTHER_EDITION.format("NORMAL"),
+                    ),
+                    "PNEUMONIA": (
+                        r"(?P<group>person(?P<number>\d+))_(?P<series>bacteria|virus)_\d+",
+                        _OTHER_EDITION.format("BACTERIA|VIRUS"),
+                    ),
+                }
+            ),
+            numbered_anew=("test",),
         ),
     ]
 }

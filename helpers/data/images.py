@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from helpers.data.index import read_arrays
+from helpers.data.layouts.common import read_arrays
 from helpers.errors import InputError
 from helpers.files import replace_atomically
 
@@ -148,6 +149,22 @@ def compute_fingerprint(images, folder):
     return f"sha256:{digest.hexdigest()}"
 
 
+def hash_files(images, folder):
+    """Hash the content of each image file: equal hashes are identical files.
+
+    Returns
+    -------
+    Series of str, aligned with ``images``.
+
+    Raises
+    ------
+    InputError
+        A file cannot be opened; the message names it.
+    """
+    hashes = _run_in_threads(_hash_file, [folder / path for path in images["path"]])
+    return pd.Series([of_file.hex() for of_file in hashes], images.index, dtype="str")
+
+
 def read_image(path, shape):
     """Read an image file, upright and resized.
 
@@ -221,7 +238,9 @@ def _hash_content(path, *state):
 
 def _run_in_threads(function, items):
     """Call a function for each item, as many at a time as there are processors; Pillow and hashlib allow for it."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        # A small file may unpack to gigabytes. Pillow only warns below twice its limit: here the limit is one.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         return list(pool.map(function, items))
 
 

@@ -5,13 +5,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from PIL import Image
+from helpers.data.drawings import chest_xray, ham10000, mnist
 
 # Part of the samples' folder: raise it whenever a sample would be drawn otherwise.
-_VERSION = 5
-_TEST_SHARE = 0.2
+_VERSION = 6
+_DRAWERS = {"mnist": mnist.draw, "ham10000": ham10000.draw, "chest-xray": chest_xray.draw}
 
 
 def make_sample(data_set, samples_folder):
@@ -32,7 +30,7 @@ def make_sample(data_set, samples_folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{data_set.name}-", dir=folder.parent))
         try:
-            _DRAWERS[data_set.layout](data_set, unfinished)
+            _DRAWERS[data_set.name](data_set, unfinished)
             os.replace(unfinished, folder)
         except OSError:
             if not folder.exists():  # otherwise another run has drawn it in the meantime
@@ -40,133 +38,3 @@ def make_sample(data_set, samples_folder):
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     return folder
-
-
-def _draw_mnist_archive(data_set, folder):
-    """Bring the 1,797 real digits of scikit-learn (8x8) to MNIST's form and store them like ``mnist.npz``.
-
-    The last fifth becomes the test set, in the order of the file: its neighbours may be by the same hand, and
-    shuffling would put them on both sides.
-    """
-    from sklearn.datasets import load_digits  # here only: not needed for real images
-
-    digits = load_digits()
-    images = np.stack([_bring_to_mnist_form(image) for image in digits.images])
-    labels = digits.target.astype("uint8")
-    first_test = round(len(labels) * (1 - _TEST_SHARE))
-    np.savez_compressed(
-        folder / "mnist.npz",
-        x_train=images[:first_test],
-        y_train=labels[:first_test],
-        x_test=images[first_test:],
-        y_test=labels[first_test:],
-    )
-
-
-def _bring_to_mnist_form(digit):
-    """Scale a digit into a 20x20 box, keeping its proportions, and centre its mass in 28x28 (LeCun et al. 1998)."""
-    inked = np.argwhere(digit > 0)
-    (top, left), (bottom, right) = inked.min(0), inked.max(0) + 1
-    cropped = Image.fromarray((digit[top:bottom, left:right] * (255 / 16)).astype("uint8"))
-    scale = 20 / max(cropped.size)
-    width, height = (max(1, round(side * scale)) for side in cropped.size)
-    box = np.asarray(cropped.resize((width, height), Image.Resampling.BICUBIC), "float64")
-    box = box * (255 / box.max())
-
-    rows, columns = np.indices(box.shape)
-    row = np.clip(round(13.5 - np.average(rows, weights=box)), 0, 28 - height)
-    column = np.clip(round(13.5 - np.average(columns, weights=box)), 0, 28 - width)
-    canvas = np.zeros((28, 28), "uint8")
-    canvas[row : row + height, column : column + width] = box.round()
-    return canvas
-
-
-# Of each class: lesions; colour of the lesion; mean age; radius as a share of the height; raggedness of the border; how
-# much lighter or darker than the lesion its spots are, and how many pixels apart; strength of the rim.
-_LESIONS = {
-    "akiec": (18, (196, 120, 104), 70, 0.30, 0.16, 45, 14, 0.0),
-    "bcc": (26, (206, 134, 128), 68, 0.26, 0.08, -60, 26, 0.3),
-    "bkl": (40, (152, 112, 78), 65, 0.30, 0.10, 35, 8, 0.0),
-    "df": (14, (176, 122, 100), 52, 0.22, 0.04, 60, 60, 0.8),
-    "mel": (40, (82, 56, 50), 60, 0.34, 0.26, -28, 18, 0.0),
-    "nv": (270, (124, 80, 56), 45, 0.24, 0.05, 12, 12, 0.0),
-    "vasc": (14, (150, 36, 52), 50, 0.22, 0.06, -25, 20, 0.4),
-}
-_LOCALIZATIONS = ["back", "lower extremity", "trunk", "upper extremity", "abdomen", "face", "chest", "unknown"]
-
-
-def _draw_ham10000(data_set, folder):
-    """Draw skin lesions in the layout of HAM10000, with its traps.
-
-    One to three images of each lesion under changing light and angle; two folders and their lower-case twins; ages as
-    floats, some missing, some 0; unknown sexes and localizations; 28 x 28 pixels as a table. The classes differ in
-    colour, border and texture, with overlap in each.
-    """
-    rng = np.random.default_rng(10_000)
-    rows = []
-    for label, (n_lesions, _, mean_age, *_) in _LESIONS.items():
-        for _ in range(n_lesions):
-            about = {
-                "lesion_id": f"HAM_{len({row['lesion_id'] for row in rows}):07d}",
-                "dx": label,
-                "dx_type": "follow_up" if label == "nv" and rng.random() < 0.5 else "histo",
-                "age": rng.choice(["", "0.0"]) if rng.random() < 0.02 else f"{_draw_age(mean_age, rng):.1f}",
-                "sex": rng.choice(["male", "female", "unknown"], p=[0.53, 0.45, 0.02]),
-                "localization": rng.choice(_LOCALIZATIONS),
-                "seed": rng.integers(2**32),
-            }
-            rows += [about] * rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1])
-    metadata = pd.DataFrame(rows)
-    metadata.insert(1, "image_id", [f"ISIC_{number:07d}" for number in 24_306 + rng.permutation(len(metadata))])
-
-    small = np.empty((len(metadata), 28, 28, 3), "uint8")
-    for part in ("HAM10000_images_part_1", "HAM10000_images_part_2"):
-        for name in (part, part.lower()):
-            (folder / name).mkdir(exist_ok=True)  # the same folder where the file system ignores case
-    for number, row in enumerate(metadata.itertuples()):
-        image = Image.fromarray(_draw_lesion(row.dx, row.seed, rng))
-        small[number] = image.resize((28, 28), Image.Resampling.BILINEAR)
-        part = f"HAM10000_images_part_{1 + (number >= len(metadata) // 2)}"
-        image.save(folder / part / f"{row.image_id}.jpg", quality=90)
-        if not (folder / part.lower()).samefile(folder / part):
-            shutil.copy(folder / part / f"{row.image_id}.jpg", folder / part.lower())
-    metadata.drop(columns="seed").to_csv(folder / "HAM10000_metadata.csv", index=False)
-    table = pd.DataFrame(small.reshape(len(small), -1)).rename(columns="pixel{:04d}".format)
-    codes = {name: code for code, name in enumerate(data_set.pixel_table_codes)}
-    table.assign(label=metadata["dx"].map(codes)).to_csv(folder / "hmnist_28_28_RGB.csv", index=False)
-
-
-def _draw_age(mean, rng):
-    return 5 * np.clip(round(rng.normal(mean, 14) / 5), 1, 17)
-
-
-def _draw_lesion(label, seed, rng, size=(150, 200)):
-    """Draw one image of a lesion: what ``seed`` decides is the same in all its images, what ``rng`` decides is not."""
-    _, color, _, radius, raggedness, contrast, distance, rim = _LESIONS[label]
-    lesion = np.random.default_rng(seed)
-    skin = np.array([222, 176, 152]) + lesion.normal(0, 5, 3) + lesion.normal(0, 8)
-    color = np.array(color) + lesion.normal(0, 8, 3) + lesion.normal(0, 14)
-    radius = size[0] * radius * lesion.uniform(0.7, 1.3)
-    waves = lesion.normal(0, raggedness / np.arange(1, 7), 6) * lesion.uniform(0.5, 1.3)
-    phases, stretch = lesion.uniform(0, 2 * np.pi, 6), lesion.uniform(0.75, 1.3)
-    directions, offsets = lesion.uniform(0, 2 * np.pi, (2, 5))
-    wave_numbers = 2 * np.pi / (distance * lesion.uniform(0.7, 1.4, 5))
-
-    turn, zoom = rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.15)
-    y, x = np.indices(size) - (np.array(size) / 2 + rng.normal(0, 6, 2))[:, None, None]
-    y, x = (y * np.cos(turn) - x * np.sin(turn)) * zoom, (y * np.sin(turn) + x * np.cos(turn)) * zoom * stretch
-    angle, far = np.arctan2(y, x), np.hypot(y, x)
-    border = radius * (1 + sum(wave * np.cos((k + 1) * angle + phases[k]) for k, wave in enumerate(waves)))
-    inside = 1 / (1 + np.exp((far - border) / (2 + 6 * (1 - min(1, 8 * raggedness)))))
-    spots = sum(
-        np.cos(wave_number * (x * np.cos(direction) + y * np.sin(direction)) + offset)
-        for wave_number, direction, offset in zip(wave_numbers, directions, offsets, strict=True)
-    )
-    shade = contrast * spots / 2 + 60 * rim * np.exp(-(((far - 0.9 * border) / 5) ** 2))
-    image = skin + inside[..., None] * (color + shade[..., None] - skin)
-    light = rng.normal(1, 0.05) * (1 - 0.12 * (far / far.max()) ** 2)
-    image = image * light[..., None] + rng.normal(0, 1, (*size, 3))
-    return np.clip(image, 0, 255).astype("uint8")
-
-
-_DRAWERS = {"mnist_archive": _draw_mnist_archive, "ham10000": _draw_ham10000}

@@ -1,6 +1,7 @@
 """Decisions: from probabilities to the class or the alarm that a purpose asks for."""
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import roc_curve
 
@@ -44,6 +45,36 @@ def correct_prior(predictions, prior, new_prior=None):
             f"prior={prior}, new_prior={new_prior}: expected a positive share for each of {', '.join(class_names)}."
         )
     return replace_probabilities(predictions, y_prob * new_prior / prior)
+
+
+def estimate_prior(predictions, prior, steps=1000):
+    """Estimate the shares of the classes among images without labels, from the predictions alone.
+
+    Expectation maximization (Saerens et al. 2002): the mean of the corrected probabilities is the next estimate. Right
+    if the probabilities are calibrated and the classes look the same as in training; neither is sure in a new place.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        From `helpers.evaluation.metrics.make_predictions`; the true labels are not used.
+    prior : sequence of float, one per class
+        Shares of the classes in training.
+    steps : int
+        At most so many.
+
+    Returns
+    -------
+    array (n_classes,) that sums to 1
+    """
+    y_prob, _ = get_probabilities(predictions)
+    prior = np.asarray(prior, "float64") / np.sum(prior)
+    estimate = prior
+    for _ in range(steps):
+        corrected = y_prob * estimate / prior
+        last, estimate = estimate, (corrected / corrected.sum(axis=1, keepdims=True)).mean(axis=0)
+        if np.abs(estimate - last).max() < 1e-6:
+            break
+    return estimate
 
 
 def fit_temperature(predictions):
@@ -123,6 +154,63 @@ def find_threshold(scores, specificity=0.9):
     return float(np.nextafter(negative[len(negative) - allowed - 1], np.inf))
 
 
+def find_balanced_threshold(scores):
+    """Find the threshold at which the smaller one of sensitivity and specificity is largest: their equal error rate.
+
+    It does not depend on how frequent the positive images are.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Of validation images, from `score_group_of_classes`.
+
+    Returns
+    -------
+    float: an alarm is raised where ``score >= threshold``. It lies in the middle between two scores.
+    """
+    positive, score = scores["positive"].to_numpy(), scores["score"].to_numpy()
+    if positive.all() or not positive.any():
+        raise ValueError("Positive and negative images are needed to balance sensitivity with specificity.")
+    levels = np.unique(score)
+    middles = np.concatenate([[levels[0]], (levels[:-1] + levels[1:]) / 2])
+    missed = np.searchsorted(np.sort(score[positive]), middles) / positive.sum()
+    spared = np.searchsorted(np.sort(score[~positive]), middles) / (~positive).sum()
+    worse = np.minimum(1 - missed, spared)
+    best = np.flatnonzero(worse == worse.max())
+    return float(middles[best[len(best) // 2]])
+
+
+def compute_net_benefit(scores, thresholds):
+    """Compute what acting on the alarms is worth, in found positives per image (Vickers and Elkin 2006).
+
+    At a threshold p a false alarm is held to cost p / (1 - p) of what a found positive is worth. The scores have to be
+    calibrated probabilities.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        From `score_group_of_classes`.
+    thresholds : sequence of float between 0 and 1
+
+    Returns
+    -------
+    DataFrame with one row per threshold: ``threshold``; ``model``, the net benefit of acting on the alarms; ``all``, of
+    acting on every image; ``none``, of never acting: 0.
+    """
+    positive, score = scores["positive"].to_numpy(), scores["score"].to_numpy()
+    rows = []
+    for threshold in thresholds:
+        cost = threshold / (1 - threshold)
+        alarm = score >= threshold
+        net = {
+            "model": (alarm & positive).mean() - cost * (alarm & ~positive).mean(),
+            "all": positive.mean() - cost * (~positive).mean(),
+            "none": 0.0,
+        }
+        rows.append({"threshold": threshold} | net)
+    return pd.DataFrame(rows)
+
+
 def compute_alarm_metrics(scores, threshold, specificity=0.9, resamples=1000, seed=0):
     """Score alarms with 95 % intervals bootstrapped over groups.
 
@@ -137,9 +225,9 @@ def compute_alarm_metrics(scores, threshold, specificity=0.9, resamples=1000, se
 
     Returns
     -------
-    DataFrame with the index ``metric`` and the columns ``value, low, high``: sensitivity, specificity and precision
-    at the threshold; roc_auc; and sensitivity_at_specificity, read off the ROC curve of these very images: what the
-    ranking allows, with a threshold that nobody knows beforehand.
+    DataFrame with the index ``metric`` and the columns ``value, low, high``: accuracy, sensitivity, specificity and
+    precision at the threshold; roc_auc; and sensitivity_at_specificity, read off the ROC curve of these very images:
+    what the ranking allows, with a threshold that nobody knows beforehand.
     """
     positive, score = scores["positive"].to_numpy(), scores["score"].to_numpy()
     alarm = score >= threshold
@@ -147,6 +235,7 @@ def compute_alarm_metrics(scores, threshold, specificity=0.9, resamples=1000, se
     def compute(weights):
         true, false = weights * positive, weights * ~positive
         values = {
+            "accuracy": (true[alarm].sum() + false[~alarm].sum()) / weights.sum(),
             "sensitivity": true[alarm].sum() / true.sum() if true.any() else np.nan,
             "specificity": 1 - false[alarm].sum() / false.sum() if false.any() else np.nan,
             "precision": true[alarm].sum() / weights[alarm].sum() if weights[alarm].any() else np.nan,

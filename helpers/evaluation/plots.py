@@ -416,6 +416,26 @@ def plot_precision_recall(curves, title="Precision-recall curves, one class agai
     return ax
 
 
+def plot_net_benefit(net_benefits, title="Decision curve", ax=None):
+    """Draw decision curves: net benefit over the threshold, beside treating everybody and nobody.
+
+    Parameters
+    ----------
+    net_benefits : dict of str to DataFrame
+        Name of each model and its curve, from `helpers.evaluation.decisions.compute_net_benefit`.
+    """
+    ax = _new_axes(ax, width=5.6)
+    for (name, curve), color, line in zip(net_benefits.items(), cycle(_COLORS), cycle(_LINES), strict=False):
+        ax.plot(curve["threshold"], curve["model"], line, color=color, label=name)
+    ax.plot(curve["threshold"], curve["all"], color="grey", lw=1, label="alarm for all")
+    ax.axhline(0, color="black", lw=1, ls=":", label="alarm for none")
+    top = max(curve["model"].max() for curve in net_benefits.values())
+    ax.set(xlabel="threshold on the probability", ylabel="net benefit per image", ylim=(-0.15 * top, 1.1 * top))
+    ax.set_title(title)
+    ax.legend(fontsize=8, loc="lower left")
+    return ax
+
+
 def plot_intervals(table, column, xlabel, reference=None, title="", ax=None):
     """Draw one value with its 95 % interval for each row of a table.
 

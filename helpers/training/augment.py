@@ -213,6 +213,70 @@ def paste_on_canvas(images, canvas, rng):
     return _max_pool_axis(_max_pool_axis(pasted, 1, height), 2, width)
 
 
+def make_exposure_augmenter(*, gamma=0.0, contrast=0.0, brightness=0.0, sharpness=0.0, noise=0.0):
+    """Make an augmenter that changes images as another exposure, detector or processing would.
+
+    Each image gets its own draw of each change, from nothing to as much as the parameter says, up or down.
+
+    Parameters
+    ----------
+    gamma : float
+        The exponent of the tone curve is drawn from exp(-gamma) to exp(gamma), uniformly in its logarithm.
+    contrast : float below 1
+        Distances from the mean level of an image are multiplied by 1 - contrast to 1 + contrast.
+    brightness : float
+        Levels are shifted, by at most this share of the range of 255.
+    sharpness : float
+        Drawn from -sharpness to sharpness: this share of the difference between the image and a blurred one, over 5 x 5
+        pixels, is added.
+    noise : float
+        The noise added to each pixel has a standard deviation drawn from 0 to this, in grey levels.
+
+    Returns
+    -------
+    function ``(images, rng) -> images``: an augmenter, see the module's description. Levels stay from 0 to 255.
+
+    Examples
+    --------
+    >>> expose = make_exposure_augmenter(gamma=0.5, noise=6)
+    >>> expose(np.zeros((2, 28, 28, 1), "uint8"), np.random.default_rng(0)).shape
+    (2, 28, 28, 1)
+    """
+    if min(gamma, brightness, sharpness, noise) < 0 or not 0 <= contrast < 1:
+        raise ValueError("Expected no negative values, and a contrast below 1.")
+
+    def expose(images, rng):
+        count = len(images)
+        images = np.asarray(images, np.float32)
+        if gamma:
+            images = 255 * (images / 255) ** _per_image(np.exp(rng.uniform(-gamma, gamma, count)))
+        if contrast:
+            mean = images.mean((1, 2, 3), keepdims=True)
+            images = mean + (images - mean) * _per_image(rng.uniform(1 - contrast, 1 + contrast, count))
+        if brightness:
+            images = images + _per_image(255 * rng.uniform(-brightness, brightness, count))
+        if sharpness:
+            blurred = tf.nn.avg_pool2d(tf.nn.avg_pool2d(images, 3, 1, "SAME"), 3, 1, "SAME").numpy()
+            images = images + (images - blurred) * _per_image(rng.uniform(-sharpness, sharpness, count))
+        if noise:
+            of_pixels = rng.standard_normal(images.shape, np.float32)
+            images = images + of_pixels * _per_image(rng.uniform(0, noise, count))
+        return np.clip(images, 0, 255)
+
+    return expose
+
+
+def chain_augmenters(*augmenters):
+    """Make an augmenter that runs several one after the other."""
+
+    def augment(images, rng):
+        for augmenter in augmenters:
+            images = augmenter(images, rng)
+        return images
+
+    return augment
+
+
 def mix_augmenters(augmenters, probabilities=None):
     """Make an augmenter that gives each image to one of several augmenters, drawn at random.
 

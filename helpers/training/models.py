@@ -151,9 +151,21 @@ def standardization_layer(statistics):
     return layers.Normalization(mean=mean, variance=std**2, dtype="float32", name="standardization")
 
 
-def copy_model(model, name):
-    """Copy a functional model with its weights, so that training the copy leaves the model as it is."""
-    copied = keras.models.clone_model(model)
+def copy_model(model, name, precision=None):
+    """Copy a functional model with its weights, so that training the copy leaves the model as it is.
+
+    Parameters
+    ----------
+    model : keras.Model
+    name : str
+    precision : str, optional
+        The name of a Keras dtype policy, such as "float32", for all layers of the copy; by default they keep theirs.
+    """
+
+    def copy(layer):
+        return type(layer).from_config(layer.get_config() | ({"dtype": precision} if precision else {}))
+
+    copied = keras.models.clone_model(model, clone_function=copy)
     copied.set_weights(model.get_weights())
     copied.name = name
     return copied

@@ -5,6 +5,7 @@ while fine-tuning, because the statistics of small batches would spoil those of 
 """
 
 import warnings
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -12,19 +13,64 @@ from keras import layers
 
 from helpers.training.models import predict_probabilities
 
-_WEIGHTS_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224_no_top.h5"
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 
 
-def find_weights(data_dir, alpha=0.35):
-    """Find the ImageNet weights of MobileNetV2: in ``data_dir/weights/``, else from Keras.
+@dataclass(frozen=True)
+class Base:
+    """A network trained on ImageNet, as ``keras.applications`` has it.
+
+    Attributes
+    ----------
+    application : str
+        Its name in ``keras.applications``.
+    weights_file : str
+        The file that Keras publishes its weights in, without the classifier.
+    options : dict
+        What ``application`` is called with.
+    scale, offset : float
+        Bring pixels from 0 to 255 to the range that it was trained on; 1 and 0 where it does that by itself.
+    source : str
+    """
+
+    application: str
+    weights_file: str
+    options: dict
+    scale: float
+    offset: float
+    source: str
+
+    def build(self, input_shape, weights):
+        """Build it without its classifier, for colour images with pixels in its own range."""
+        application = getattr(keras.applications, self.application)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
+            return application(input_shape=input_shape, include_top=False, weights=weights, **self.options)
+
+
+def _mobilenet(alpha):
+    file = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224_no_top.h5"
+    return Base("MobileNetV2", file, {"alpha": alpha}, 1 / 127.5, -1, "MobileNetV2 (Sandler et al. 2018)")
+
+
+BASES = {
+    "mobilenet_v2_0.35": _mobilenet(0.35),
+    "mobilenet_v2_1.0": _mobilenet(1.0),
+    "efficientnet_v2_b0": Base(
+        "EfficientNetV2B0", "efficientnetv2-b0_notop.h5", {}, 1, 0, "EfficientNetV2-B0 (Tan and Le 2021)"
+    ),
+}
+
+
+def find_weights(data_dir, base="mobilenet_v2_0.35"):
+    """Find the ImageNet weights of a base network: in ``data_dir/weights/``, else from Keras.
 
     Parameters
     ----------
     data_dir : Path or None
         None stands for a run on a drawn sample, which does without the weights.
-    alpha : float
-        Width of the network: 0.35, 0.5, 0.75, 1.0, 1.3 or 1.4.
+    base : str
+        A key of `BASES`; the number behind MobileNetV2 is its width.
 
     Returns
     -------
@@ -32,56 +78,75 @@ def find_weights(data_dir, alpha=0.35):
         For `build_feature_extractor`; None stands for random weights.
     note : str
         A sentence about it, to be shown; a warning if the weights are random.
+
+    Raises
+    ------
+    ValueError
+        There is no such base network.
     """
+    of_base = _get_base(base)
     warning = "⚠️ **Warning: random weights.** The base network has learnt nothing: this is no transfer learning."
     if data_dir is None:
         return None, f"{warning} A run on the sample does without the ImageNet weights."
-    local = data_dir / "weights" / _WEIGHTS_FILE.format(alpha=alpha)
+    local = data_dir / "weights" / of_base.weights_file
     if local.is_file():
-        return str(local), f"ImageNet weights from `weights/{local.name}`."
+        return str(local), f"{of_base.source}: ImageNet weights from `weights/{local.name}`."
     try:
-        _load_mobilenet((224, 224, 3), alpha, "imagenet")  # Keras keeps the file in its own cache
+        of_base.build((224, 224, 3), "imagenet")  # Keras keeps the file in its own cache
     except Exception as error:  # whatever network, server or disk may come up with
         message = str(error).partition("\n")[0] or type(error).__name__
         return None, (
             f"{warning} Keras could not download the weights ({message}). "
             f"Put `{local.name}` into the folder `weights/` in `DATA_DIR`."
         )
-    return "imagenet", "ImageNet weights from Keras."
+    return "imagenet", f"{of_base.source}: ImageNet weights from Keras."
 
 
-def build_feature_extractor(input_shape, weights, alpha=0.35, name="mobilenet_v2"):
-    """Build MobileNetV2 (Sandler et al. 2018) without its classifier, batch normalizations folded.
+def build_feature_extractor(input_shape, weights, base="mobilenet_v2_0.35"):
+    """Build a base network without its classifier, its batch normalizations folded as far as they can be.
 
     Parameters
     ----------
     input_shape : tuple of 3 ints
-        Height, width and 3 channels.
+        Height, width and channels. Grey images, of 1 channel, are shown to the network as colour images without colour.
     weights : str or None
         From `find_weights`: a file, "imagenet", or None for random weights.
-    alpha : float
-        Width of the network.
+    base : str
+        A key of `BASES`.
 
     Returns
     -------
     keras.Model from raw pixels, 0 to 255, to features (n, n_features) averaged over the image.
+
+    Raises
+    ------
+    ValueError
+        There is no such base network.
     """
-    base = _load_mobilenet(input_shape, alpha, weights)
-    rescaling = layers.Rescaling(1 / 127.5, offset=-1, name="rescaling")  # to the range that it was trained on
-    folded = fold_batch_normalization(base, rescaling)
+    of_base, grey = _get_base(base), input_shape[-1] == 1
+
+    def prepare(pixels):
+        if (of_base.scale, of_base.offset) != (1, 0):
+            pixels = layers.Rescaling(of_base.scale, offset=of_base.offset, name="to_range_of_base")(pixels)
+        return layers.Concatenate(name="grey_to_colour")([pixels] * 3) if grey else pixels
+
+    network = of_base.build((*input_shape[:2], 3), weights)
+    folded = fold_batch_normalization(network, prepare, input_shape)
     features = layers.GlobalAveragePooling2D(name="features")(folded.output)
-    return keras.Model(folded.input, features, name=name)
+    return keras.Model(folded.input, features, name=base.replace(".", "_"))
 
 
-def fold_batch_normalization(model, preprocessing=None):
+def fold_batch_normalization(model, prepare=None, input_shape=None):
     """Copy a network, each batch normalization in inference mode folded into the convolution before it.
 
     Parameters
     ----------
     model : keras.Model
         A functional model with one input, in which each layer is called once.
-    preprocessing : keras.Layer, optional
-        Comes before the first layer of the copy.
+    prepare : function ``tensor -> tensor``, optional
+        What comes before the first layer of the copy.
+    input_shape : tuple of ints, optional
+        Shape of what goes into ``prepare``, without the batch axis; by default that of the model's input.
 
     Returns
     -------
@@ -105,23 +170,21 @@ def fold_batch_normalization(model, preprocessing=None):
             config["use_bias"] = True
         return type(layer).from_config(config)
 
-    prepared = {}  # the input of the copy after preprocessing
+    inputs = layers.Input(input_shape or model.input_shape[1:], name="pixels")
+    prepared = {id(inputs): inputs if prepare is None else prepare(inputs)}
 
     def call(layer, *arguments, **options):
-        if preprocessing is not None:
-            if not prepared:  # the first call takes nothing but the input
-                first = keras.tree.flatten(arguments)[0]
-                prepared[id(first)] = preprocessing(first)
-            arguments = keras.tree.map_structure(lambda tensor: prepared.get(id(tensor), tensor), arguments)
+        arguments = keras.tree.map_structure(lambda tensor: prepared.get(id(tensor), tensor), arguments)
         return arguments[0] if layer.name in folded else layer(*arguments, **options)
 
-    copied = keras.models.clone_model(model, clone_function=copy, call_function=call)
+    copied = keras.models.clone_model(model, input_tensors=inputs, clone_function=copy, call_function=call)
     normalizations = {convolution.name: model.get_layer(name) for name, convolution in folded.items()}
+    originals = {layer.name: layer for layer in model.layers}
     for layer in copied.layers:
         if layer.name in normalizations:
-            layer.set_weights(_fold(model.get_layer(layer.name), normalizations[layer.name]))
-        elif layer.weights and layer is not preprocessing:
-            layer.set_weights(model.get_layer(layer.name).get_weights())
+            layer.set_weights(_fold(originals[layer.name], normalizations[layer.name]))
+        elif layer.weights and layer.name in originals:
+            layer.set_weights(originals[layer.name].get_weights())
         if isinstance(layer, layers.BatchNormalization):
             layer.trainable = False
     return copied
@@ -202,10 +265,10 @@ def unfreeze_from(model, first):
         layer.trainable = number >= names.index(first) and not isinstance(layer, layers.BatchNormalization)
 
 
-def _load_mobilenet(input_shape, alpha, weights):
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
-        return keras.applications.MobileNetV2(input_shape, alpha=alpha, include_top=False, weights=weights)
+def _get_base(name):
+    if name not in BASES:
+        raise ValueError(f"No base network is called {name!r}. Known: {', '.join(BASES)}.")
+    return BASES[name]
 
 
 def _fold(convolution, normalization):

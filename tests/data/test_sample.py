@@ -113,7 +113,7 @@ def test_drawn_once(data_set, tmp_path, monkeypatch):
         drawn.append(folder)
         (folder / "mnist.npz").write_bytes(b"sample")
 
-    monkeypatch.setattr(sample, "_DRAWERS", {"mnist_archive": draw})
+    monkeypatch.setattr(sample, "_DRAWERS", {"mnist": draw})
     folders = {make_sample(data_set, tmp_path) for _ in range(3)}
     (folder,) = folders
     assert folder.name == "mnist"
@@ -146,7 +146,7 @@ def test_drawing_happens_beside_the_sample_until_it_is_whole(data_set, tmp_path,
         assert not final[0].exists()
         (folder / "mnist.npz").write_bytes(b"whole")
 
-    monkeypatch.setattr(sample, "_DRAWERS", {"mnist_archive": draw})
+    monkeypatch.setattr(sample, "_DRAWERS", {"mnist": draw})
     assert (make_sample(data_set, tmp_path) / "mnist.npz").read_bytes() == b"whole"
     assert make_sample(data_set, tmp_path) == final[0]
 
@@ -161,7 +161,7 @@ def test_leftovers_of_a_killed_run_are_not_taken_for_a_sample(data_set, tmp_path
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(sample, "_DRAWERS", {"mnist_archive": draw_and_copy})
+        patched.setattr(sample, "_DRAWERS", {"mnist": draw_and_copy})
         with pytest.raises(KeyboardInterrupt):
             make_sample(data_set, tmp_path)
     assert (half_drawn[0] / "mnist.npz").read_bytes() == b"half"
@@ -177,7 +177,7 @@ def test_the_sample_of_a_run_that_was_faster_is_taken(data_set, tmp_path, monkey
         other.mkdir()
         (other / "mnist.npz").write_bytes(b"theirs")
 
-    monkeypatch.setattr(sample, "_DRAWERS", {"mnist_archive": draw})
+    monkeypatch.setattr(sample, "_DRAWERS", {"mnist": draw})
     folder = make_sample(data_set, tmp_path)
     assert (folder / "mnist.npz").read_bytes() == b"theirs"
     assert list_entries(folder.parent) == [folder, folder / "mnist.npz"]
@@ -189,7 +189,7 @@ def test_find_data_gives_the_sample(folder, data_set, tmp_path, monkeypatch):
 
     samples = folder.parents[1]
     (tmp_path / "samples").symlink_to(samples)
-    monkeypatch.setattr(sample, "_DRAWERS", {"mnist_archive": forbid})
+    monkeypatch.setattr(sample, "_DRAWERS", {"mnist": forbid})
     found = find_data(data_set, read_settings({"DATA_SOURCE": "sample", "CACHE_DIR": str(tmp_path)}))
     assert found.is_sample
     assert len(index_images(data_set, found.folder)[0]) == 1797

@@ -16,7 +16,9 @@ def make_images(count):
 
 
 def make_measured(count, damaged):
-    return pd.DataFrame({"error": ["truncated" if number in damaged else "" for number in range(count)]})
+    modes = [None if number in damaged else "L" for number in range(count)]
+    errors = ["truncated" if number in damaged else "" for number in range(count)]
+    return pd.DataFrame({"mode": modes, "error": errors})
 
 
 def make_problems(image_ids, action=LEFT_OUT):
@@ -109,3 +111,39 @@ def test_a_row_left_out_of_an_image_that_is_used_does_not_count():
 def test_all_images_damaged():
     with pytest.raises(InputError, match=r"^100\.0% of the images"):
         leave_out_unusable(make_images(3), NONE, make_measured(3, range(3)))
+
+
+def test_images_of_16_bits_are_noted_and_kept():
+    measured = make_measured(100, [50])
+    measured.loc[[3, 50, 70], "mode"] = ["I;16", None, "I;16B"]
+    images, found = make_images(100), make_problems(["a"])
+    kept, problems = leave_out_unusable(images, found, measured)
+    pd.testing.assert_frame_equal(kept, images.drop(index=50).reset_index(drop=True))
+    assert problems.index.equals(pd.RangeIndex(4))
+    assert problems.columns.tolist() == PROBLEM_COLUMNS
+    deep = problems[problems["problem"] == "has 16 bits"]
+    assert deep["file"].tolist() == ["part/ISIC_003.jpg", "part/ISIC_070.jpg"]
+    assert deep["action"].tolist() == ["scaled to 8 bits"] * 2
+    assert problems["file"].iloc[0] == "a.jpg"
+    assert "part/ISIC_050.jpg" in problems["file"].tolist()
+
+
+def test_a_damaged_image_of_16_bits_is_left_out_and_not_noted():
+    measured = make_measured(100, [50])
+    measured.loc[50, "mode"] = "I;16"
+    kept, problems = leave_out_unusable(make_images(100), NONE, measured)
+    assert len(kept) == 99
+    assert problems["problem"].tolist() == ["cannot be read: truncated"]
+
+
+def test_images_of_16_bits_never_stop_the_run():
+    measured = make_measured(20, [])
+    measured["mode"] = "I;16"
+    kept, problems = leave_out_unusable(make_images(20), NONE, measured)
+    assert (len(kept), len(problems)) == (20, 20)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK", "P", "1", "LA"])
+def test_images_of_8_bits_are_not_noted(mode):
+    measured = make_measured(20, []).assign(mode=mode)
+    assert leave_out_unusable(make_images(20), NONE, measured)[1].empty

@@ -10,14 +10,17 @@ from sklearn import metrics as sklearn_metrics
 from helpers.evaluation.decisions import (
     apply_temperature,
     compute_alarm_metrics,
+    compute_net_benefit,
     correct_prior,
+    estimate_prior,
+    find_balanced_threshold,
     find_threshold,
     fit_temperature,
     score_group_of_classes,
 )
 from helpers.evaluation.metrics import get_probabilities, is_right, make_predictions
 
-KINDS = ["sensitivity", "specificity", "precision", "roc_auc", "sensitivity_at_specificity"]
+KINDS = ["accuracy", "sensitivity", "specificity", "precision", "roc_auc", "sensitivity_at_specificity"]
 
 
 def make_table(y_prob, labels=None, class_names=("c", "a", "b")):
@@ -272,6 +275,7 @@ def test_alarms_by_hand():
     assert found.index.tolist() == KINDS
     assert found.columns.tolist() == ["value", "low", "high"]
     expected = {
+        "accuracy": (3 + 4) / 10,
         "sensitivity": 3 / 4,  # an alarm is raised at the threshold itself
         "specificity": 4 / 6,
         "precision": 3 / 5,
@@ -288,6 +292,7 @@ def test_alarms_are_those_of_scikit_learn(decimals):
         true, alarm = scores["positive"], scores["score"] >= 0.4
         false_rate, true_rate, _ = sklearn_metrics.roc_curve(true, scores["score"], drop_intermediate=False)
         expected = {
+            "accuracy": sklearn_metrics.accuracy_score(true, alarm),
             "sensitivity": sklearn_metrics.recall_score(true, alarm),
             "specificity": sklearn_metrics.recall_score(~true, ~alarm),
             "precision": sklearn_metrics.precision_score(true, alarm),
@@ -296,7 +301,7 @@ def test_alarms_are_those_of_scikit_learn(decimals):
         }
         found = compute_alarm_metrics(scores, 0.4, resamples=2)["value"].to_dict()
         assert found == pytest.approx(expected)
-        assert len({round(value, 6) for value in expected.values()}) == 5
+        assert len({round(value, 6) for value in expected.values()}) == 6
 
 
 def test_the_threshold_of_these_very_images_reaches_what_the_ranking_allows():
@@ -319,6 +324,7 @@ def test_intervals_of_alarms_are_those_of_resampled_groups():
         true, alarm = copies["positive"], copies["score"] >= 0.4
         resampled.append(
             {
+                "accuracy": sklearn_metrics.accuracy_score(true, alarm),
                 "sensitivity": sklearn_metrics.recall_score(true, alarm),
                 "specificity": sklearn_metrics.recall_score(~true, ~alarm),
                 "precision": sklearn_metrics.precision_score(true, alarm),
@@ -326,7 +332,7 @@ def test_intervals_of_alarms_are_those_of_resampled_groups():
             }
         )
     expected = pd.DataFrame(resampled).quantile([0.025, 0.975]).T
-    np.testing.assert_allclose(found.loc[KINDS[:4], ["low", "high"]], expected)
+    np.testing.assert_allclose(found.loc[KINDS[:5], ["low", "high"]], expected)
     assert (found["low"] < found["value"]).all()
     assert (found["value"] < found["high"]).all()
 
@@ -349,3 +355,233 @@ def test_without_alarms_there_is_no_precision():
     scores = make_scores([1] * 4 + [0] * 4, [0.9, 0.3, 0.3, 0.3, 0.2, 0.1, 0.1, 0.1])
     assert compute_alarm_metrics(scores, 0.5, resamples=60).loc["precision"].tolist() == [1, 1, 1]
     assert np.isnan(compute_alarm_metrics(scores, 0.95, resamples=2).loc["precision", "value"])
+
+
+def test_accuracy_needs_neither_positives_nor_alarms():
+    none_positive = make_scores([0] * 4, [0.9, 0.3, 0.2, 0.1])
+    assert compute_alarm_metrics(none_positive, 0.5, resamples=2).loc["accuracy", "value"] == 3 / 4
+    all_positive = make_scores([1] * 4, [0.9, 0.3, 0.2, 0.1])
+    assert compute_alarm_metrics(all_positive, 0.5, resamples=2).loc["accuracy", "value"] == 1 / 4
+    assert compute_alarm_metrics(all_positive, 0.95, resamples=2).loc["accuracy"].tolist() == [0, 0, 0]
+
+
+# estimate_prior
+
+SHARES = np.array([0.5, 0.3, 0.2])
+
+
+def simulate_shifted(shares, count=20_000, seed=0, centres=(0.0, 2.0, 4.5)):
+    """Draw from Gaussian classes with given shares; the probabilities are right where the shares are ``SHARES``."""
+    rng = np.random.default_rng(seed)
+    codes = rng.choice(3, count, p=shares)
+    x = rng.normal(np.take(centres, codes))
+    weights = SHARES * np.exp(-((x[:, None] - centres) ** 2) / 2)
+    return make_table(weights / weights.sum(1, keepdims=True), np.array(list("cab"))[codes])
+
+
+@pytest.mark.parametrize("shares", [SHARES, [0.1, 0.1, 0.8], [0.05, 0.9, 0.05], [1 / 3] * 3, [0.7, 0.0, 0.3]], ids=str)
+def test_shifted_shares_are_found_without_the_labels(shares):
+    table = simulate_shifted(shares)
+    found = estimate_prior(table, SHARES)
+    assert found.shape == (3,)
+    assert found.sum() == pytest.approx(1)
+    np.testing.assert_allclose(found, shares, atol=0.015)
+    np.testing.assert_array_equal(estimate_prior(table.assign(y_true="c"), SHARES), found)
+
+
+@pytest.mark.parametrize("shares", [[0.1, 0.1, 0.8], [0.05, 0.9, 0.05]], ids=str)
+def test_one_step_is_the_mean_of_the_probabilities_and_not_enough(shares):
+    table = simulate_shifted(shares)
+    mean = get_probabilities(table)[0].mean(axis=0)
+    np.testing.assert_allclose(estimate_prior(table, SHARES, steps=1), mean)
+    assert np.abs(estimate_prior(table, SHARES) - shares).max() < 0.3 * np.abs(mean - shares).max()
+
+
+def test_two_steps_by_hand():
+    """Prior 1/4 and 3/4; first the mean, 1/2; then weights 0.8 * 2 to 0.2 * 2/3 and 0.2 * 2 to 0.8 * 2/3."""
+    table = make_table([[0.8, 0.2], [0.2, 0.8]], class_names=("c", "a"))
+    expected = (1.6 / (1.6 + 0.4 / 3) + 0.4 / (0.4 + 1.6 / 3)) / 2
+    np.testing.assert_allclose(estimate_prior(table, [0.25, 0.75], steps=2), [expected, 1 - expected])
+    np.testing.assert_array_equal(estimate_prior(table, [0.25, 0.75], steps=0), [0.25, 0.75])
+
+
+def test_no_other_shares_make_the_images_more_likely():
+    rng = np.random.default_rng(3)
+    rare = rng.random(400) < 0.35
+    x = rng.normal(1.2 * rare)
+    odds = 0.1 / 0.9 * np.exp(1.2 * x - 1.2**2 / 2)
+    table = make_table(np.c_[1 / (1 + odds), odds / (1 + odds)], class_names=("c", "a"))
+    (_, found), ratios = estimate_prior(table, [0.9, 0.1]), get_probabilities(table)[0] / [0.9, 0.1]
+    grid = np.linspace(0, 1, 2001)
+    likelihood = [np.log(ratios @ [1 - share, share]).sum() for share in grid]
+    assert found == pytest.approx(grid[np.argmax(likelihood)], abs=1e-3)
+    assert 0.2 < found < 0.5
+
+
+def test_corrected_probabilities_have_the_estimated_shares_on_average():
+    table = simulate_shifted([0.1, 0.1, 0.8], 2000)
+    found = estimate_prior(table, SHARES)
+    corrected = get_probabilities(correct_prior(table, SHARES, found))[0]
+    np.testing.assert_allclose(corrected.mean(axis=0), found, atol=1e-5)
+
+
+def test_estimates_of_predictions_without_any_doubt_are_counts():
+    table = make_table(np.eye(3)[[0, 0, 0, 1, 2, 2, 0, 0]])
+    np.testing.assert_allclose(estimate_prior(table, [0.2, 0.7, 0.1]), [5 / 8, 1 / 8, 2 / 8])
+
+
+def test_predictions_that_know_nothing_leave_the_prior():
+    table = make_table(np.tile(SHARES, (10, 1)))
+    np.testing.assert_allclose(estimate_prior(table, SHARES), SHARES)
+
+
+def test_only_the_ratio_of_the_prior_counts_and_it_is_not_changed():
+    table, counts = simulate_shifted([0.1, 0.1, 0.8], 500), np.array([50, 30, 20])
+    np.testing.assert_allclose(estimate_prior(table, counts), estimate_prior(table, SHARES))
+    assert counts.tolist() == [50, 30, 20]
+    np.testing.assert_array_equal(estimate_prior(table, [50, 30, 20]), estimate_prior(table, counts))
+
+
+# find_balanced_threshold
+
+
+def get_rates(scores, threshold):
+    alarm, positive = scores["score"] >= threshold, scores["positive"]
+    return alarm[positive].mean(), (~alarm)[~positive].mean()
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
+@pytest.mark.parametrize("decimals", [None, 1, 0], ids=["all scores differ", "tied scores", "zero or one"])
+def test_no_other_threshold_is_better_balanced(decimals, share):
+    for seed in range(4):
+        scores = simulate_scores(150, seed, decimals, share)
+        scores.loc[:1, "positive"] = [True, False]
+        levels = scores["score"].unique()
+        best = max(min(get_rates(scores, threshold)) for threshold in [*levels, *np.nextafter(levels, 2)])
+        found = find_balanced_threshold(scores)
+        assert isinstance(found, float)
+        assert min(get_rates(scores, found)) == pytest.approx(best)
+
+
+def test_balanced_threshold_by_hand():
+    """At 0.5 three of four on either side are right; elsewhere fewer of one kind are."""
+    scores = make_scores([1, 1, 1, 1, 0, 0, 0, 0], [0.9, 0.8, 0.6, 0.3, 0.7, 0.4, 0.2, 0.1])
+    assert find_balanced_threshold(scores) == pytest.approx(0.5)
+    assert get_rates(scores, 0.5) == (3 / 4, 3 / 4)
+
+
+def test_a_gap_between_negatives_and_positives_is_halved():
+    assert find_balanced_threshold(make_scores([0, 0, 1], [0.1, 0.2, 0.8])) == pytest.approx(0.5)
+    assert find_balanced_threshold(make_scores([1, 0], [0.75, 0.25])) == 0.5
+
+
+def test_of_thresholds_that_are_equally_balanced_the_middle_one_is_taken():
+    """The sensitivity is 1/2 from above 0.1 to 0.8, at a specificity of 1/2 and more."""
+    scores = make_scores([1, 1, 0, 0], [0.8, 0.1, 0.3, 0.2])
+    assert find_balanced_threshold(scores) == pytest.approx(0.55)  # of 0.25 and 0.55
+    scores = make_scores([1, 1, 0, 0], [0.9, 0.1, 0.2, 0.6])
+    assert find_balanced_threshold(scores) == pytest.approx(0.75)  # of 0.4 and 0.75
+    scores = make_scores([1, 1, 1, 1, 0, 0], [0.9, 0.85, 0.8, 0.05, 0.1, 0.6])
+    assert find_balanced_threshold(scores) == pytest.approx(0.7)  # 3/4 at a specificity of 1
+    scores = make_scores([1, 1, 0, 0, 0, 0], [0.9, 0.1, 0.2, 0.3, 0.4, 0.5])
+    assert find_balanced_threshold(scores) == pytest.approx(0.45)  # of 0.35, 0.45 and 0.7
+
+
+def test_tied_positives_and_negatives_fall_on_one_side_together():
+    scores = make_scores([1, 1, 0, 0, 1, 0], [0.5, 0.5, 0.5, 0.5, 0.9, 0.2])
+    found = find_balanced_threshold(scores)
+    assert found == pytest.approx(0.7)
+    assert sorted(get_rates(scores, found)) == pytest.approx([1 / 3, 1])
+
+
+@pytest.mark.parametrize("level", [0.0, 0.4, 1.0])
+def test_scores_that_are_all_equal_raise_an_alarm_for_all(level):
+    assert find_balanced_threshold(make_scores([1, 0, 0], [level] * 3)) == level
+
+
+def test_a_ranking_the_wrong_way_round_has_a_threshold_too():
+    scores = make_scores([1, 1, 0, 0], [0.1, 0.2, 0.8, 0.9])
+    found = find_balanced_threshold(scores)
+    assert np.isfinite(found)
+    assert min(get_rates(scores, found)) == 0
+
+
+@pytest.mark.parametrize("decimals", [None, 1])
+@pytest.mark.parametrize(("kind", "copies"), [(True, 2), (True, 7), (False, 3), (False, 10)])
+def test_the_balance_does_not_depend_on_the_share_of_positives(decimals, kind, copies):
+    for seed in range(6):
+        scores = simulate_scores(83, seed, decimals)
+        more = pd.concat([scores] + (copies - 1) * [scores[scores["positive"] == kind]])
+        assert find_balanced_threshold(more) == find_balanced_threshold(scores)
+        assert find_balanced_threshold(more.sample(frac=1, random_state=seed)) == find_balanced_threshold(scores)
+
+
+def test_the_balance_lies_where_the_normal_distributions_cross():
+    rng = np.random.default_rng(0)
+    positive = rng.random(40_000) < 0.1
+    found = find_balanced_threshold(make_scores(positive, rng.normal(2.0 * positive)))
+    assert found == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("positive", [True, False])
+def test_one_kind_of_images_cannot_be_balanced(positive):
+    with pytest.raises(ValueError, match="Positive and negative images are needed"):
+        find_balanced_threshold(make_scores([positive] * 3, [0.1, 0.5, 0.9]))
+
+
+# compute_net_benefit
+
+
+def test_net_benefit_by_hand():
+    """At 1/5 a false alarm costs a quarter of a found positive, at 1/2 as much, at 3/4 three times as much."""
+    scores = make_scores([1, 1, 0, 0, 0], [0.9, 0.4, 0.75, 0.2, 0.1])
+    found = compute_net_benefit(scores, [0.2, 0.5, 0.75])
+    assert found.columns.tolist() == ["threshold", "model", "all", "none"]
+    assert found["threshold"].tolist() == [0.2, 0.5, 0.75]
+    np.testing.assert_allclose(found["model"], [2 / 5 - 2 / 5 / 4, 1 / 5 - 1 / 5, 1 / 5 - 3 / 5])
+    np.testing.assert_allclose(found["all"], [2 / 5 - 3 / 5 / 4, 2 / 5 - 3 / 5, 2 / 5 - 9 / 5])
+    assert found["none"].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("decimals", [None, 1], ids=["all scores differ", "tied scores"])
+def test_net_benefit_is_that_of_a_plain_loop(decimals):
+    scores, thresholds = simulate_scores(200, 1, decimals), np.arange(0, 1, 0.1)
+    found = compute_net_benefit(scores, thresholds)
+    for row, threshold in zip(found.itertuples(), thresholds, strict=True):
+        gain = everybody = 0.0
+        for positive, score in zip(scores["positive"], scores["score"], strict=True):
+            worth = 1 if positive else -threshold / (1 - threshold)
+            everybody += worth / 200
+            gain += worth / 200 if score >= threshold else 0
+        assert (row.model, row.all) == pytest.approx((gain, everybody))
+        assert row.threshold == threshold
+
+
+def test_a_threshold_of_zero_treats_all_at_no_cost():
+    found = compute_net_benefit(simulate_scores(100), [0]).iloc[0]
+    assert found["model"] == found["all"] == pytest.approx(simulate_scores(100)["positive"].mean())
+
+
+def test_models_that_know_all_or_nothing():
+    positive, thresholds = np.arange(50) < 20, np.array([0.1, 0.4, 0.9])
+    perfect = compute_net_benefit(make_scores(positive, positive), thresholds)
+    np.testing.assert_allclose(perfect["model"], 0.4)
+    always = compute_net_benefit(make_scores(positive, np.ones(50)), thresholds)
+    np.testing.assert_allclose(always["model"], always["all"])
+    assert compute_net_benefit(make_scores(positive, np.zeros(50)), thresholds)["model"].tolist() == [0, 0, 0]
+    assert always["all"].tolist() == pytest.approx([0.4 - 0.6 / 9, 0, 0.4 - 0.6 * 9])  # 0 at the share of positives
+
+
+def test_acting_on_calibrated_probabilities_is_never_worse_than_all_or_none():
+    rng = np.random.default_rng(0)
+    score = rng.beta(0.8, 2, 50_000)
+    found = compute_net_benefit(make_scores(rng.random(50_000) < score, score), np.arange(0.05, 0.96, 0.1))
+    assert (found["model"] > found[["all", "none"]].max(axis=1)).all()
+    doubled = compute_net_benefit(make_scores(rng.random(50_000) < score, score**0.2), [0.5])
+    assert doubled["model"].item() < 0  # not calibrated: too sure
+
+
+def test_only_the_shares_count_for_the_net_benefit():
+    scores = simulate_scores(60)
+    copies = pd.concat([scores] * 3).sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(compute_net_benefit(copies, [0.2, 0.6]), compute_net_benefit(scores, [0.2, 0.6]))

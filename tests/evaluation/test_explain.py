@@ -7,7 +7,7 @@ from helpers.training import tf  # isort: skip  (first: its start-up is silent)
 import keras
 from keras import layers
 
-from helpers.evaluation.explain import compute_grad_cam
+from helpers.evaluation.explain import compute_grad_cam, cover_border, cover_middle
 
 SIDE, SQUARE = 12, 3
 PLACES = [(1, 1), (7, 2), (4, 8)]
@@ -198,3 +198,67 @@ def test_networks_of_the_project_can_be_explained():
     assert heatmaps.shape == (2, 16, 16)
     assert heatmaps.max() == pytest.approx(1)
     assert tf.executing_eagerly()
+
+
+# cover_border and cover_middle
+
+
+def make_noise(count=3, size=(12, 20), channels=3, seed=0):
+    """Make images of noise, each channel at a level of its own."""
+    noise = np.random.default_rng(seed).integers(0, 100, (count, *size, channels))
+    return (noise + 50 * np.arange(channels)).astype("uint8")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("share", "rows", "columns"),
+    [(0.25, (3, 9), (5, 15)), (0.1, (1, 11), (2, 18)), (0.4, (5, 7), (8, 12)), (1 / 12, (1, 11), (2, 18))],
+)
+def test_border_or_middle_have_the_mean_level_of_their_image_and_channel(share, rows, columns, channels, dtype):
+    images = make_noise(channels=channels).astype(dtype)
+    before = images.copy()
+    border, middle = cover_border(images, share), cover_middle(images, share)
+    for number, image in enumerate(images.astype("float64")):
+        level = image.mean(axis=(0, 1))
+        only_middle = np.broadcast_to(level, image.shape).copy()
+        only_middle[slice(*rows), slice(*columns)] = image[slice(*rows), slice(*columns)]
+        only_border = image.copy()
+        only_border[slice(*rows), slice(*columns)] = level
+        np.testing.assert_allclose(border[number], only_middle, rtol=1e-5)
+        np.testing.assert_allclose(middle[number], only_border, rtol=1e-5)
+    assert border.dtype == middle.dtype == np.float32
+    np.testing.assert_array_equal(images, before)
+
+
+@pytest.mark.parametrize("size", [(12, 20), (12, 12), (7, 10), (8, 6)], ids=str)
+@pytest.mark.parametrize("share", [0, 0.07, 0.2, 0.33, 0.45])
+def test_what_one_covers_the_other_leaves(share, size):
+    images = make_noise(size=size)
+    mean = np.broadcast_to(images.mean(axis=(1, 2), keepdims=True, dtype="float32"), images.shape)
+    both = cover_border(images, share) + cover_middle(images, share)
+    np.testing.assert_allclose(both, images + mean, rtol=1e-5)
+
+
+def test_no_border_is_nothing_and_half_is_all():
+    images = make_noise(size=(12, 8))
+    mean = np.broadcast_to(images.mean(axis=(1, 2), keepdims=True), images.shape)
+    np.testing.assert_array_equal(cover_border(images, 0), images)
+    np.testing.assert_allclose(cover_middle(images, 0), mean, rtol=1e-5)
+    np.testing.assert_allclose(cover_border(images, 0.5), mean, rtol=1e-5)
+    np.testing.assert_array_equal(cover_middle(images, 0.5), images)
+
+
+@pytest.mark.parametrize("cover", [cover_border, cover_middle])
+def test_covered_images_can_be_changed_without_changing_the_images(cover):
+    images = make_noise().astype("float32")
+    before = images.copy()
+    cover(images, 0.2)[:] = 0
+    np.testing.assert_array_equal(images, before)
+
+
+@pytest.mark.parametrize("cover", [cover_border, cover_middle])
+@pytest.mark.parametrize("share", [-0.01, 0.51, 1, float("nan")])
+def test_shares_beyond_the_middle_are_refused(cover, share):
+    with pytest.raises(ValueError, match=f"share={share}: expected 0 to 0.5"):
+        cover(make_noise(), share)

@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from helpers.evaluation import plots
+from helpers.evaluation.decisions import compute_net_benefit, score_group_of_classes
 from helpers.evaluation.metrics import (
     compute_calibration,
     compute_class_metrics,
@@ -122,6 +123,13 @@ def get_bars(ax):
     return [{place: height for place, height in heights.items() if height} for heights in bars]
 
 
+def make_net_benefits(predict, models=("clean", "mixed")):
+    return {
+        model: compute_net_benefit(score_group_of_classes(predict(80, skill=1 + number), ["b"]), [0.1, 0.2, 0.4, 0.6])
+        for number, model in enumerate(models)
+    }
+
+
 @pytest.fixture
 def draw(images, scores, curves, layers, predict):
     """Every function that draws on one Axes, with something to draw."""
@@ -137,6 +145,7 @@ def draw(images, scores, curves, layers, predict):
         "calibration": lambda ax=None: plots.plot_calibration(compute_calibration(predict(50)), ax=ax),
         "roc": lambda ax=None: plots.plot_roc(compute_roc(predict(50)), ax=ax),
         "precision_recall": lambda ax=None: plots.plot_precision_recall(compute_precision_recall(predict(50)), ax=ax),
+        "net_benefit": lambda ax=None: plots.plot_net_benefit(make_net_benefits(predict), ax=ax),
         "intervals": lambda ax=None: plots.plot_intervals(
             compute_class_metrics(predict(50), 10), "class", "share", ax=ax
         ),
@@ -146,7 +155,7 @@ def draw(images, scores, curves, layers, predict):
 
 NAMES = [
     *("counts", "distribution", "boxes", "image_sizes", "mean_colors", "confusion_matrix", "metrics"),
-    *("robustness", "calibration", "roc", "precision_recall", "intervals", "layers"),
+    *("robustness", "calibration", "roc", "precision_recall", "net_benefit", "intervals", "layers"),
 ]
 
 
@@ -676,6 +685,39 @@ def test_curves_of_many_classes_all_look_different(predict, draw_curves):
     lines = get_labelled_lines(getattr(plots, f"plot_{draw_curves}")(compute(table)))
     assert len(lines) == 12
     assert len({(to_hex(line.get_color()), line.get_linestyle()) for line in lines.values()}) == 12
+
+
+def test_net_benefit_of_each_model_beside_all_and_none(predict):
+    curves = make_net_benefits(predict)
+    ax = plots.plot_net_benefit(curves)
+    lines = get_labelled_lines(ax)
+    assert list(lines) == get_legend(ax) == ["clean", "mixed", "alarm for all", "alarm for none"]
+    for name, curve in curves.items():
+        assert lines[name].get_xdata().tolist() == [0.1, 0.2, 0.4, 0.6]
+        assert lines[name].get_ydata().tolist() == curve["model"].tolist()
+    assert not np.array_equal(curves["clean"]["model"], curves["mixed"]["model"])
+    assert lines["alarm for all"].get_xdata().tolist() == [0.1, 0.2, 0.4, 0.6]
+    assert lines["alarm for all"].get_ydata().tolist() == curves["clean"]["all"].tolist()
+    assert set(lines["alarm for none"].get_ydata()) == {0}
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("threshold on the probability", "net benefit per image")
+    assert ax.get_title() == "Decision curve"
+    assert plots.plot_net_benefit(curves, title="Malignant").get_title() == "Malignant"
+
+
+def test_the_best_model_gives_the_scale_of_the_net_benefit(predict):
+    """However negative it is to treat everybody, the models stay in sight, from a little below 0 on."""
+    curves = make_net_benefits(predict)
+    best = max(curve["model"].max() for curve in curves.values())
+    assert curves["clean"]["all"].min() < -0.15 * best
+    low, high = plots.plot_net_benefit(curves).get_ylim()
+    assert best < high < 1.2 * best
+    assert -0.3 * best < low < 0
+
+
+def test_net_benefits_of_many_models_all_look_different(predict):
+    lines = get_labelled_lines(plots.plot_net_benefit(make_net_benefits(predict, [f"m{n}" for n in range(12)])))
+    assert len(lines) == 14
+    assert len({(to_hex(line.get_color()), line.get_linestyle()) for line in lines.values()}) == 14
 
 
 @pytest.fixture

@@ -7,8 +7,10 @@ from scipy import stats
 from helpers.training.augment import (
     ImageDataGenerator,
     apply_parameters,
+    chain_augmenters,
     draw_parameters,
     make_augmenter,
+    make_exposure_augmenter,
     mix_augmenters,
     paste_on_canvas,
     transform,
@@ -654,3 +656,206 @@ def test_mixing_is_decided_by_the_seed():
 def test_transform_refuses_parameters_that_do_not_exist():
     with pytest.raises(TypeError, match=r"No such parameter: rotate\. Known: theta"):
         transform(make_noise(1), rotate=30)
+
+
+# make_exposure_augmenter
+
+CHANGES = {"gamma": 0.6, "contrast": 0.5, "brightness": 0.3, "sharpness": 0.9, "noise": 20.0}
+
+
+def make_ramps(count, channels=1, low=60, high=190, size=(12, 16)):
+    """Make images that are all alike: levels that rise from one corner to the other, away from 0 and 255."""
+    ramp = np.linspace(low, high, size[0] * size[1]).reshape(size)[..., None] - 5 * np.arange(channels)
+    return np.broadcast_to(ramp, (count, *ramp.shape)).astype("float32")
+
+
+def blur(images):
+    """Take the mean of 3 x 3 pixels twice, with plain loops; beyond the border lies nothing."""
+    for _ in range(2):
+        before, images = images, np.empty(images.shape)
+        for row in range(images.shape[1]):
+            for column in range(images.shape[2]):
+                window = before[:, max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+                images[:, row, column] = window.mean(axis=(1, 2))
+    return images
+
+
+def assert_uniform(draws, low, high):
+    __tracebackhide__ = True
+    assert low - 1e-3 * (high - low) <= min(draws) < max(draws) <= high + 1e-3 * (high - low)
+    assert stats.kstest((np.asarray(draws) - low) / (high - low), "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("changes", [*({name: value} for name, value in CHANGES.items()), CHANGES], ids="-".join)
+def test_levels_stay_in_range_and_images_are_changed_each_in_its_own_way(changes, channels):
+    images = np.broadcast_to(make_noise(1, channels=channels), (12, *SIZE, channels))
+    before = images.copy()
+    augment = make_exposure_augmenter(**changes)
+    first = augment(images, np.random.default_rng(1))
+    assert (first.shape, first.dtype) == (images.shape, np.float32)
+    assert 0 <= first.min() < 20
+    assert 235 < first.max() <= 255
+    np.testing.assert_array_equal(images, before)
+    np.testing.assert_array_equal(augment(images, np.random.default_rng(1)), first)
+    others = augment(images, np.random.default_rng(2))
+    for number in range(12):
+        assert np.abs(first[number] - others[number]).max() > 0.01
+        assert np.abs(first[number] - first[number - 1]).max() > 0.01
+        assert np.abs(first[number] - images[number]).max() > 0.01
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+def test_without_any_change_images_stay_as_they_are(dtype):
+    images = make_noise(3).astype(dtype)
+    result = make_exposure_augmenter()(images, np.random.default_rng(0))
+    np.testing.assert_array_equal(result, images)
+    assert result.dtype == np.float32
+    result[:] = 0
+    assert images.max() > 0  # not the same memory
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_images_that_are_floats_are_not_changed_either(name):
+    images = make_noise(3).astype("float32")
+    before = images.copy()
+    make_exposure_augmenter(**{name: CHANGES[name]})(images, np.random.default_rng(0))
+    np.testing.assert_array_equal(images, before)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_type_of_the_images_makes_no_difference(dtype):
+    images, augment = make_noise(4), make_exposure_augmenter(**CHANGES)
+    expected = augment(images, np.random.default_rng(0))
+    np.testing.assert_array_equal(augment(images.astype(dtype), np.random.default_rng(0)), expected)
+
+
+def test_gamma_is_the_exponent_of_a_tone_curve():
+    images = make_ramps(800)
+    result = make_exposure_augmenter(gamma=0.7)(images, np.random.default_rng(0))
+    exponents = np.log(result / 255) / np.log(images / 255)
+    np.testing.assert_allclose(exponents, np.broadcast_to(exponents[:, :1, :1], images.shape), rtol=1e-3)
+    assert_uniform(np.log(exponents[:, 0, 0, 0]), -0.7, 0.7)
+
+
+def test_gamma_leaves_black_and_white():
+    images = np.tile(np.array([0, 255], "uint8")[None, :, None, None], (20, 1, 1, 1))
+    result = make_exposure_augmenter(gamma=1.0)(images, np.random.default_rng(0))
+    np.testing.assert_allclose(result, images, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_contrast_is_a_factor_of_the_distance_from_the_mean_of_the_image(channels):
+    images = make_ramps(800, channels, 90, 160)
+    result = make_exposure_augmenter(contrast=0.8)(images, np.random.default_rng(0))
+    mean = images.mean(axis=(1, 2, 3), keepdims=True)  # of all channels together: colours keep their balance
+    factors = np.sum((result - mean) * (images - mean), axis=(1, 2, 3)) / np.sum((images - mean) ** 2, axis=(1, 2, 3))
+    np.testing.assert_allclose(result, mean + factors[:, None, None, None] * (images - mean), atol=1e-2)
+    assert_uniform(factors, 0.2, 1.8)
+
+
+def test_contrast_is_about_the_mean_of_each_image():
+    images = np.concatenate([make_ramps(1, low=30, high=60), make_ramps(1, low=190, high=220)])
+    result = make_exposure_augmenter(contrast=0.9)(images, np.random.default_rng(0))
+    np.testing.assert_allclose(result.mean(axis=(1, 2, 3)), [45, 205], atol=0.1)
+
+
+def test_brightness_is_a_shift_by_a_share_of_the_range():
+    images = make_ramps(800, 3, 100, 150)
+    result = make_exposure_augmenter(brightness=0.2)(images, np.random.default_rng(0))
+    shifts = result - images
+    np.testing.assert_allclose(shifts, np.broadcast_to(shifts[:, :1, :1, :1], images.shape), atol=1e-3)
+    assert_uniform(shifts[:, 0, 0, 0], -51, 51)
+
+
+def test_sharpness_is_a_share_of_the_difference_from_a_blurred_image():
+    """A single bright pixel spreads over 5 x 5 pixels."""
+    images = make_noise(600, (9, 7), channels=2).astype("float32") / 6 + 100
+    result = make_exposure_augmenter(sharpness=0.9)(images, np.random.default_rng(0))
+    edges = images - blur(images)
+    shares = np.sum((result - images) * edges, axis=(1, 2, 3)) / np.sum(edges**2, axis=(1, 2, 3))
+    np.testing.assert_allclose(result, images + shares[:, None, None, None] * edges, atol=1e-2)
+    assert_uniform(shares, -0.9, 0.9)
+
+    point = np.full((1, 11, 11, 1), 100.0, "float32")
+    point[0, 5, 5] = 181
+    changed = np.abs(make_exposure_augmenter(sharpness=0.9)(point, np.random.default_rng(0)) - point) > 1e-3
+    assert changed[0, 3:8, 3:8].all()
+    assert changed.sum() == 25
+
+
+def test_noise_has_a_standard_deviation_of_its_own_in_each_image():
+    images = np.full((400, 40, 40, 3), 128, "uint8")
+    result = make_exposure_augmenter(noise=12)(images, np.random.default_rng(0))
+    spread = result.std(axis=(1, 2, 3))
+    assert_uniform(spread, 0, 12)
+    noise = (result - 128) / spread[:, None, None, None]
+    np.testing.assert_allclose(noise.mean(), 0, atol=0.01)
+    assert stats.kstest(noise[:20].ravel(), "norm").pvalue > 1e-3
+    neighbours = [noise[:, 1:].ravel(), noise[:, :-1].ravel()], [noise[..., 0].ravel(), noise[..., 1].ravel()]
+    for pair in neighbours:  # each pixel and each channel has its own
+        assert abs(np.corrcoef(*pair)[0, 1]) < 0.01
+
+
+@pytest.mark.parametrize("ground", [0, 255])
+def test_noise_is_cut_off_at_black_and_white(ground):
+    result = make_exposure_augmenter(noise=30)(np.full((4, 20, 20, 1), ground, "uint8"), np.random.default_rng(0))
+    assert ((result == ground).mean(axis=(1, 2, 3)) > 0.4).all()
+
+
+def test_changes_come_one_after_the_other():
+    """The tone curve, contrast, brightness, sharpness, noise: as if each had been made alone with the same draws."""
+    images = make_noise(4, (9, 7)).astype("float32") / 8 + 110
+    together = make_exposure_augmenter(**CHANGES | {"noise": 2.0})(images, np.random.default_rng(5))
+    rng = np.random.default_rng(5)
+    for name, value in (CHANGES | {"noise": 2.0}).items():
+        images = make_exposure_augmenter(**{name: value})(images, rng)
+        assert 0 < images.min() < images.max() < 255  # else the cut-off in between would show
+    np.testing.assert_allclose(together, images, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"gamma": -0.1}, {"contrast": -0.1}, {"contrast": 1.0}, {"contrast": 1.5}]
+    + [{"brightness": -0.1}, {"sharpness": -0.1}, {"noise": -1}, {"gamma": 0.5, "noise": -1}],
+    ids=str,
+)
+def test_exposures_without_meaning_are_refused(wrong):
+    with pytest.raises(ValueError, match="no negative values, and a contrast below 1"):
+        make_exposure_augmenter(**wrong)
+
+
+# chain_augmenters
+
+
+def test_a_chain_runs_one_augmenter_after_the_other_with_the_same_generator():
+    images = make_noise(5)
+    first, second = make_augmenter(ImageDataGenerator(**GEOMETRY)), make_exposure_augmenter(**CHANGES)
+    result = chain_augmenters(first, second)(images, np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    expected = second(first(images, rng), rng)
+    np.testing.assert_array_equal(result, expected)
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(chain_augmenters(first, second)(images, np.random.default_rng(3)), result)
+    assert np.abs(chain_augmenters(first, second)(images, np.random.default_rng(4)) - result).max() > 20
+    turned = chain_augmenters(second, first)(images, np.random.default_rng(3))
+    assert np.abs(turned - result).max() > 20
+    np.testing.assert_array_equal(images, make_noise(5))
+    assert (result.min() >= 0) & (result.max() <= 255)
+
+
+def test_a_chain_of_one_is_that_one_and_a_chain_of_none_changes_nothing():
+    images, alone = make_noise(5, channels=1), make_exposure_augmenter(**CHANGES)
+    expected = alone(images, np.random.default_rng(3))
+    np.testing.assert_array_equal(chain_augmenters(alone)(images, np.random.default_rng(3)), expected)
+    np.testing.assert_array_equal(chain_augmenters()(images, np.random.default_rng(3)), images)
+
+
+def test_chains_can_be_chained_and_mixed():
+    images = make_noise(40)
+    chain = chain_augmenters(chain_augmenters(lambda part, rng: part + 1.0), lambda part, rng: 2.0 * part)
+    np.testing.assert_array_equal(chain(images, np.random.default_rng(0)), 2 * (images + 1.0))
+    mixed = mix_augmenters([None, chain])(images, np.random.default_rng(0))
+    kept = (mixed == images).all(axis=(1, 2, 3))
+    np.testing.assert_array_equal(mixed[~kept], 2 * (images[~kept] + 1.0))
+    assert 0 < kept.sum() < 40

@@ -16,6 +16,7 @@ from helpers.training.models import (
     save_model,
 )
 from helpers.training.transfer import (
+    BASES,
     build_feature_extractor,
     build_head,
     compute_features,
@@ -29,7 +30,12 @@ from helpers.training.transfer import (
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 SHAPE = (64, 96, 3)
-FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
+FILES = {
+    "mobilenet_v2_0.35": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5",
+    "mobilenet_v2_1.0": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+    "efficientnet_v2_b0": "efficientnetv2-b0_notop.h5",
+}
+FILE = FILES["mobilenet_v2_0.35"]
 
 
 @pytest.fixture(autouse=True)
@@ -68,27 +74,63 @@ def count_layers(model, kind):
     return sum(isinstance(layer, kind) for layer in model.layers)
 
 
-@pytest.fixture(scope="module")
-def mobilenet():
-    """Make Keras's network with random weights and statistics, and its features in inference mode."""
-    base = randomize(keras.applications.MobileNetV2(SHAPE, alpha=0.35, include_top=False, weights=None))
-    inputs = make_pixels() / 127.5 - 1
-    return base, np.mean(base(inputs.astype("float32"), training=False), axis=(1, 2))
+def build_network(base, shape=SHAPE):
+    """Build Keras's own network with random weights and statistics, and the preprocessing that Keras documents."""
+    options = {"include_top": False, "weights": None}
+    if base == "efficientnet_v2_b0":
+        network = keras.applications.EfficientNetV2B0(input_shape=shape, **options)
+        return randomize(network), keras.applications.efficientnet_v2.preprocess_input
+    network = keras.applications.MobileNetV2(shape, alpha=float(base.rpartition("_")[2]), **options)
+    return randomize(network), keras.applications.mobilenet_v2.preprocess_input
 
 
 @pytest.fixture(scope="module")
-def weights_file(mobilenet, tmp_path_factory):
-    """Save the weights as Keras's own file holds them, under its name; return the folder of data."""
+def data_dir(tmp_path_factory):
+    """Make a folder of data with room for weights."""
     data_dir = tmp_path_factory.mktemp("data")
     (data_dir / "weights").mkdir()
-    mobilenet[0].save(data_dir / "weights" / FILE)
     return data_dir
 
 
 @pytest.fixture(scope="module")
-def extractor(weights_file):
-    weights, _ = find_weights(weights_file)
-    return build_feature_extractor(SHAPE, weights)
+def networks(data_dir):
+    """Give a network of Keras and its features in inference mode; its weights are saved as in Keras's own file."""
+    made = {}
+
+    def get(base):
+        if base not in made:
+            network, preprocess = build_network(base)
+            network.save(data_dir / "weights" / FILES[base])
+            maps = network(preprocess(make_pixels().astype("float32")), training=False)
+            made[base] = network, np.mean(maps, axis=(1, 2))
+        return made[base]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def extractors(networks, data_dir):
+    """Give an extractor with the weights of a network of Keras."""
+    made = {}
+
+    def get(base, channels=3):
+        if (base, channels) not in made:
+            networks(base)
+            weights, _ = find_weights(data_dir, base)
+            made[base, channels] = build_feature_extractor((*SHAPE[:2], channels), weights, base)
+        return made[base, channels]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def mobilenet(networks):
+    return networks("mobilenet_v2_0.35")
+
+
+@pytest.fixture(scope="module")
+def extractor(extractors):
+    return extractors("mobilenet_v2_0.35")
 
 
 # find_weights
@@ -99,12 +141,12 @@ def loads(monkeypatch):
     """Replace the loading by Keras; what is appended to ``errors`` is raised."""
     calls, errors = [], []
 
-    def load(*arguments):
+    def build(*arguments):
         calls.append(arguments)
         if errors:
             raise errors[0]
 
-    monkeypatch.setattr(transfer, "_load_mobilenet", load)
+    monkeypatch.setattr(transfer.Base, "build", build)
     return calls, errors
 
 
@@ -119,25 +161,61 @@ def test_weights_in_the_folder_of_data_come_first(tmp_path, loads):
     assert loads[0] == []
 
 
-def test_weights_of_another_width_are_not_taken(tmp_path, loads):
-    path = tmp_path / "weights" / FILE
-    path.parent.mkdir()
-    path.touch()
+@pytest.mark.parametrize("base", BASES)
+def test_weights_of_another_network_are_not_taken(tmp_path, loads, base):
+    (tmp_path / "weights").mkdir()
+    for other in FILES.keys() - {base}:
+        (tmp_path / "weights" / FILES[other]).touch()
     loads[1].append(OSError("no network"))
-    weights, note = find_weights(tmp_path, alpha=1.0)
+    weights, note = find_weights(tmp_path, base)
     assert weights is None
-    assert FILE.replace("0.35", "1.0") in note
-    path.rename(path.with_name(FILE.replace("0.35", "1.0")))
-    assert find_weights(tmp_path, alpha=1.0)[0] == str(path.with_name(FILE.replace("0.35", "1.0")))
+    assert f"`{FILES[base]}`" in note
+    path = tmp_path / "weights" / FILES[base]
+    path.touch()
+    weights, note = find_weights(tmp_path, base)
+    assert weights == str(path)
+    assert path.name in note
 
 
-def test_weights_are_else_asked_of_keras(tmp_path, loads):
-    weights, note = find_weights(tmp_path, alpha=0.5)
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        ("mobilenet_v2_0.35", "MobileNetV2 (Sandler et al. 2018)"),
+        ("mobilenet_v2_1.0", "MobileNetV2 (Sandler et al. 2018)"),
+        ("efficientnet_v2_b0", "EfficientNetV2-B0 (Tan and Le 2021)"),
+    ],
+)
+def test_weights_are_else_asked_of_keras(tmp_path, loads, base, name):
+    weights, note = find_weights(tmp_path, base)
     assert weights == "imagenet"
-    assert "Keras" in note
-    assert "Warning" not in note
-    ((shape, alpha, asked),) = loads[0]
-    assert (shape, alpha, asked) == ((224, 224, 3), 0.5, "imagenet")
+    assert note == f"{name}: ImageNet weights from Keras."
+    assert loads[0] == [(BASES[base], (224, 224, 3), "imagenet")]
+
+
+def test_a_narrow_mobilenet_is_looked_for_by_default(tmp_path, loads):
+    find_weights(tmp_path)
+    assert loads[0] == [(BASES["mobilenet_v2_0.35"], (224, 224, 3), "imagenet")]
+
+
+def test_keras_is_asked_for_the_named_network_without_its_classifier(monkeypatch):
+    asked = []
+    for name in ("MobileNetV2", "EfficientNetV2B0"):
+        monkeypatch.setattr(keras.applications, name, lambda name=name, **options: asked.append((name, options)))
+    for base in BASES.values():
+        base.build((224, 224, 3), "imagenet")
+    expected = {"input_shape": (224, 224, 3), "include_top": False, "weights": "imagenet"}
+    assert asked == [
+        ("MobileNetV2", expected | {"alpha": 0.35}),
+        ("MobileNetV2", expected | {"alpha": 1.0}),
+        ("EfficientNetV2B0", expected),
+    ]
+
+
+@pytest.mark.parametrize("data", [None, "folder"])
+def test_weights_of_an_unknown_network_are_refused(tmp_path, loads, data):
+    with pytest.raises(ValueError, match=r"No base network is called 'resnet'\. Known: mobilenet_v2_0\.35, .*_b0\."):
+        find_weights(data and tmp_path, "resnet")
+    assert loads[0] == []
 
 
 def test_keras_is_not_asked_for_a_sample(loads):
@@ -171,32 +249,69 @@ def test_refused_download_gives_random_weights_and_a_warning(tmp_path, loads, er
 # build_feature_extractor
 
 
-def test_extractor_computes_the_same_as_the_unfolded_network(mobilenet, extractor):
-    base, expected = mobilenet
+@pytest.mark.parametrize("base", BASES)
+def test_extractor_computes_the_same_as_the_unfolded_network(networks, extractors, base):
+    """That of Keras, with the preprocessing that Keras documents."""
+    (network, expected), extractor = networks(base), extractors(base)
     assert np.ptp(expected, axis=0).max() > 0.1 * np.abs(expected).max()  # the images differ
     features = extractor(make_pixels(), training=False)
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
-    assert extractor.name == "mobilenet_v2"
+    assert extractor.name == base.replace(".", "_")
     assert extractor.input_shape == (None, *SHAPE)
+    assert extractor.output_shape == (None, 1280)
+    kinds = layers.Conv2D | layers.DepthwiseConv2D
     assert count_layers(extractor, layers.BatchNormalization) == 0
-    assert count_layers(extractor, (layers.Conv2D, layers.DepthwiseConv2D)) == 52
-    convolutions = {layer.name for layer in base.layers if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D)}
+    assert count_layers(extractor, kinds) == count_layers(network, kinds)
+    convolutions = {layer.name for layer in network.layers if isinstance(layer, kinds)}
     assert convolutions < {layer.name for layer in extractor.layers}  # the names stay
 
 
-def test_extractor_does_the_same_in_training(mobilenet, extractor):
+def test_mobilenet_has_52_convolutions(extractor):
+    assert count_layers(extractor, (layers.Conv2D, layers.DepthwiseConv2D)) == 52
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_grey_images_have_the_features_of_colour_images_without_colour(extractors, base):
+    grey = make_pixels(shape=(*SHAPE[:2], 1), seed=2)
+    extractor = extractors(base, channels=1)
+    assert extractor.input_shape == (None, *SHAPE[:2], 1)
+    features, expected = extractor(grey), extractors(base)(grey.repeat(3, axis=-1))
+    assert np.ptp(expected, axis=0).max() > 0.1 * np.abs(expected).max()
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(compute_features(extractor, grey), features, rtol=1e-3, atol=1e-5 * np.max(expected))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("base", BASES)
+def test_extractor_is_flat_and_has_its_features_last(extractors, base, channels):
+    """Layers of a model inside cannot be unfrozen one by one, nor explained."""
+    extractor = extractors(base, channels)
+    assert not any(hasattr(layer, "layers") for layer in extractor.layers)
+    assert [type(layer) for layer in extractor.layers].count(layers.InputLayer) == 1
+    assert extractor.layers[0].name == "pixels"
+    assert extractor.layers[-1].name == "features"
+
+
+def test_extractor_does_the_same_in_training(extractor):
     """No statistics of the batch, no dropout."""
     np.testing.assert_array_equal(extractor(make_pixels(), training=True), extractor(make_pixels(), training=False))
 
 
 def test_extractor_without_weights_is_random_and_of_the_asked_width():
-    first, second = (build_feature_extractor((32, 32, 3), None, alpha=0.5, name="base") for _ in range(2))
-    assert first.name == "base"
-    assert first.get_layer("Conv1").filters == 16
-    pixels = make_pixels(3, (32, 32, 3))
+    shape, base = (32, 32, 3), "mobilenet_v2_1.0"
+    first, second = (build_feature_extractor(shape, None, base) for _ in range(2))
+    assert first.name == "mobilenet_v2_1_0"
+    assert first.get_layer("Conv1").filters == 32
+    assert build_feature_extractor(shape, None).get_layer("Conv1").filters == 16
+    pixels = make_pixels(3, shape)
     assert first(pixels).shape == (3, 1280)
     assert np.isfinite(first(pixels)).all()
     assert np.abs(first(pixels) - second(pixels)).max() > 0
+
+
+def test_extractor_of_an_unknown_network_is_refused():
+    with pytest.raises(ValueError, match=r"No base network is called 'mobilenet_v2'\. Known: mobilenet_v2_0\.35, "):
+        build_feature_extractor(SHAPE, None, "mobilenet_v2")
 
 
 # fold_batch_normalization
@@ -349,6 +464,30 @@ def test_preprocessing_comes_before_everything_else(make):
     np.testing.assert_allclose(folded(pixels, training=False), expected, rtol=1e-4, atol=1e-4)
 
 
+def double_channels(pixels):
+    return layers.Concatenate(name="doubled")([pixels, layers.Rescaling(2.0, offset=1.0, name="scaled")(pixels)])
+
+
+@pytest.mark.parametrize("make", [make_chain, make_normalization_first, make_branches, make_plain_shortcut])
+def test_what_comes_first_may_take_images_of_another_shape(make):
+    model = randomize(make())
+    pixels = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype("float32")
+    folded = fold_batch_normalization(model, double_channels, (8, 8, 1))
+    assert folded.input_shape == (None, 8, 8, 1)
+    expected = model(np.concatenate([pixels, 2 * pixels + 1], axis=-1), training=False)
+    assert np.ptp(expected) > 0.01
+    np.testing.assert_allclose(folded(pixels, training=False), expected, rtol=1e-4, atol=1e-4)
+    assert {layer.name for layer in folded.layers} >= {"pixels", "doubled", "scaled"}
+
+
+def test_a_convolutional_network_may_take_images_of_another_size():
+    model = randomize(make_chain())
+    pixels = np.random.default_rng(0).normal(size=(5, 12, 10, 2)).astype("float32")
+    folded = fold_batch_normalization(model, input_shape=(12, 10, 2))
+    assert folded.output_shape == (None, 6, 5, 3)
+    np.testing.assert_allclose(folded(pixels[:, :8, :8]), fold_batch_normalization(model)(pixels[:, :8, :8]), rtol=1e-5)
+
+
 # compute_features
 
 
@@ -451,6 +590,33 @@ def test_layers_from_the_named_one_on_are_trainable_but_no_batch_normalization(f
     assert not model.get_layer("norm2").trainable
     table = describe_layers(model).set_index("layer")
     assert set(table.index[table["trainable"] > 0]) == learning
+
+
+@pytest.mark.parametrize(
+    ("base", "first"),
+    [
+        ("mobilenet_v2_0.35", "block_13_expand"),
+        ("mobilenet_v2_1.0", "Conv_1"),
+        ("efficientnet_v2_b0", "block6a_expand_conv"),
+        ("efficientnet_v2_b0", "top_conv"),
+    ],
+)
+def test_the_end_of_a_base_network_can_be_unfrozen(extractors, base, first):
+    extractor = extractors(base)
+    frozen = extractor.trainable
+    model = join(extractor, build_head(np.random.default_rng(0).normal(size=(20, 1280)), 3))
+    try:
+        unfreeze_from(model, first)
+        table = describe_layers(model)
+        place = table["layer"].tolist().index(first)
+        with_weights = table["kind"].isin(["Conv2D", "DepthwiseConv2D", "Dense"])
+        assert (table["trainable"] > 0).tolist() == (with_weights & (table.index >= place)).tolist()
+        assert 0 < place < len(table) - 3
+        assert table["trainable"].sum() == sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+        assert (table["trainable"] == table["parameters"])[with_weights & (table.index >= place)].all()
+    finally:
+        for layer in model.layers:
+            layer.trainable = frozen
 
 
 def test_unknown_layer_is_refused_and_the_known_ones_are_named():

@@ -1,0 +1,98 @@
+"""Chest X-rays: drawn rib cages, with opacities for pneumonia."""
+
+import shutil
+
+import numpy as np
+from PIL import Image
+
+# Of each part: the patients of each series, and the number that the first of them has.
+_SERIES = {
+    "train": {"IM": (60, 115), "NORMAL2-IM": (80, 383), "bacteria": (130, 1), "virus": (80, 131)},
+    "val": {"NORMAL2-IM": (8, 1427), "bacteria": (8, 1946)},
+    "test": {"IM": (20, 1), "NORMAL2-IM": (40, 7), "bacteria": (40, 78), "virus": (25, 1)},
+}
+_IMAGES_PER_PATIENT = {"NORMAL": ([1], [1.0]), "PNEUMONIA": ([1, 2, 3, 4], [0.45, 0.3, 0.15, 0.1])}
+_SIZES = {"NORMAL": (300, 1.22), "PNEUMONIA": (230, 1.45)}  # mean width in pixels, and width to height
+_MODES = (["L", "RGB", "CMYK"], [0.9, 0.08, 0.02])
+
+
+def draw(data_set, folder):
+    """Draw chest X-rays in the layout of Kermany's data set on Kaggle, with its traps.
+
+    Several images of a patient; 16 images in ``val``; a second copy of everything below ``chest_xray/chest_xray``, and
+    the files that macOS leaves; grey images stored as L, RGB and CMYK; sizes that differ by class; two identical files
+    under different names; numbers that start again in ``test``, which has another mix of the classes and was exposed
+    in another way.
+    """
+    rng = np.random.default_rng(2018)
+    root = folder / data_set.key_file
+    for part, of_series in _SERIES.items():
+        for series, (n_patients, first) in of_series.items():
+            label = "NORMAL" if series.endswith("IM") else "PNEUMONIA"
+            place = root / part / label
+            place.mkdir(parents=True, exist_ok=True)
+            number = first  # of the image
+            for patient in range(first, first + n_patients):
+                body = rng.integers(2**32)
+                for _ in range(rng.choice(_IMAGES_PER_PATIENT[label][0], p=_IMAGES_PER_PATIENT[label][1])):
+                    name = f"{series}-{patient:04d}-0001" if label == "NORMAL" else f"person{patient}_{series}_{number}"
+                    pixels = _draw_chest(series, _draw_size(label, rng), body, rng, other_exposure=part == "test")
+                    image = Image.fromarray(pixels).convert(rng.choice(_MODES[0], p=_MODES[1]))
+                    image.save(place / f"{name}.jpeg", quality=90)
+                    number += 1
+    normal = root / "train" / "NORMAL"
+    shutil.copy(normal / "IM-0120-0001.jpeg", normal / "IM-0131-0001.jpeg")
+    for part in _SERIES:
+        shutil.copytree(root / part, root / data_set.key_file / part)
+        (root / "__MACOSX" / part).mkdir(parents=True)
+        (root / "__MACOSX" / part / "._IM-0001-0001.jpeg").write_bytes(b"\0\5\26\7")
+
+
+def _draw_size(label, rng):
+    width, aspect = _SIZES[label]
+    width = rng.normal(width, 25)
+    return round(width / (aspect * rng.normal(1, 0.06))), round(width)
+
+
+def _draw_chest(series, size, body, rng, other_exposure):
+    """Draw one image of a patient: what ``body`` decides is the same in all images, what ``rng`` decides is not."""
+    patient = np.random.default_rng(body)
+    y, x = np.mgrid[-1 : 1 : size[0] * 1j, -1 : 1 : size[1] * 1j]
+    turn, zoom = rng.normal(0, 0.03), rng.normal(1, 0.04)
+    x, y = (x * np.cos(turn) - y * np.sin(turn)) * zoom + rng.normal(0, 0.03), (x * np.sin(turn) + y) * zoom
+    wide, high = patient.normal(0.29, 0.02), patient.normal(0.62, 0.03)
+    lungs = sum(_ellipse(x - side * 0.40, y + 0.08, wide, high, 0.12) for side in (-1, 1))
+    image = 25 + 130 * _ellipse(x, y - 0.1, 0.88, 1.25, 0.1)
+    image = image - 85 * lungs
+    phase = patient.uniform(0, 2 * np.pi)
+    ribs = np.cos(2 * np.pi * (3.4 * (y - 0.35 * np.abs(x) ** 1.6)) + phase) ** 6
+    image += 22 * ribs * (0.35 + 0.65 * lungs)
+    image += 55 * np.exp(-((x / 0.09) ** 2))  # spine
+    image += 75 * _ellipse(x - 0.16, y - 0.28, patient.normal(0.3, 0.02), 0.34, 0.15)  # heart
+    image += 60 / (1 + np.exp(-(y - 0.62 - 0.06 * x) / 0.05))  # diaphragm
+    image += _draw_opacity(series, patient, rng, x, y) * lungs
+    image = image - image.min()
+    exposure, gamma, black = rng.normal(1, 0.08), np.exp(rng.normal(0, 0.12)), max(0, rng.normal(4, 3))
+    if other_exposure:
+        gamma, black = gamma * 0.85, black + 12
+    image = black + (250 - black) * np.clip(image * exposure / 260, 0, 1) ** gamma
+    return np.clip(image + rng.normal(0, 3, size), 0, 255).astype("uint8")
+
+
+def _draw_opacity(series, patient, rng, x, y):
+    """Draw what pneumonia does to the lungs: bacteria whiten one lobe, viruses cloud both lungs."""
+    if series.endswith("IM"):
+        return 0.0
+    if series == "bacteria":
+        side, height, spread = patient.choice([-1, 1]), patient.uniform(-0.25, 0.35), patient.uniform(0.13, 0.24)
+        depth = patient.uniform(35, 85) * rng.uniform(0.8, 1.2)
+        return depth * np.exp(-((x - side * 0.42) ** 2 + (y - height) ** 2) / spread**2)
+    centres = patient.uniform(-1, 1, (14, 2)) * [0.55, 0.45]
+    depth = patient.uniform(12, 32) * rng.uniform(0.8, 1.2)
+    clouds = sum(np.exp(-((x - across) ** 2 + (y - down) ** 2) / 0.02) for across, down in centres)
+    return depth * (0.6 + clouds)
+
+
+def _ellipse(x, y, wide, high, blur):
+    """Draw a blurred ellipse, 1 inside and 0 outside."""
+    return 1 / (1 + np.exp((np.hypot(x / wide, y / high) - 1) / blur * 2))

@@ -1,0 +1,89 @@
+"""Baselines: what can be scored without looking at what an image shows.
+
+A classifier that knows only sizes, brightness and the pixels along the border has not seen the disease. What it scores
+is what a network could score by the same shortcuts.
+"""
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import RandomForestClassifier
+
+
+def describe_shortcuts(pixels, rows=None, sizes=None):
+    """Describe images by what should not matter.
+
+    Parameters
+    ----------
+    pixels : uint8 array (n, height, width, channels)
+        May be memory-mapped.
+    rows : array of int (m,), optional
+        The images to describe; all by default.
+    sizes : DataFrame, optional
+        ``width`` and ``height`` as stored, a row for each of the m images.
+
+    Returns
+    -------
+    DataFrame of m rows, in groups by the first word of the column: ``size``, where given, of width, height and aspect
+    ratio; ``brightness`` of mean, standard deviation and the 5th and 95th percentile, for each channel; ``border`` of 8
+    pixels, in the corners and the middles of the sides, for each channel.
+    """
+    rows = np.arange(len(pixels)) if rows is None else np.asarray(rows)
+    chosen = np.asarray(pixels[rows])
+    flat = chosen.reshape(len(rows), -1, pixels.shape[-1])
+    brightness = {"mean": flat.mean(1), "std": flat.std(1)}
+    brightness |= {f"p{level}": np.percentile(flat, level, axis=1) for level in (5, 95)}
+    ends, middle = (0, -1), (pixels.shape[1] // 2, pixels.shape[2] // 2)
+    places = [(y, x) for y in (0, middle[0], -1) for x in (0, middle[1], -1) if y in ends or x in ends]
+    columns = {f"brightness {name}": values for name, values in brightness.items()}
+    columns |= {f"border {number}": chosen[:, y, x] for number, (y, x) in enumerate(places, 1)}
+    table = {
+        f"{name} {channel}": values[:, channel]
+        for name, values in columns.items()
+        for channel in range(values.shape[1])
+    }
+    if sizes is not None:
+        width, height = sizes["width"].to_numpy(), sizes["height"].to_numpy()
+        table |= {"size width": width, "size height": height, "size aspect": width / height}
+    return pd.DataFrame(table)
+
+
+def predict_from_shortcuts(x_train, y_train, x_test, seed=42):
+    """Train a random forest on descriptions of images and predict others.
+
+    Parameters
+    ----------
+    x_train, x_test : DataFrame or array (n, n_features)
+        Such as from `describe_shortcuts`.
+    y_train : array (n, n_classes)
+        One-hot labels, at least one image of each class.
+    seed : int
+
+    Returns
+    -------
+    array (m, n_classes): probabilities for ``x_test``.
+    """
+    forest = RandomForestClassifier(300, min_samples_leaf=3, class_weight="balanced", random_state=seed, n_jobs=-1)
+    return forest.fit(x_train, y_train.argmax(axis=1)).predict_proba(x_test)
+
+
+def find_contrary(predictions, share=0.3):
+    """Find the images that contradict a baseline: of each class those that it finds least like their class.
+
+    A model that is good on them does not live by what the baseline knows.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Of the baseline, from `helpers.evaluation.metrics.make_predictions`.
+    share : float
+        Of each class, rounded up to whole images.
+
+    Returns
+    -------
+    boolean Series, aligned with ``predictions``
+    """
+    contrary = pd.Series(False, predictions.index)
+    for name, of_class in predictions.groupby("y_true"):
+        least = of_class[f"p_{name}"].sort_values(kind="stable").index[: int(np.ceil(share * len(of_class)))]
+        contrary[least] = True
+    return contrary

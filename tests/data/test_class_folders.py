@@ -1,0 +1,421 @@
+"""Images sorted into folders: one row per image, groups from the file names, and a word on all that is left out."""
+
+import dataclasses
+import os
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers.data.audit import find_leaks, leave_out_unusable
+from helpers.data.catalog import get_data_set
+from helpers.data.index import LEFT_OUT, PROBLEM_COLUMNS, index_images
+from helpers.data.layouts.common import IGNORED
+from helpers.errors import InputError
+
+FILES = [
+    "train/NORMAL/IM-0115-0001.jpeg",
+    "train/NORMAL/NORMAL2-IM-0383-0001-0002.jpeg",
+    "train/NORMAL/NORMAL2-IM-0383-0001.jpeg",
+    "train/PNEUMONIA/person12_bacteria_34.jpeg",
+    "train/PNEUMONIA/person12_bacteria_35.jpeg",
+    "train/PNEUMONIA/person131_virus_251.jpeg",
+    "val/NORMAL/NORMAL2-IM-1427-0001.jpeg",
+    "val/PNEUMONIA/person12_bacteria_36.jpeg",
+    "test/NORMAL/IM-0115-0001.jpeg",
+    "test/PNEUMONIA/person12_virus_7.jpeg",
+]
+NORMAL, PNEUMONIA = "chest_xray/train/NORMAL", "chest_xray/train/PNEUMONIA"
+
+
+@pytest.fixture
+def data_set():
+    return get_data_set("chest-xray")
+
+
+def write(folder, *names, content="x-ray"):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Write files that have the original's names; their content does not matter to the index."""
+    write(tmp_path / "chest_xray", *FILES)
+    return tmp_path
+
+
+@pytest.fixture
+def index(data_set, folder):
+    """Index the folder; return the table with ``image_id`` as index, and the problems as a list."""
+
+    def run():
+        images, problems = index_images(data_set, folder)
+        assert problems.columns.tolist() == PROBLEM_COLUMNS
+        return images.set_index("image_id"), problems.to_dict("records")
+
+    return run
+
+
+def test_columns_and_rows(data_set, folder):
+    images, problems = index_images(data_set, folder)
+    assert images.columns.tolist() == ["image_id", "path", "label", "group", "part", "number", "series"]
+    assert images.index.equals(pd.RangeIndex(len(FILES)))
+    assert images["path"].tolist() == [f"chest_xray/{name}" for name in FILES]
+    assert images["image_id"].tolist() == [name.removesuffix(".jpeg") for name in FILES]
+    assert images["part"].tolist() == [name.split("/")[0] for name in FILES]
+    assert images["label"].tolist() == [name.split("/")[1] for name in FILES]
+    assert images["number"].dtype == "int64"
+    assert problems.columns.tolist() == PROBLEM_COLUMNS
+    assert problems.empty
+
+
+def test_groups_are_the_patients(index):
+    groups = index()[0]["group"]
+    assert groups.to_dict() == {
+        "train/NORMAL/IM-0115-0001": "IM-0115",
+        "train/NORMAL/NORMAL2-IM-0383-0001": "NORMAL2-IM-0383",
+        "train/NORMAL/NORMAL2-IM-0383-0001-0002": "NORMAL2-IM-0383",
+        "train/PNEUMONIA/person12_bacteria_34": "person12",
+        "train/PNEUMONIA/person12_bacteria_35": "person12",
+        "train/PNEUMONIA/person131_virus_251": "person131",
+        "val/NORMAL/NORMAL2-IM-1427-0001": "NORMAL2-IM-1427",
+        "val/PNEUMONIA/person12_bacteria_36": "person12",
+        "test/NORMAL/IM-0115-0001": "test/IM-0115",
+        "test/PNEUMONIA/person12_virus_7": "test/person12",
+    }
+
+
+def test_a_patient_in_train_and_val_is_a_leak_and_one_of_the_same_number_in_test_is_none(data_set, folder):
+    images, _ = index_images(data_set, folder)
+    assert find_leaks(images, images["part"])["leaked"].to_dict() == {"train": 2, "val": 1, "test": 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "series", "number"),
+    [
+        ("IM-0115-0001", "IM-0115", "IM", 115),
+        ("IM-0009-0001", "IM-0009", "IM", 9),
+        ("NORMAL2-IM-0383-0001", "NORMAL2-IM-0383", "NORMAL2-IM", 383),
+        ("NORMAL2-IM-0383-0001-0002", "NORMAL2-IM-0383", "NORMAL2-IM", 383),
+        ("NORMAL-IM-0383-0001", "NORMAL-IM-0383", "NORMAL-IM", 383),
+        ("NORMAL-115218-0001", "NORMAL-115218", "NORMAL", 115218),
+        ("IM-0115-0001 (1)", "IM-0115", "IM", 115),
+        ("person12_bacteria_34", "person12", "bacteria", 12),
+        ("person1946_virus_4863", "person1946", "virus", 1946),
+        ("person12_bacteria_34 (1)", "person12", "bacteria", 12),
+        ("BACTERIA-12-0001", "BACTERIA-12", "BACTERIA", 12),
+        ("VIRUS-1008087-0002", "VIRUS-1008087", "VIRUS", 1008087),
+    ],
+)
+def test_what_names_tell(index, folder, name, group, series, number):
+    place = PNEUMONIA if series.lower() in ("bacteria", "virus") else NORMAL
+    write(folder, f"{place}/{name}.jpeg")
+    images, problems = index()
+    row = images.loc[f"{place.removeprefix('chest_xray/')}/{name}"]
+    assert row[["group", "series", "number"]].tolist() == [group, series, number]
+    assert problems == []
+
+
+def test_bacteria_and_viruses_of_one_person_are_one_group(index, folder):
+    write(folder, f"{PNEUMONIA}/person131_bacteria_1.jpeg")
+    images, _ = index()
+    assert images.index[images["group"] == "person131"].tolist() == [
+        "train/PNEUMONIA/person131_bacteria_1",
+        "train/PNEUMONIA/person131_virus_251",
+    ]
+
+
+def test_patients_of_other_series_with_the_same_number_are_other_groups(index, folder):
+    write(folder, f"{NORMAL}/NORMAL2-IM-0115-0001.jpeg", f"{NORMAL}/NORMAL-0115-0001.jpeg")
+    images, _ = index()
+    normal = images[(images["label"] == "NORMAL") & (images["part"] == "train")]
+    assert set(normal.loc[normal["number"] == 115, "group"]) == {"IM-0115", "NORMAL2-IM-0115", "NORMAL-0115"}
+
+
+@pytest.mark.parametrize(
+    "name", ["scan", "person12", "person12_fungus_3", "person_bacteria_3", "person12_bacteria_", "xIM-0115-0001", "IM-"]
+)
+@pytest.mark.parametrize("place", [NORMAL, PNEUMONIA])
+def test_names_of_no_known_pattern_are_left_out(index, folder, place, name):
+    write(folder, f"{place}/{name}.jpeg")
+    images, problems = index()
+    assert len(images) == len(FILES)
+    assert problems == [
+        {
+            "file": f"{place}/{name}.jpeg",
+            "problem": "its name does not tell its group",
+            "action": LEFT_OUT,
+            "image_id": f"{place.removeprefix('chest_xray/')}/{name}",
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "said"),
+    [
+        (NORMAL, "person12_bacteria_99", "PNEUMONIA"),
+        (NORMAL, "VIRUS-12-0001", "PNEUMONIA"),
+        (PNEUMONIA, "IM-0116-0001", "NORMAL"),
+        (PNEUMONIA, "NORMAL2-IM-0116-0001", "NORMAL"),
+        (PNEUMONIA, "NORMAL-116-0001", "NORMAL"),
+    ],
+)
+def test_files_whose_names_say_the_other_class_are_left_out(index, folder, place, name, said):
+    write(folder, f"{place}/{name}.jpeg")
+    images, problems = index()
+    assert len(images) == len(FILES)
+    assert problems == [
+        {
+            "file": f"{place}/{name}.jpeg",
+            "problem": f"its name says {said}",
+            "action": LEFT_OUT,
+            "image_id": f"{place.removeprefix('chest_xray/')}/{name}",
+        }
+    ]
+
+
+def test_many_files_left_out_stop_the_run(data_set, folder):
+    write(folder, f"{NORMAL}/scan.jpeg")
+    images, problems = index_images(data_set, folder)
+    with pytest.raises(InputError, match=r"^9\.1% of the images cannot be used"):
+        leave_out_unusable(images, problems)
+
+
+def test_a_second_copy_deeper_down_is_not_used(index, folder):
+    expected, _ = index()
+    shutil.copytree(folder / "chest_xray", folder / "copied")
+    shutil.move(folder / "copied", folder / "chest_xray" / "chest_xray")
+    images, problems = index()
+    pd.testing.assert_frame_equal(images, expected)
+    assert problems == []
+
+
+def test_a_copy_of_another_size_is_reported_and_the_least_deep_is_used(index, folder):
+    copy = "chest_xray/chest_xray/train/NORMAL/IM-0115-0001.jpeg"
+    write(folder, copy, content="another x-ray")
+    images, problems = index()
+    used = f"{NORMAL}/IM-0115-0001.jpeg"
+    assert images.loc["train/NORMAL/IM-0115-0001", "path"] == used
+    assert len(images) == len(FILES)
+    assert [{name: problem[name] for name in PROBLEM_COLUMNS[:3]} for problem in problems] == [
+        {"file": copy, "problem": f"is another copy of {used}, of another size", "action": f"{used} used"}
+    ]
+
+
+def test_a_copy_that_comes_first_in_the_alphabet_is_not_used_if_it_lies_deeper(index, folder):
+    write(folder, "a/a/train/NORMAL/IM-0115-0001.jpeg")
+    assert index()[0].loc["train/NORMAL/IM-0115-0001", "path"] == f"{NORMAL}/IM-0115-0001.jpeg"
+
+
+def test_the_copy_stands_in_for_a_missing_image(index, folder):
+    expected, _ = index()
+    shutil.copytree(folder / "chest_xray", folder / "copied")
+    shutil.move(folder / "copied", folder / "chest_xray" / "chest_xray")
+    (folder / NORMAL / "IM-0115-0001.jpeg").unlink()
+    images, problems = index()
+    assert images.loc["train/NORMAL/IM-0115-0001", "path"] == "chest_xray/chest_xray/train/NORMAL/IM-0115-0001.jpeg"
+    pd.testing.assert_frame_equal(images.drop(columns="path").sort_index(), expected.drop(columns="path").sort_index())
+    assert problems == []
+
+
+def test_the_same_name_in_another_part_or_class_is_no_copy(index, folder):
+    write(folder, "chest_xray/val/NORMAL/IM-0115-0001.jpeg", content="another x-ray")
+    images, problems = index()
+    assert images["path"].str.endswith("/NORMAL/IM-0115-0001.jpeg").sum() == 3
+    assert problems == []
+
+
+def test_files_of_macos_are_counted_in_one_problem_and_are_no_images(index, folder):
+    expected, _ = index()
+    write(
+        folder,
+        "__MACOSX/chest_xray/train/NORMAL/._IM-0115-0001.jpeg",
+        "chest_xray/__MACOSX/train/NORMAL/IM-0116-0001.jpeg",
+        "chest_xray/__MACOSX/._train",
+        f"{NORMAL}/._IM-0117-0001.jpeg",
+        f"{NORMAL}/._Thumbs.db",
+    )
+    images, problems = index()
+    pd.testing.assert_frame_equal(images, expected)
+    (problem,) = problems
+    assert problem["problem"] == "5 files that macOS leaves in archives; they are no images"
+    assert problem["file"] == "__MACOSX/, ._*"
+    assert problem["action"] == IGNORED
+    assert pd.isna(problem["image_id"])
+
+
+def test_a_number_too_long_to_be_one_does_not_stop_the_run(index, folder):
+    write(folder, f"{NORMAL}/IM-{'9' * 20}-0001.jpeg")
+    images, problems = index()
+    assert len(images) + sum(problem["action"] == LEFT_OUT for problem in problems) == len(FILES) + 1
+
+
+@pytest.mark.parametrize("name", ["Thumbs.db", "notes.txt", ".DS_Store", "IM-0116-0001", "IM-0116-0001.dcm"])
+def test_other_files_in_class_folders_are_ignored_but_reported(data_set, folder, name):
+    write(folder, f"{NORMAL}/{name}")
+    images, problems = index_images(data_set, folder)
+    assert len(images) == len(FILES)
+    (problem,) = problems.to_dict("records")
+    assert problem["file"] == f"{NORMAL}/{name}"
+    assert problem["problem"] == "is no image file"
+    assert problem["action"] == IGNORED
+    kept, _ = leave_out_unusable(images, problems)
+    assert len(kept) == len(FILES), "counts as an image left out"
+
+
+@pytest.mark.parametrize(
+    "place", [".", "chest_xray", "chest_xray/train", "chest_xray/NORMAL", "chest_xray/NORMAL/train", f"{NORMAL}/kept"]
+)
+def test_files_outside_the_class_folders_are_no_images(index, folder, place):
+    write(folder, f"{place}/IM-0116-0001.jpeg", f"{place}/notes.txt")
+    images, problems = index()
+    assert len(images) == len(FILES)
+    assert not any("notes.txt" in problem["file"] for problem in problems)
+
+
+@pytest.mark.parametrize("ending", ["JPEG", "jpg", "png", "tif"])
+def test_other_endings_of_images(index, folder, ending):
+    write(folder, f"{NORMAL}/IM-0116-0001.{ending}")
+    images, problems = index()
+    assert images.loc["train/NORMAL/IM-0116-0001", "path"] == f"{NORMAL}/IM-0116-0001.{ending}"
+    assert problems == []
+
+
+@pytest.mark.parametrize("rename", [str.lower, str.upper, str.title])
+def test_folder_names_in_other_case(index, folder, rename):
+    expected, _ = index()
+    for name in {name.rpartition("/")[0] for name in FILES}:
+        (folder / "renamed" / rename(name)).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "chest_xray" / name).rename(folder / "renamed" / rename(name))
+    shutil.rmtree(folder / "chest_xray")
+    images, problems = index()
+    columns = ["label", "part", "group", "series", "number"]
+    pd.testing.assert_frame_equal(images[columns].sort_index(), expected[columns].sort_index())
+    assert all((folder / path).is_file() for path in images["path"])
+    assert problems == []
+
+
+def test_parts_and_classes_are_called_what_the_record_calls_them(data_set, folder):
+    named_otherwise = dataclasses.replace(data_set, expected_counts={"TRAIN": 6, "Val": 2, "tesT": 2})
+    images, _ = index_images(named_otherwise, folder)
+    assert images["part"].unique().tolist() == ["TRAIN", "Val", "tesT"]
+    assert images["image_id"].iloc[-1] == "tesT/PNEUMONIA/person12_virus_7"
+
+
+@pytest.mark.parametrize("place", [".", "archive/ChestXRay2017/chest_xray"])
+def test_parts_may_lie_at_any_depth(index, folder, place):
+    expected, _ = index()
+    shutil.move(folder / "chest_xray", folder / "moved")
+    shutil.copytree(folder / "moved", folder / place, dirs_exist_ok=True)
+    shutil.rmtree(folder / "moved")
+    images, problems = index()
+    pd.testing.assert_frame_equal(images.drop(columns="path"), expected.drop(columns="path"))
+    assert problems == []
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("label", ["NORMAL", "PNEUMONIA"])
+@pytest.mark.parametrize("empty", [True, False])
+def test_missing_class_folder_is_named_with_what_is_expected(data_set, folder, part, label, empty):
+    missing = folder / "chest_xray" / part / label
+    shutil.rmtree(missing)
+    if empty:
+        write(missing, "notes.txt", "._IM-0115-0001.jpeg")
+    with pytest.raises(InputError) as caught:
+        index_images(data_set, folder)
+    message = str(caught.value)
+    assert message.startswith(f"{folder} has no images in {part}/{label}/. ")
+    assert f"Expected: {data_set.files}." in message
+    assert "Fetch the original again, or set DATA_SOURCE=sample" in message
+
+
+def test_all_missing_class_folders_of_a_part_are_named(data_set, folder):
+    shutil.rmtree(folder / "chest_xray" / "test")
+    with pytest.raises(InputError, match="has no images in test/NORMAL/, test/PNEUMONIA/"):
+        index_images(data_set, folder)
+
+
+def test_val_may_be_missing_as_a_whole(index, folder):
+    shutil.rmtree(folder / "chest_xray" / "val")
+    images, problems = index()
+    assert images["part"].unique().tolist() == ["train", "test"]
+    assert problems == []
+
+
+@pytest.mark.parametrize("label", ["NORMAL", "PNEUMONIA"])
+def test_val_may_not_be_half_there(data_set, folder, label):
+    shutil.rmtree(folder / "chest_xray" / "val" / label)
+    with pytest.raises(InputError, match=f"has no images in val/{label}/. Expected: "):
+        index_images(data_set, folder)
+
+
+@pytest.mark.parametrize("files_of_macos", [[], FILES])
+def test_an_empty_folder_ends_in_an_input_error(data_set, tmp_path, files_of_macos):
+    write(tmp_path / "chest_xray" / "__MACOSX", *files_of_macos)
+    with pytest.raises(InputError, match="has no images in train/NORMAL/, train/PNEUMONIA/"):
+        index_images(data_set, tmp_path)
+
+
+def test_nothing_usable_says_what_was_found(data_set, folder):
+    for name in FILES:
+        path = folder / "chest_xray" / name
+        path.rename(path.with_name(path.name.replace("-", "_").replace("person", "patient")))
+    with pytest.raises(InputError) as caught:
+        index_images(data_set, folder)
+    message = str(caught.value)
+    assert message.startswith(f"{folder}: no image can be used. Expected: {data_set.files}.")
+    assert f"{len(FILES)} times: its name does not tell its group" in message
+
+
+def test_classes_exchanged_throughout_leave_nothing_usable(data_set, folder):
+    for part in ("train", "val", "test"):
+        (folder / "chest_xray" / part / "NORMAL").rename(folder / "kept")
+        (folder / "chest_xray" / part / "PNEUMONIA").rename(folder / "chest_xray" / part / "NORMAL")
+        (folder / "kept").rename(folder / "chest_xray" / part / "PNEUMONIA")
+    with pytest.raises(InputError, match="no image can be used") as caught:
+        index_images(data_set, folder)
+    assert "5 times: its name says PNEUMONIA" in str(caught.value)
+    assert "5 times: its name says NORMAL" in str(caught.value)
+
+
+@pytest.mark.parametrize("order", ["backwards", "shuffled"])
+def test_the_order_does_not_depend_on_that_of_the_file_system(data_set, folder, monkeypatch, order):
+    write(folder, f"{NORMAL}/scan.jpeg", f"{PNEUMONIA}/notes.txt", f"{NORMAL}/IM-0115-0001.png")
+    write(folder, "a/train/NORMAL/IM-0117-0001.jpeg", "b/train/NORMAL/IM-0117-0001.jpeg")
+    expected = index_images(data_set, folder)
+    walk, rng = os.walk, np.random.default_rng(0)
+
+    def walk_otherwise(*args, **kwargs):
+        found = [(place, folders, sorted(names, reverse=True)) for place, folders, names in walk(*args, **kwargs)]
+        return found[::-1] if order == "backwards" else [found[number] for number in rng.permutation(len(found))]
+
+    monkeypatch.setattr(os, "walk", walk_otherwise)
+    for found, before in zip(index_images(data_set, folder), expected, strict=True):
+        pd.testing.assert_frame_equal(found, before)
+
+
+def test_rows_are_ordered_by_part_however_deep_and_whatever_the_alphabet(index, folder):
+    shutil.move(folder / "chest_xray" / "train", folder / "chest_xray" / "unpacked" / "further" / "train")
+    images, _ = index()
+    assert images["part"].drop_duplicates().tolist() == ["train", "val", "test"]
+    assert images["part"].ne(images["part"].shift()).sum() == 3
+
+
+def test_class_folders_that_are_links(index, folder, tmp_path_factory):
+    expected, _ = index()
+    elsewhere = tmp_path_factory.mktemp("disk") / "NORMAL"
+    (folder / NORMAL).rename(elsewhere)
+    (folder / NORMAL).symlink_to(elsewhere, target_is_directory=True)
+    images, problems = index()
+    pd.testing.assert_frame_equal(images, expected)
+    assert problems == []
+
+
+def test_a_folder_named_like_an_image_is_no_image(index, folder):
+    (folder / NORMAL / "IM-0116-0001.jpeg").mkdir()
+    images, problems = index()
+    assert len(images) == len(FILES)
+    assert problems == []
