@@ -44,7 +44,7 @@ def compare_with_original(images, data_set):
 
 
 def leave_out_unusable(images, problems, measured=None):
-    """Leave out the images that cannot be read, and make sure that enough are left.
+    """Leave out the images that cannot be read or contradict one another, and make sure that enough are left.
 
     Parameters
     ----------
@@ -56,9 +56,9 @@ def leave_out_unusable(images, problems, measured=None):
     Returns
     -------
     images : DataFrame
-        The readable ones, numbered anew.
+        The usable ones, numbered anew.
     problems : DataFrame
-        Those of the index and those found in ``measured``.
+        Those of the index, those found in ``measured``, and those of `leave_out_contradictions`.
 
     Raises
     ------
@@ -78,6 +78,7 @@ def leave_out_unusable(images, problems, measured=None):
         problems = pd.concat([problems, pd.DataFrame(scaled)], ignore_index=True)
         images = images[~damaged].reset_index(drop=True)
         problems = pd.concat([problems, pd.DataFrame(found)], ignore_index=True)
+    images, problems = leave_out_contradictions(images, problems)
     left_out = len(set(problems.loc[problems["action"] == LEFT_OUT, "image_id"]) - set(images["image_id"]))
     share = left_out / max(1, left_out + len(images))
     if share > MOST_UNUSABLE:
@@ -165,7 +166,8 @@ def join_groups(images, keys):
     images : DataFrame
         One row per image, with the column ``group``.
     keys : Series
-        Aligned with ``images``.
+        In the order of ``images``; where it is missing an image has nothing in common with others. Join on file hashes
+        after the damaged files were left out: all empty files are identical.
 
     Returns
     -------
@@ -177,8 +179,12 @@ def join_groups(images, keys):
     >>> join_groups(images, pd.Series([1, 2, 2, 3, 4])).tolist()
     ['a', 'a', 'a', 'a', 'c']
     """
+    if images.empty:
+        return images["group"]
     groups, names = pd.factorize(images["group"])
     codes, _ = pd.factorize(np.asarray(keys))
+    missing = codes < 0
+    codes[missing] = codes.max() + 1 + np.arange(missing.sum())
     links = coo_array((np.ones(len(groups)), (groups, len(names) + codes)), (len(names) + codes.max() + 1,) * 2)
     _, component = connected_components(links, directed=False)
     of_group = pd.Series(component[: len(names)])

@@ -78,7 +78,9 @@ _LESIONS = {
     "nv": "melanocytic nevus",
     "vasc": "vascular lesion",
 }
-_OTHER_EDITION = r"(?P<group>(?P<series>{})-(?P<number>\d+))"  # the names of the publication, before Kaggle's
+_OTHER_EDITION = (
+    r"(?P<group>(?P<series>{})-(?P<number>\d{{1,9}}))(?!\d)"  # the names of the publication, before Kaggle's
+)
 
 _CATALOG = {
     record.name: record
@@ -139,11 +141,11 @@ _CATALOG = {
             name_patterns=MappingProxyType(
                 {
                     "NORMAL": (
-                        r"(?P<group>(?P<series>(?:NORMAL\d*-)?IM)-(?P<number>\d+))",
+                        r"(?P<group>(?P<series>(?:NORMAL\d*-)?IM)-(?P<number>\d{1,9}))(?!\d)",
                         _OTHER_EDITION.format("NORMAL"),
                     ),
                     "PNEUMONIA": (
-                        r"(?P<group>person(?P<number>\d+))_(?P<series>bacteria|virus)_\d+",
+                        r"(?P<group>person(?P<number>\d{1,9}))_(?P<series>bacteria|virus)_\d+",
                         _OTHER_EDITION.format("BACTERIA|VIRUS"),
                     ),
                 }

@@ -85,7 +85,8 @@ def measure_images(images, folder, cache_dir):
         )
         with replace_atomically(cached) as unfinished:
             table.to_csv(unfinished, index=False)
-    table = pd.read_csv(cached, keep_default_na=False, na_values=dict.fromkeys(_MEASURES, ""))
+    missing = dict.fromkeys(_MEASURES, "")
+    table = pd.read_csv(cached, keep_default_na=False, na_values=missing, dtype={"mode": "str", "error": "str"})
     return table.set_index(images.index)
 
 
@@ -250,6 +251,8 @@ def _resize(image, shape):
         image = Image.fromarray((np.asarray(image) / 257).round().astype("uint8"))
     if image.mode in ("I", "F"):
         raise ValueError(f"mode {image.mode} has no fixed range of values: convert it to 8 or 16 bits first")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
     image = image.convert(_MODES[channels])
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)

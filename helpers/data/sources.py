@@ -71,9 +71,11 @@ def find_data(data_set: DataSet, settings: Settings) -> Source:
     if settings.data_dir_given and not any(settings.data_dir.iterdir()):
         raise InputError(f"DATA_DIR={settings.data_dir} is empty. {remedy}")
     if (settings.data_dir / data_set.key_file).exists():
-        raise InputError(
-            f"DATA_DIR={settings.data_dir} is the folder of {data_set.name} itself: name its parent. {remedy}"
-        )
+        if settings.data_dir.name == data_set.name:
+            advice = f"is the folder of {data_set.name} itself: name its parent"
+        else:
+            advice = f"holds {data_set.key_file} itself: move it into a folder {data_set.name} there"
+        raise InputError(f"DATA_DIR={settings.data_dir} {advice}. {remedy}")
     if settings.source == "local" or not settings.quick:
         raise InputError(f"{settings.data_dir} has no folder {data_set.name}. {remedy}")
     return _open_sample(data_set, settings, f"No folder {settings.data_dir.name}/{data_set.name} with real images.")

@@ -7,6 +7,11 @@ is what a network could score by the same shortcuts.
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import StratifiedGroupKFold
+
+from helpers.files import release_pages
+
+_CHUNK = 256  # images described at a time
 
 
 def describe_shortcuts(pixels, rows=None, sizes=None):
@@ -26,25 +31,22 @@ def describe_shortcuts(pixels, rows=None, sizes=None):
     DataFrame of m rows, in groups by the first word of the column: ``size``, where given, of width, height and aspect
     ratio; ``brightness`` of mean, standard deviation and the 5th and 95th percentile, for each channel; ``border`` of 8
     pixels, in the corners and the middles of the sides, for each channel.
+
+    Raises
+    ------
+    ValueError
+        Sizes and images differ in number.
     """
     rows = np.arange(len(pixels)) if rows is None else np.asarray(rows)
-    chosen = np.asarray(pixels[rows])
-    flat = chosen.reshape(len(rows), -1, pixels.shape[-1])
-    brightness = {"mean": flat.mean(1), "std": flat.std(1)}
-    brightness |= {f"p{level}": np.percentile(flat, level, axis=1) for level in (5, 95)}
-    ends, middle = (0, -1), (pixels.shape[1] // 2, pixels.shape[2] // 2)
-    places = [(y, x) for y in (0, middle[0], -1) for x in (0, middle[1], -1) if y in ends or x in ends]
-    columns = {f"brightness {name}": values for name, values in brightness.items()}
-    columns |= {f"border {number}": chosen[:, y, x] for number, (y, x) in enumerate(places, 1)}
-    table = {
-        f"{name} {channel}": values[:, channel]
-        for name, values in columns.items()
-        for channel in range(values.shape[1])
-    }
+    if sizes is not None and len(sizes) != len(rows):
+        raise ValueError(f"{len(sizes)} sizes for {len(rows)} images: expected the same number.")
+    chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+    table = pd.concat([_describe(np.asarray(pixels[chunk])) for chunk in chunks], ignore_index=True)
+    release_pages(pixels)
     if sizes is not None:
         width, height = sizes["width"].to_numpy(), sizes["height"].to_numpy()
-        table |= {"size width": width, "size height": height, "size aspect": width / height}
-    return pd.DataFrame(table)
+        table = table.assign(**{"size width": width, "size height": height, "size aspect": width / height})
+    return table
 
 
 def predict_from_shortcuts(x_train, y_train, x_test, seed=42):
@@ -61,9 +63,58 @@ def predict_from_shortcuts(x_train, y_train, x_test, seed=42):
     Returns
     -------
     array (m, n_classes): probabilities for ``x_test``.
+
+    Raises
+    ------
+    ValueError
+        A class has no training image.
     """
+    if not y_train.any(axis=0).all():
+        raise ValueError("A class has no training image, so that the forest could not tell it.")
     forest = RandomForestClassifier(300, min_samples_leaf=3, class_weight="balanced", random_state=seed, n_jobs=-1)
     return forest.fit(x_train, y_train.argmax(axis=1)).predict_proba(x_test)
+
+
+def cross_predict_from_shortcuts(x, y, groups, folds=5, seed=42):
+    """Predict each of some images by a random forest trained on the others, whole groups at a time.
+
+    Parameters
+    ----------
+    x : DataFrame or array (n, n_features)
+        Such as from `describe_shortcuts`.
+    y : array (n, n_classes)
+        One-hot labels.
+    groups : sequence, one per image
+    folds, seed : int
+
+    Returns
+    -------
+    array (n, n_classes) of probabilities
+    """
+    x, y, y_prob = pd.DataFrame(x), np.asarray(y), np.empty(np.shape(y))
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    for fitted, left_out in splitter.split(x, y.argmax(axis=1), groups):
+        y_prob[left_out] = predict_from_shortcuts(x.iloc[fitted], y[fitted], x.iloc[left_out], seed)
+    return y_prob
+
+
+def weigh_against(predictions, least=0.05):
+    """Weigh images so that a baseline tells little about their classes: the less it expects a class, the more.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Of the baseline on images that it was not trained on, from `helpers.evaluation.metrics.make_predictions`.
+    least : float
+        Probabilities below this count as this, so that no weight is above 1 / ``least`` of the lowest.
+
+    Returns
+    -------
+    array (n,): one over the probability of the true class, scaled so that the mean weight of each class is 1.
+    """
+    expected = np.array([predictions.loc[row, f"p_{name}"] for row, name in predictions["y_true"].items()])
+    weights = pd.Series(1 / np.clip(expected, least, 1), predictions.index)
+    return (weights / weights.groupby(predictions["y_true"]).transform("mean")).to_numpy()
 
 
 def find_contrary(predictions, share=0.3):
@@ -87,3 +138,14 @@ def find_contrary(predictions, share=0.3):
         least = of_class[f"p_{name}"].sort_values(kind="stable").index[: int(np.ceil(share * len(of_class)))]
         contrary[least] = True
     return contrary
+
+
+def _describe(pixels):
+    flat = pixels.reshape(len(pixels), -1, pixels.shape[-1])
+    columns = {"brightness mean": flat.mean(1), "brightness std": flat.std(1)}
+    columns |= {f"brightness p{level}": np.percentile(flat, level, axis=1) for level in (5, 95)}
+    ends, middle = (0, -1), (pixels.shape[1] // 2, pixels.shape[2] // 2)
+    places = [(y, x) for y in (0, middle[0], -1) for x in (0, middle[1], -1) if y in ends or x in ends]
+    columns |= {f"border {number}": pixels[:, y, x] for number, (y, x) in enumerate(places, 1)}
+    channels = range(pixels.shape[-1])
+    return pd.DataFrame({f"{name} {channel}": of[:, channel] for name, of in columns.items() for channel in channels})

@@ -38,12 +38,10 @@ def correct_prior(predictions, prior, new_prior=None):
     'rare'
     """
     y_prob, class_names = get_probabilities(predictions)
-    prior = np.asarray(prior, "float64")
-    new_prior = np.ones(len(class_names)) if new_prior is None else np.asarray(new_prior, "float64")
-    if not prior.shape == new_prior.shape == (len(class_names),) or (prior <= 0).any() or (new_prior < 0).any():
-        raise ValueError(
-            f"prior={prior}, new_prior={new_prior}: expected a positive share for each of {', '.join(class_names)}."
-        )
+    prior = _check_shares(prior, class_names)
+    new_prior = (
+        np.ones(len(class_names)) if new_prior is None else _check_shares(new_prior, class_names, positive=False)
+    )
     return replace_probabilities(predictions, y_prob * new_prior / prior)
 
 
@@ -66,9 +64,11 @@ def estimate_prior(predictions, prior, steps=1000):
     -------
     array (n_classes,) that sums to 1
     """
-    y_prob, _ = get_probabilities(predictions)
-    prior = np.asarray(prior, "float64") / np.sum(prior)
-    estimate = prior
+    y_prob, class_names = get_probabilities(predictions)
+    if not len(y_prob):
+        raise ValueError("There are no predictions to estimate the shares of the classes from.")
+    prior = _check_shares(prior, class_names)
+    estimate = prior = prior / prior.sum()
     for _ in range(steps):
         corrected = y_prob * estimate / prior
         last, estimate = estimate, (corrected / corrected.sum(axis=1, keepdims=True)).mean(axis=0)
@@ -176,7 +176,7 @@ def find_balanced_threshold(scores):
     missed = np.searchsorted(np.sort(score[positive]), middles) / positive.sum()
     spared = np.searchsorted(np.sort(score[~positive]), middles) / (~positive).sum()
     worse = np.minimum(1 - missed, spared)
-    best = np.flatnonzero(worse == worse.max())
+    best = np.flatnonzero(worse >= worse.max() - 1e-12)
     return float(middles[best[len(best) // 2]])
 
 
@@ -200,6 +200,8 @@ def compute_net_benefit(scores, thresholds):
     positive, score = scores["positive"].to_numpy(), scores["score"].to_numpy()
     rows = []
     for threshold in thresholds:
+        if not 0 <= threshold < 1:
+            raise ValueError(f"threshold {threshold}: expected at least 0 and less than 1.")
         cost = threshold / (1 - threshold)
         alarm = score >= threshold
         net = {
@@ -249,3 +251,11 @@ def compute_alarm_metrics(scores, threshold, specificity=0.9, resamples=1000, se
         }
 
     return bootstrap(compute, scores["group"], resamples, seed)
+
+
+def _check_shares(shares, class_names, positive=True):
+    shares = np.asarray(shares, "float64")
+    right = shares.shape == (len(class_names),) and (shares >= 0).all() and shares.any()
+    if not right or (positive and not shares.all()):
+        raise ValueError(f"prior {shares}: expected a positive share for each of {', '.join(class_names)}.")
+    return shares

@@ -87,7 +87,8 @@ def cover_middle(images, share):
 def _cut_middle(shape, share):
     if not 0 <= share <= 0.5:
         raise ValueError(f"share={share}: expected 0 to 0.5 of the side.")
-    return slice(None), *(slice(round(share * side), side - round(share * side)) for side in shape[1:3])
+    margins = [int(share * side + 0.5) for side in shape[1:3]]
+    return slice(None), *(slice(margin, side - margin) for margin, side in zip(margins, shape[1:3], strict=True))
 
 
 def _has_feature_map(layer):

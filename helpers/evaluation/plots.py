@@ -127,23 +127,31 @@ def plot_boxes(images, column, value, by=None, order=None, ylabel=None, title=""
     return ax
 
 
-def plot_image_sizes(sizes, ax=None):
+def plot_image_sizes(sizes, by=None, ax=None):
     """Draw width and height of the images, the area of a point for the number of images of that size.
 
     Parameters
     ----------
     sizes : DataFrame
         One row per image, with the columns ``width`` and ``height`` in pixels.
+    by : str, optional
+        Column that gives the points colour and marker, such as ``label``.
     """
     ax = _new_axes(ax, width=5.5)
     counts = sizes.groupby(["width", "height"]).size().reset_index(name="images")
-    ax.scatter(counts["width"], counts["height"], 30 + 300 * counts["images"] / counts["images"].max(), alpha=0.6)
-    for row in counts.nlargest(5, "images").itertuples():
+    parts = sizes.groupby(by, sort=True) if by else [(None, sizes)]
+    for (name, part), color, marker in zip(parts, cycle(_COLORS), cycle(_MARKERS), strict=False):
+        of_part = part.groupby(["width", "height"]).size().reset_index(name="images")
+        area = 20 + 310 * of_part["images"] / len(sizes)
+        ax.scatter(of_part["width"], of_part["height"], area, color=color, marker=marker, alpha=0.5, label=name)
+    for row in counts[counts["images"] >= 0.05 * len(sizes)].nlargest(5, "images").itertuples():
         text = f"{row.width:.0f} × {row.height:.0f}: {row.images:,}"
         ax.annotate(text, (row.width, row.height), (0, 14), textcoords="offset points", fontsize=8, ha="center")
     ax.set(xlabel="width in pixels", ylabel="height in pixels", title="Image sizes")
     ax.set_xlim(0, 1.15 * counts["width"].max())
     ax.set_ylim(0, 1.15 * counts["height"].max())
+    if by:
+        ax.legend(fontsize=8, loc="upper left")
     return ax
 
 
@@ -429,7 +437,7 @@ def plot_net_benefit(net_benefits, title="Decision curve", ax=None):
         ax.plot(curve["threshold"], curve["model"], line, color=color, label=name)
     ax.plot(curve["threshold"], curve["all"], color="grey", lw=1, label="alarm for all")
     ax.axhline(0, color="black", lw=1, ls=":", label="alarm for none")
-    top = max(curve["model"].max() for curve in net_benefits.values())
+    top = max(0.05, *(curve[["model", "all"]].to_numpy().max() for curve in net_benefits.values()))
     ax.set(xlabel="threshold on the probability", ylabel="net benefit per image", ylim=(-0.15 * top, 1.1 * top))
     ax.set_title(title)
     ax.legend(fontsize=8, loc="lower left")

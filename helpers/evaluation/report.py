@@ -21,6 +21,14 @@ from helpers.settings import PROJECT_FOLDER, Settings
 DPI = 200
 FIGURES_FOLDER = PROJECT_FOLDER / "figures"
 _TABLE_STARTS, _TABLE_ENDS = "<!-- results: made by `make results` -->", "<!-- end of results -->"
+_SHOWN = (
+    "accuracy",
+    "balanced_accuracy",
+    "sensitivity",
+    "specificity",
+    "roc_auc",
+    "expected_calibration_error",
+)
 _PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "pillow")
 
 
@@ -184,8 +192,9 @@ def load_results(figures_folder=FIGURES_FOLDER):
 def format_results(results):
     """Format results as a Markdown table, one row per model and test set."""
     lines = [
-        "| notebook | model | test set | accuracy | balanced accuracy | ROC AUC | ECE | majority class | CPU-minutes |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| notebook | model | test set | accuracy | balanced accuracy | sensitivity | specificity | ROC AUC | ECE "
+        "| majority class | CPU-minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for run in results:
         for model, entry in run["results"].items():
@@ -194,9 +203,9 @@ def format_results(results):
                 if test_set in ("train", "cost"):
                     continue
                 cells = [run["notebook"], model.replace("_", " "), test_set.replace("_", " ")]
-                names = ("accuracy", "balanced_accuracy", "roc_auc", "expected_calibration_error")
-                cells += [_format_metric(name, metrics[name]) if name in metrics else "" for name in names]
-                cells.append(f"{100 * metrics['majority_rate']['value']:.1f} %")
+                cells += [_format_metric(name, metrics[name]) if name in metrics else "" for name in _SHOWN]
+                majority = metrics.get("majority_rate", {}).get("value")
+                cells.append("" if majority is None else f"{100 * majority:.1f} %")
                 cells.append("" if cost is None else f"{cost:.1f}")
                 lines.append(f"| {' | '.join(cells)} |")
                 cost = None

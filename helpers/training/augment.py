@@ -16,6 +16,7 @@ from helpers.training import tf
 
 ImageDataGenerator = tf.keras.preprocessing.image.ImageDataGenerator
 
+_BATCH = 64
 _INTERPOLATION = {0: "NEAREST", 1: "BILINEAR"}
 
 
@@ -249,7 +250,7 @@ def make_exposure_augmenter(*, gamma=0.0, contrast=0.0, brightness=0.0, sharpnes
         count = len(images)
         images = np.asarray(images, np.float32)
         if gamma:
-            images = 255 * (images / 255) ** _per_image(np.exp(rng.uniform(-gamma, gamma, count)))
+            images = 255 * (np.maximum(images, 0) / 255) ** _per_image(np.exp(rng.uniform(-gamma, gamma, count)))
         if contrast:
             mean = images.mean((1, 2, 3), keepdims=True)
             images = mean + (images - mean) * _per_image(rng.uniform(1 - contrast, 1 + contrast, count))
@@ -270,11 +271,38 @@ def chain_augmenters(*augmenters):
     """Make an augmenter that runs several one after the other."""
 
     def augment(images, rng):
+        images = np.asarray(images, np.float32)
         for augmenter in augmenters:
             images = augmenter(images, rng)
         return images
 
     return augment
+
+
+def augment_images(augmenter, images, rows=None, seed=42, copies=1):
+    """Augment images once and for all, such as validation images that are to stand for another place.
+
+    Parameters
+    ----------
+    augmenter : function ``(images, rng) -> images``
+    images : uint8 array (n, height, width, channels)
+        May be memory-mapped.
+    rows : array of int (m,), optional
+        The images to use; all by default.
+    seed : int
+    copies : int
+        How many altered images to make of each.
+
+    Returns
+    -------
+    uint8 array (copies * m, height, width, channels): the first copy of all images, then the second, and so on.
+    """
+    rows = np.tile(np.arange(len(images)) if rows is None else rows, copies)
+    augmented = np.empty((len(rows), *images.shape[1:]), np.uint8)
+    for number, start in enumerate(range(0, len(rows), _BATCH)):
+        chunk = slice(start, start + _BATCH)
+        augmented[chunk] = augmenter(images[rows[chunk]], np.random.default_rng([seed, number])).round()
+    return augmented
 
 
 def mix_augmenters(augmenters, probabilities=None):

@@ -72,6 +72,7 @@ def _copy_for_export(model):
     def copy(layer):
         if isinstance(layer, layers.Normalization) and layer.input_mean is not None:
             mean, std = np.ravel(layer.input_mean), np.sqrt(np.ravel(layer.input_variance))
+            std = np.maximum(std, keras.config.epsilon())  # as Keras does
             return layers.Rescaling((1 / std).tolist(), (-mean / std).tolist(), dtype="float32", name=layer.name)
         return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
 

@@ -161,7 +161,8 @@ def fold_batch_normalization(model, prepare=None, input_shape=None):
         if isinstance(layer, layers.BatchNormalization):
             convolution = producers.get(id(layer.input))
             alone = convolution is not None and consumers.count(id(layer.input)) == 1
-            if alone and convolution.activation is keras.activations.linear:
+            of_channels = layer.axis in (-1, 3)
+            if alone and of_channels and convolution.activation is keras.activations.linear:
                 folded[layer.name] = convolution
 
     def copy(layer):

@@ -381,6 +381,18 @@ def test_classes_exchanged_throughout_leave_nothing_usable(data_set, folder):
     assert "5 times: its name says NORMAL" in str(caught.value)
 
 
+def test_every_problem_is_listed(index, folder):
+    write(folder, f"{NORMAL}/scan.jpeg", f"{NORMAL}/notes.txt", f"{PNEUMONIA}/IM-0116-0001.jpeg", "__MACOSX/._train")
+    write(folder, f"chest_xray/{NORMAL}/IM-0115-0001.jpeg", content="another x-ray")
+    images, problems = index()
+    assert len(images) == len(FILES)
+    assert sorted(problem["action"] for problem in problems) == [
+        f"{NORMAL}/IM-0115-0001.jpeg used",
+        *[IGNORED] * 2,
+        *[LEFT_OUT] * 2,
+    ]
+
+
 @pytest.mark.parametrize("order", ["backwards", "shuffled"])
 def test_the_order_does_not_depend_on_that_of_the_file_system(data_set, folder, monkeypatch, order):
     write(folder, f"{NORMAL}/scan.jpeg", f"{PNEUMONIA}/notes.txt", f"{NORMAL}/IM-0115-0001.png")

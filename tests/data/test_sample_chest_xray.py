@@ -131,11 +131,10 @@ def test_grey_images_are_stored_in_three_modes(folder, images, measured):
     assert (colours.max(axis=1) - colours.min(axis=1)).max() < 3
 
 
-def test_modes_do_not_show_in_the_grey_levels(images, measured, pixels):
-    """A CMYK image read as a negative would stand out."""
-    normal = (images["part"] == "train") & (images["label"] == "NORMAL")
-    means = pd.Series(pixels.mean((1, 2)))[normal].groupby(measured["mode"]).mean()
-    assert means.max() - means.min() < 15
+def test_images_of_every_mode_are_positives(pixels):
+    """A CMYK image that was read as a negative would be the opposite of the others."""
+    flat = pixels.reshape(len(pixels), -1)
+    assert np.corrcoef(np.vstack([np.median(flat, axis=0), flat]))[0].min() > 0.5
 
 
 def test_patients_with_pneumonia_have_one_or_several_images(images):
@@ -157,9 +156,9 @@ def test_numbers_of_images_go_on_from_patient_to_patient(images):
 def test_sizes_differ_by_class_and_overlap(images, measured):
     sizes = measured[["width", "height"]].assign(aspect=measured["width"] / measured["height"])
     normal, sick = (sizes[images["label"] == label] for label in ("NORMAL", "PNEUMONIA"))
-    assert normal["width"].mean() > 1.2 * sick["width"].mean()
-    assert normal["height"].mean() > 1.3 * sick["height"].mean()
-    assert normal["aspect"].mean() < 0.9 * sick["aspect"].mean()
+    assert normal["width"].mean() > 1.08 * sick["width"].mean()
+    assert normal["height"].mean() > 1.15 * sick["height"].mean()
+    assert normal["aspect"].mean() < 0.95 * sick["aspect"].mean()
     for name in sizes:
         assert normal[name].std() > 0
         low, high = sorted([normal[name], sick[name]], key=np.mean)
@@ -175,7 +174,7 @@ def test_the_classes_are_mixed_otherwise_in_test_than_in_train(images):
 def test_parts_are_as_uneven_as_those_of_the_original(images):
     counts = images["part"].value_counts()
     assert counts.index.tolist() == ["train", "test", "val"]
-    assert counts["val"] <= 30
+    assert counts["val"] == 16
     assert counts["train"] > 2.5 * counts["test"]
     assert images.groupby(["part", "label"]).size().min() >= 8
 

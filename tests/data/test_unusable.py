@@ -12,7 +12,8 @@ NONE = pd.DataFrame(columns=PROBLEM_COLUMNS)
 
 def make_images(count):
     names = [f"ISIC_{number:03d}" for number in range(count)]
-    return pd.DataFrame({"image_id": names, "path": [f"part/{name}.jpg" for name in names], "label": "nv"})
+    paths = [f"part/{name}.jpg" for name in names]
+    return pd.DataFrame({"image_id": names, "path": paths, "label": "nv", "group": names})
 
 
 def make_measured(count, damaged):
@@ -147,3 +148,22 @@ def test_images_of_16_bits_never_stop_the_run():
 def test_images_of_8_bits_are_not_noted(mode):
     measured = make_measured(20, []).assign(mode=mode)
     assert leave_out_unusable(make_images(20), NONE, measured)[1].empty
+
+
+def test_contradictions_are_left_out_after_the_damaged_images():
+    images = make_images(100)
+    images.loc[[10, 11, 12], "group"] = "same"
+    images.loc[[20, 21], "group"] = "one of them damaged"
+    images.loc[[12, 20], "label"] = "mel"
+    kept, problems = leave_out_unusable(images, make_problems(["a"]), make_measured(100, [20]))
+    pd.testing.assert_frame_equal(kept, images.drop(index=[10, 11, 12, 20]).reset_index(drop=True))
+    assert problems["image_id"].tolist() == ["a", "ISIC_020", "ISIC_010", "ISIC_011", "ISIC_012"]
+    assert problems["problem"].tolist()[2:] == ["its group same is in mel and nv"] * 3
+
+
+def test_contradictions_count_as_images_that_cannot_be_used():
+    images = make_images(100)
+    images.loc[:5, "group"] = "same"
+    images.loc[0, "label"] = "mel"
+    with pytest.raises(InputError, match=r"^6\.0% of the images cannot be used"):
+        leave_out_unusable(images, NONE)

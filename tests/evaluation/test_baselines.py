@@ -85,7 +85,7 @@ def test_memory_mapped_images_are_described_alike_and_left_alone(tmp_path):
 
 
 def test_sizes_of_other_images_are_refused():
-    with pytest.raises(ValueError, match="same length"):
+    with pytest.raises(ValueError, match="same number"):
         describe_shortcuts(make_pixels(), [0, 1], make_sizes())
 
 

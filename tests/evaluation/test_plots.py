@@ -385,6 +385,16 @@ def test_only_the_most_frequent_sizes_have_a_label():
     ]
     many = plots.plot_image_sizes(pd.DataFrame({"width": [600] * 10_015, "height": 450}))
     assert [text.get_text() for text in many.texts] == ["600 × 450: 10,015"]
+    all_different = plots.plot_image_sizes(pd.DataFrame({"width": range(100, 140), "height": 1200}))
+    assert not all_different.texts
+
+
+def test_image_sizes_by_class():
+    sizes = pd.DataFrame({"width": [10, 10, 30], "height": [20, 20, 40], "label": ["a", "b", "b"]})
+    ax = plots.plot_image_sizes(sizes, "label")
+    assert get_legend(ax) == ["a", "b"]
+    assert [points.get_offsets().tolist() for points in ax.collections] == [[[10, 20]], [[10, 20], [30, 40]]]
+    assert len({points.get_paths()[0].vertices.tobytes() for points in ax.collections}) == 2
 
 
 def test_mean_colours_and_their_spread(images):
@@ -707,6 +717,7 @@ def test_net_benefit_of_each_model_beside_all_and_none(predict):
 def test_the_best_model_gives_the_scale_of_the_net_benefit(predict):
     """However negative it is to treat everybody, the models stay in sight, from a little below 0 on."""
     curves = make_net_benefits(predict)
+    curves["mixed"] = curves["mixed"].assign(model=curves["mixed"]["model"] / 2)
     best = max(curve["model"].max() for curve in curves.values())
     assert curves["clean"]["all"].min() < -0.15 * best
     low, high = plots.plot_net_benefit(curves).get_ylim()

@@ -124,3 +124,70 @@ def test_ham10000_figures_are_there():
         "grad_cam",
     ]:
         assert {f"{figure}.png", f"{figure}.pdf"} <= names
+
+
+def test_chest_xray_networks_learn_the_drawn_opacities():
+    results = load("03_chest_xray")["results"]
+    assert list(results) == [
+        "cnn_plain",
+        "cnn_exposure",
+        "frozen",
+        "fine_tuned_plain",
+        "fine_tuned_exposure",
+        "shortcuts",
+    ]
+    assert [entry["cost"]["chosen"] for entry in results.values()].count(True) == 1
+    assert results["cnn_exposure"]["test"]["roc_auc"]["value"] >= 0.9
+    assert results["cnn_exposure"]["test"]["accuracy"]["value"] > results["shortcuts"]["test"]["accuracy"]["value"]
+
+
+def test_chest_xray_threshold_from_validation_balances_the_test_folder():
+    points = pd.read_csv(FIGURES / "03_chest_xray" / "operating_points.csv").set_index(["point", "metric"])["value"]
+    at_threshold = points["threshold from validation"]
+    assert at_threshold["accuracy"] >= 0.8
+    assert min(at_threshold["sensitivity"], at_threshold["specificity"]) >= 0.7
+    assert set(points.index.get_level_values("point")) == {
+        "one half",
+        "threshold from validation",
+        "one half, prior corrected",
+    }
+
+
+def test_chest_xray_operating_point_can_be_recomputed_from_the_predictions():
+    results = load("03_chest_xray")["results"]
+    (chosen,) = [name for name, entry in results.items() if entry["cost"]["chosen"]]
+    table = pd.read_csv(FIGURES / "03_chest_xray" / "predictions.csv").query("model == @chosen and seed == 42")
+    right = table["y_true"] == table["y_pred"]
+    assert right.mean() == pytest.approx(results[chosen]["test"]["accuracy"]["value"])
+    points = pd.read_csv(FIGURES / "03_chest_xray" / "operating_points.csv").set_index(["point", "metric"])["value"]
+    assert right[table["y_true"] == "PNEUMONIA"].mean() == pytest.approx(points["one half", "sensitivity"], abs=1e-4)
+    assert right[table["y_true"] == "NORMAL"].mean() == pytest.approx(points["one half", "specificity"], abs=1e-4)
+
+
+def test_chest_xray_network_needs_the_middle_and_not_the_border():
+    table = pd.read_csv(FIGURES / "03_chest_xray" / "occlusion.csv").set_index("share of each side")
+    assert table.loc[0.1, "border covered"] > table.loc[0.1, "middle covered"]
+
+
+def test_chest_xray_figures_are_there():
+    names = {path.name for path in (FIGURES / "03_chest_xray").iterdir()}
+    for figure in [
+        "class_counts",
+        "causes",
+        "images_per_patient",
+        "image_sizes",
+        "brightness",
+        "examples",
+        "augmentation",
+        "network",
+        "learning_curves",
+        "learning_curves_transfer",
+        "roc",
+        "confusion_matrix",
+        "decision_curve",
+        "calibration",
+        "most_confident_errors",
+        "grad_cam",
+        "occlusion",
+    ]:
+        assert {f"{figure}.png", f"{figure}.pdf"} <= names

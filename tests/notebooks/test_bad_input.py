@@ -50,3 +50,20 @@ def test_too_many_unusable_images_end_in_their_table(tmp_path, monkeypatch):
     assert "HAM10000_metadata.csv, line 12" in shown
     assert "left out" in shown
     assert "Traceback" not in shown
+
+
+def test_unusable_chest_images_end_in_their_table(tmp_path, monkeypatch):
+    folder = tmp_path / "chest-xray" / "chest_xray"
+    names = {"NORMAL": "IM-{:04d}-0001.jpeg", "PNEUMONIA": "person{}_virus_1.jpeg"}
+    for part in ("train", "test"):
+        for label, name in names.items():
+            (folder / part / label).mkdir(parents=True)
+            for number in range(5):
+                Image.new("L", (20, 15), number).save(folder / part / label / name.format(number))
+    (folder / "train" / "NORMAL" / "IM-0002-0001.jpeg").write_bytes(b"")
+    (folder / "train" / "NORMAL" / "person9_bacteria_1.jpeg").write_bytes(b"filed in the wrong folder")
+    shown = run_on(tmp_path, "03_chest_xray", monkeypatch)
+    assert "9.5%" in shown
+    assert "chest_xray/train/NORMAL/IM-0002-0001.jpeg" in shown
+    assert "its name says PNEUMONIA" in shown
+    assert "Traceback" not in shown

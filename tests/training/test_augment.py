@@ -788,7 +788,7 @@ def test_noise_has_a_standard_deviation_of_its_own_in_each_image():
     images = np.full((400, 40, 40, 3), 128, "uint8")
     result = make_exposure_augmenter(noise=12)(images, np.random.default_rng(0))
     spread = result.std(axis=(1, 2, 3))
-    assert_uniform(spread, 0, 12)
+    assert_uniform(spread, 0, 12 * 1.03)  # of 4800 draws, a standard deviation is known to a percent
     noise = (result - 128) / spread[:, None, None, None]
     np.testing.assert_allclose(noise.mean(), 0, atol=0.01)
     assert stats.kstest(noise[:20].ravel(), "norm").pvalue > 1e-3
@@ -816,8 +816,10 @@ def test_changes_come_one_after_the_other():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"gamma": -0.1}, {"contrast": -0.1}, {"contrast": 1.0}, {"contrast": 1.5}]
-    + [{"brightness": -0.1}, {"sharpness": -0.1}, {"noise": -1}, {"gamma": 0.5, "noise": -1}],
+    [
+        *({"gamma": -0.1}, {"contrast": -0.1}, {"contrast": 1.0}, {"contrast": 1.5}),
+        *({"brightness": -0.1}, {"sharpness": -0.1}, {"noise": -1}, {"gamma": 0.5, "noise": -1}),
+    ],
     ids=str,
 )
 def test_exposures_without_meaning_are_refused(wrong):

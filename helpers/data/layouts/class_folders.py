@@ -68,6 +68,10 @@ def _find_places(data_set, folder):
             if taken is not path and (folder / taken).stat().st_size != (folder / path).stat().st_size:
                 problem = f"is another copy of {taken.as_posix()}, of another size"
                 problems.append({"file": path.as_posix(), "problem": problem, "action": f"{taken.as_posix()} used"})
+        elif path.suffix.lower() in IMAGE_ENDINGS:
+            problem = f"lies in no class folder; expected {data_set.files}"
+            about = {"problem": problem, "action": LEFT_OUT, "image_id": path.as_posix()}
+            problems.append({"file": path.as_posix()} | about)
     if from_macos:
         problem = f"{from_macos:,} files that macOS leaves in archives; they are no images"
         problems.append({"file": "__MACOSX/, ._*", "problem": problem, "action": IGNORED})

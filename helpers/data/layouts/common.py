@@ -75,6 +75,7 @@ def name_part(path, parts):
 
 
 def describe_nothing_usable(folder, data_set, problems):
+    """Describe why no image of a data set can be used: the most frequent kinds of problems."""
     kinds = pd.Series([re.sub(r"ISIC_\d+|'.*?'", "…", problem["problem"]) for problem in problems]).value_counts()
     listed = "; ".join(f"{count} times: {problem}" for problem, count in kinds.head(5).items())
     return f"{folder}: no image can be used. Expected: {data_set.files}. Found: {listed or 'nothing'}."
