@@ -7,6 +7,7 @@ from scipy import stats
 from helpers.training.augment import (
     ImageDataGenerator,
     apply_parameters,
+    augment_images,
     chain_augmenters,
     draw_parameters,
     make_augmenter,
@@ -861,3 +862,30 @@ def test_chains_can_be_chained_and_mixed():
     kept = (mixed == images).all(axis=(1, 2, 3))
     np.testing.assert_array_equal(mixed[~kept], 2 * (images[~kept] + 1.0))
     assert 0 < kept.sum() < 40
+
+
+# augment_images
+
+
+def test_images_are_augmented_once_and_for_all():
+    images = np.random.default_rng(0).integers(0, 256, (70, 6, 6, 1)).astype("uint8")
+    shift = make_exposure_augmenter(brightness=0.2)
+    augmented = augment_images(shift, images, copies=2)
+    assert augmented.dtype == np.uint8
+    assert augmented.shape == (140, 6, 6, 1)
+    assert not np.array_equal(augmented[:70], augmented[70:])
+    np.testing.assert_array_equal(augmented, augment_images(shift, images, copies=2))
+    assert not np.array_equal(augmented, augment_images(shift, images, seed=1, copies=2))
+
+
+def test_every_image_of_every_batch_gets_its_own_draw():
+    images = np.full((200, 4, 4, 1), 100, "uint8")
+    levels = augment_images(make_exposure_augmenter(brightness=0.3), images).mean(axis=(1, 2, 3))
+    assert len(np.unique(levels)) > 60
+    assert not np.array_equal(levels[:64], levels[64:128])
+
+
+def test_only_the_rows_named_are_augmented_and_values_are_rounded():
+    images = np.arange(5, dtype="uint8").reshape(5, 1, 1, 1)
+    augmented = augment_images(lambda batch, rng: batch + np.float32(0.6), images, [3, 1], copies=2)
+    assert augmented.ravel().tolist() == [4, 2, 4, 2]

@@ -417,6 +417,7 @@ def change_labels(number):
         {"ema_epochs": 1},
         {"mixup": 0.2},
         {"class_weights": [1, 2, 1]},
+        {"sampling_weights": np.arange(240)},
         {"labels": change_labels(3)},
         {"labels": change_labels(250)},
         {"pixels": change_pixels(3)},
@@ -847,3 +848,52 @@ def test_each_step_of_each_epoch_has_its_own_dropout():
 def test_epochs_have_to_be_positive(wrong):
     with pytest.raises(ValueError, match="expected at least 1, and more than 0"):
         fit_model(None, None, None, **wrong)
+
+
+# sampling_weights
+
+
+def count_draws(weights, epochs, count=240):
+    """Count how often each image comes in some epochs; an image is known by its only pixel."""
+    pixels = np.arange(count, dtype="float32").reshape(-1, 1, 1, 1)
+    training = (pixels, np.eye(2, dtype="float32")[np.arange(count) % 2])
+    batches = make_batches(training, 24, 7, None, range(epochs * count // 24), sampling_weights=weights)
+    drawn = np.concatenate([images.numpy().ravel() for images, _ in batches]).astype(int)
+    return drawn, np.bincount(drawn, minlength=count)
+
+
+def test_images_are_drawn_in_proportion_to_their_weights():
+    weights = np.tile([1.0, 2.0, 0.0, 5.0], 60)
+    _, counts = count_draws(weights, epochs=8)
+    assert counts.sum() == 8 * 240
+    assert not counts[weights == 0].any()
+    np.testing.assert_allclose(counts, 8 * weights / weights.mean(), atol=4)
+    assert set(count_draws(weights, epochs=1)[1][weights == 2]) == {1}  # exactly the mean weight: once an epoch
+
+
+def test_equal_weights_draw_each_image_once_and_no_weights_as_before():
+    drawn, counts = count_draws(np.full(240, 0.3), epochs=1)
+    assert set(counts) == {1}
+    assert drawn.tolist() != sorted(drawn)
+    assert set(count_draws(None, epochs=1)[1]) == {1}
+
+
+def test_draws_are_decided_by_seed_and_epoch():
+    weights = np.random.default_rng(0).random(240)
+    first, second = count_draws(weights, epochs=1)[0], count_draws(weights, epochs=2)[0]
+    np.testing.assert_array_equal(first, second[:240])
+    assert not np.array_equal(second[:240], second[240:])
+
+
+def test_sampling_weights_reach_the_training():
+    only_two = np.where(LABELS[TRAINING, 0] == 1, 0.0, 1.0)
+    model = make_mlp()
+    run(model, sampling_weights=only_two)
+    y_prob = model.predict(PIXELS[VALIDATION], verbose=0)
+    assert (y_prob.argmax(axis=1) == 0).sum() < 5
+
+
+@pytest.mark.parametrize("wrong", [np.ones(239), np.zeros(240), np.r_[-1.0, np.ones(239)], np.full(240, np.nan)])
+def test_wrong_sampling_weights_are_refused(wrong):
+    with pytest.raises(ValueError, match="sampling_weights"):
+        run(make_mlp(), sampling_weights=wrong)

@@ -388,6 +388,18 @@ def test_training_the_copy_leaves_the_model_as_it_is():
     assert changed.count(False) == 1
 
 
+def test_copy_in_another_precision_has_the_same_weights():
+    set_precision("mixed_bfloat16")
+    model = build_cnn((8, 8, 1), 2, ([100.0], [50.0]), filters=((4,),))
+    copied = copy_model(model, "exact", "float32")
+    assert {layer.compute_dtype for layer in copied.layers[1:]} == {"float32"}
+    for ours, theirs in zip(copied.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1)).astype("float32")
+    np.testing.assert_allclose(copied(pixels), model(pixels), atol=0.02)
+    assert model.get_layer("block1_1_conv").compute_dtype == "bfloat16"
+
+
 # describe_layers
 
 
