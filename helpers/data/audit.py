@@ -158,6 +158,34 @@ def leave_out_contradictions(images, problems):
     return images.drop(index=conflicts.index).reset_index(drop=True), problems
 
 
+def leave_out_leaks(images, problems, kept="test"):
+    """Leave out the images that share a group with a part that is to stay as it is, such as the shipped test folder.
+
+    Parameters
+    ----------
+    images, problems : DataFrame
+        From `helpers.data.index.index_images`.
+    kept : str
+        The part.
+
+    Returns
+    -------
+    images : DataFrame
+        The others, numbered anew.
+    problems : DataFrame
+        With a row for each image left out.
+    """
+    leaks = images[(images["part"] != kept) & images["group"].isin(images.loc[images["part"] == kept, "group"])]
+    found = {
+        "file": leaks["path"],
+        "problem": f"its group is also in {kept}",
+        "action": LEFT_OUT,
+        "image_id": leaks["image_id"],
+    }
+    problems = pd.concat([problems, pd.DataFrame(found)], ignore_index=True)
+    return images.drop(index=leaks.index).reset_index(drop=True), problems
+
+
 def join_groups(images, keys):
     """Join the groups that have a key in common, such as the hash of identical files.
 

@@ -215,7 +215,7 @@ def _measure(path):
             image.draft(None, (64, 64))
             red, green, blue = _resize(image, (*reversed(image.size), 3)).reshape(-1, 3).mean(axis=0).round(2)
     except Exception as error:  # a damaged image fails in many ways inside Pillow
-        return {"error": str(error) or type(error).__name__}
+        return {"error": str(error).replace(str(path), path.name) or type(error).__name__}
     measures = (width, height, mode, red, green, blue)
     return dict(zip(_MEASURES, measures, strict=True)) | {"error": ""}
 

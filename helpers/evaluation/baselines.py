@@ -7,7 +7,6 @@ is what a network could score by the same shortcuts.
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.model_selection import StratifiedGroupKFold
 
 from helpers.files import release_pages
 
@@ -73,48 +72,6 @@ def predict_from_shortcuts(x_train, y_train, x_test, seed=42):
         raise ValueError("A class has no training image, so that the forest could not tell it.")
     forest = RandomForestClassifier(300, min_samples_leaf=3, class_weight="balanced", random_state=seed, n_jobs=-1)
     return forest.fit(x_train, y_train.argmax(axis=1)).predict_proba(x_test)
-
-
-def cross_predict_from_shortcuts(x, y, groups, folds=5, seed=42):
-    """Predict each of some images by a random forest trained on the others, whole groups at a time.
-
-    Parameters
-    ----------
-    x : DataFrame or array (n, n_features)
-        Such as from `describe_shortcuts`.
-    y : array (n, n_classes)
-        One-hot labels.
-    groups : sequence, one per image
-    folds, seed : int
-
-    Returns
-    -------
-    array (n, n_classes) of probabilities
-    """
-    x, y, y_prob = pd.DataFrame(x), np.asarray(y), np.empty(np.shape(y))
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for fitted, left_out in splitter.split(x, y.argmax(axis=1), groups):
-        y_prob[left_out] = predict_from_shortcuts(x.iloc[fitted], y[fitted], x.iloc[left_out], seed)
-    return y_prob
-
-
-def weigh_against(predictions, least=0.05):
-    """Weigh images so that a baseline tells little about their classes: the less it expects a class, the more.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        Of the baseline on images that it was not trained on, from `helpers.evaluation.metrics.make_predictions`.
-    least : float
-        Probabilities below this count as this, so that no weight is above 1 / ``least`` of the lowest.
-
-    Returns
-    -------
-    array (n,): one over the probability of the true class, scaled so that the mean weight of each class is 1.
-    """
-    expected = np.array([predictions.loc[row, f"p_{name}"] for row, name in predictions["y_true"].items()])
-    weights = pd.Series(1 / np.clip(expected, least, 1), predictions.index)
-    return (weights / weights.groupby(predictions["y_true"]).transform("mean")).to_numpy()
 
 
 def find_contrary(predictions, share=0.3):

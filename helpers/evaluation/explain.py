@@ -57,30 +57,32 @@ def compute_grad_cam(model, images, class_indices, layer=None):
     return np.divide(evidence, strongest, out=np.zeros_like(evidence), where=strongest > 0)
 
 
-def cover_border(images, share):
-    """Cover the border of images with the mean level of each, to see what a model makes of the middle alone.
+def cover_border(images, share, level):
+    """Cover the border of images, to see what a model makes of the middle alone.
 
     Parameters
     ----------
     images : array (n, height, width, channels)
     share : float from 0 to 0.5
         How far the cover reaches in from each side, as a share of the side; 0.5 leaves nothing.
+    level : float
+        The level of the cover, the same for all images: their own mean would tell of what is covered.
 
     Returns
     -------
     float32 array (n, height, width, channels)
     """
-    covered = np.broadcast_to(np.asarray(images, "float32").mean(axis=(1, 2), keepdims=True), images.shape).copy()
+    covered = np.full(images.shape, level, "float32")
     inside = _cut_middle(images.shape, share)
     covered[inside] = images[inside]
     return covered
 
 
-def cover_middle(images, share):
-    """Cover all but the border of images with the mean level of each: the counterpart of `cover_border`."""
+def cover_middle(images, share, level):
+    """Cover all but the border of images: the counterpart of `cover_border`, with its parameters."""
     covered = np.array(images, "float32")
     inside = _cut_middle(images.shape, share)
-    covered[inside] = covered.mean(axis=(1, 2), keepdims=True)
+    covered[inside] = level
     return covered
 
 

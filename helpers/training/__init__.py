@@ -3,6 +3,7 @@
 TensorFlow is imported here once, without the lines that its C++ start-up writes to standard error.
 """
 
+import logging
 import os
 import sys
 import tempfile
@@ -33,3 +34,6 @@ with _silent_start_up():
 
     tf.config.list_physical_devices()
     tf.constant(0)  # initializes the device runtime, the other noisy moment
+
+# Every network is traced once. TensorFlow takes several networks in one run for one that is traced again and again.
+logging.getLogger("tensorflow").addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())

@@ -36,7 +36,6 @@ def fit_model(
     learning_rate=2e-3,
     augment=None,
     class_weights=None,
-    sampling_weights=None,
     mixup=0.0,
     label_smoothing=0.0,
     weight_decay=1e-4,
@@ -69,9 +68,6 @@ def fit_model(
     class_weights : sequence of float, one per class, optional
         What an error on a training image of each class costs, see `compute_class_weights`. The validation loss, by
         which the epoch is chosen, is not weighted.
-    sampling_weights : sequence of float, one per training label, optional
-        How often each training image is drawn, in proportion; by default each is drawn once per epoch. An epoch has as
-        many images as before: some come several times, others not in every epoch.
     mixup : float
         Above 0, each training image is blended with another one of its batch, and its label alike, by a share drawn
         from the Beta distribution with both parameters of this value (Zhang et al. 2018). Works against over-fitting;
@@ -99,8 +95,7 @@ def fit_model(
     Raises
     ------
     ValueError
-        Images and labels, or labels and sampling weights, differ in number, a sampling weight is negative or all are
-        0, there are fewer training images than a batch holds, ``epochs`` or
+        Images and labels differ in number, there are fewer training images than a batch holds, ``epochs`` or
         ``ema_epochs`` is not positive, or ``monitor`` is not known.
     """
     if monitor not in _BEST:
@@ -109,8 +104,6 @@ def fit_model(
         raise ValueError(f"epochs={epochs}, ema_epochs={ema_epochs}: expected at least 1, and more than 0.")
     training = _check(training, "training", minimum=batch_size)
     validation = _check(validation, "validation", minimum=1)
-    if sampling_weights is not None:
-        sampling_weights = _check_sampling(sampling_weights, len(training[1]))
     steps = len(training[1]) // batch_size
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, epochs * steps - steps // 2, warmup_target=learning_rate, warmup_steps=steps // 2
@@ -127,21 +120,13 @@ def fit_model(
     if checkpoint is not None:
         settings = [epochs, batch_size, learning_rate, label_smoothing, weight_decay, ema_epochs, seed]
         settings += [monitor, mixup, class_weights if class_weights is None else np.asarray(class_weights).tolist()]
-        settings += [] if sampling_weights is None else [sampling_weights.tolist()]
         identity = _identify(model, training, validation, augment, settings)
     recorder = _Recorder(model, seed, checkpoint, identity, _BEST[monitor])
     done = recorder.resume()
     if done < epochs:
         model.fit(
             make_batches(
-                training,
-                batch_size,
-                seed,
-                augment,
-                range(done * steps, epochs * steps),
-                class_weights,
-                mixup,
-                sampling_weights,
+                training, batch_size, seed, augment, range(done * steps, epochs * steps), class_weights, mixup
             ),
             steps_per_epoch=steps,
             initial_epoch=done,
@@ -181,7 +166,7 @@ def compute_class_weights(y, power=1.0):
     return weights * counts.sum() / (weights * counts).sum()
 
 
-def make_batches(training, batch_size, seed, augment, steps, class_weights=None, mixup=0.0, sampling_weights=None):
+def make_batches(training, batch_size, seed, augment, steps, class_weights=None, mixup=0.0):
     """Make a data set of shuffled, augmented batches, each decided by the seed and its number alone.
 
     Parameters
@@ -200,10 +185,7 @@ def make_batches(training, batch_size, seed, augment, steps, class_weights=None,
 
     @lru_cache(maxsize=1)
     def shuffle(epoch):
-        rng = np.random.default_rng([seed, _SHUFFLING, epoch])
-        if sampling_weights is None:
-            return rng.permutation(len(labels))
-        return rng.permutation(_draw_in_proportion(sampling_weights, rng))
+        return np.random.default_rng([seed, _SHUFFLING, epoch]).permutation(len(labels))
 
     def load(step):
         epoch, batch = divmod(int(step), per_epoch)
@@ -221,13 +203,6 @@ def make_batches(training, batch_size, seed, augment, steps, class_weights=None,
 
     shapes = [pixels.shape[1:], labels.shape[1:]] + ([] if class_weights is None else [()])
     return _make_dataset(load, steps, shapes, batch_size)
-
-
-def _draw_in_proportion(weights, rng):
-    """Draw as many positions as there are weights, each as often as its weight says, rounded up or down at random."""
-    share = np.cumsum(weights) / np.sum(weights)
-    marks = (np.arange(len(weights)) + rng.random()) / len(weights)
-    return np.minimum(np.searchsorted(share, marks), len(weights) - 1)
 
 
 def _blend(images, y, mixup, rng):
@@ -354,13 +329,6 @@ def _check(data, name, minimum):
     if len(labels) < minimum:
         raise ValueError(f"The {name} set has {len(labels)} images, at least {minimum} are needed (one batch).")
     return pixels, labels, rows
-
-
-def _check_sampling(weights, count):
-    weights = np.asarray(weights, "float64")
-    if weights.shape != (count,) or not (weights >= 0).all() or not weights.any():
-        raise ValueError(f"sampling_weights of shape {weights.shape}: expected {count}, none negative and not all 0.")
-    return weights
 
 
 def _unpack(data):

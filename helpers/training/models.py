@@ -171,6 +171,27 @@ def copy_model(model, name, precision=None):
     return copied
 
 
+def build_in_temperature(model, temperature, name):
+    """Copy a model in float32, a temperature for its probabilities built in.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Its last layer is a dense one with softmax.
+    temperature : float
+        From `helpers.evaluation.decisions.fit_temperature`: the scores before the softmax are divided by it.
+    name : str
+
+    Returns
+    -------
+    keras.Model whose probabilities are the calibrated ones.
+    """
+    calibrated = copy_model(model, name, "float32")
+    last = calibrated.layers[-1]
+    last.set_weights([weight / temperature for weight in last.get_weights()])
+    return calibrated
+
+
 def describe_layers(model):
     """List the layers of a model as a table.
 

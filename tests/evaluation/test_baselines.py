@@ -5,11 +5,9 @@ import pandas as pd
 import pytest
 
 from helpers.evaluation.baselines import (
-    cross_predict_from_shortcuts,
     describe_shortcuts,
     find_contrary,
     predict_from_shortcuts,
-    weigh_against,
 )
 from helpers.evaluation.metrics import make_predictions
 
@@ -176,31 +174,7 @@ def test_many_images_are_described_like_few():
     )
 
 
-# cross_predict_from_shortcuts
-
-
-def test_cross_prediction_finds_what_can_be_told():
-    rng = np.random.default_rng(0)
-    codes = np.arange(120) % 2
-    x = np.stack([codes + rng.normal(0, 0.2, 120), rng.normal(0, 1, 120)], axis=1)
-    y_prob = cross_predict_from_shortcuts(x, np.eye(2)[codes], np.arange(120))
-    assert y_prob.shape == (120, 2)
-    np.testing.assert_allclose(y_prob.sum(axis=1), 1)
-    assert (y_prob.argmax(axis=1) == codes).mean() > 0.95
-
-
-def test_cross_prediction_never_saw_the_image_nor_its_group():
-    """Every group has a mark of its own and a random class: who saw it would know, who did not cannot."""
-    rng = np.random.default_rng(1)
-    groups = np.repeat(np.arange(40), 5)
-    codes = rng.permutation(np.arange(40) % 2)[groups]
-    y_prob = cross_predict_from_shortcuts(groups[:, None].astype(float), np.eye(2)[codes], groups)
-    assert (y_prob.argmax(axis=1) == codes).mean() < 0.75
-    by_image = cross_predict_from_shortcuts(groups[:, None].astype(float), np.eye(2)[codes], np.arange(200))
-    assert (by_image.argmax(axis=1) == codes).mean() > 0.9
-
-
-# weigh_against, find_contrary
+# find_contrary
 
 
 def make_table(of_first_class, codes, index=None):
@@ -208,30 +182,6 @@ def make_table(of_first_class, codes, index=None):
     first = np.array(of_first_class)
     table = make_predictions(images, np.stack([first, 1 - first], axis=1), ["a", "b"])
     return table if index is None else table.set_axis(index)
-
-
-def test_unexpected_images_weigh_more():
-    weights = weigh_against(make_table([0.8, 0.4, 0.5, 0.9], [0, 0, 1, 1]))
-    assert weights[:2].mean() == pytest.approx(1)
-    assert weights[2:].mean() == pytest.approx(1)
-    assert weights[1] / weights[0] == pytest.approx(0.8 / 0.4)
-    assert weights[3] / weights[2] == pytest.approx(0.5 / 0.1)
-
-
-def test_no_weight_is_more_than_twenty_times_another_of_its_class():
-    weights = weigh_against(make_table([1.0, 0.0, 0.001], [0, 0, 0]))
-    assert weights[1] / weights[0] == pytest.approx(20)
-    assert weights[1] == weights[2]
-
-
-def test_weights_make_a_baseline_worthless():
-    rng = np.random.default_rng(0)
-    of_first = rng.uniform(0.1, 0.9, 20_000)
-    codes = (rng.random(20_000) > of_first).astype(int)  # the baseline is calibrated
-    weights = weigh_against(make_table(of_first, codes))
-    means = [np.average(of_first[codes == code], weights=weights[codes == code]) for code in (0, 1)]
-    assert abs(means[0] - means[1]) < 0.02
-    assert abs(of_first[codes == 0].mean() - of_first[codes == 1].mean()) > 0.1
 
 
 def test_contrary_images_are_those_least_like_their_class():

@@ -132,13 +132,13 @@ def test_chest_xray_networks_learn_the_drawn_opacities():
         "cnn_plain",
         "cnn_exposure",
         "frozen",
-        "fine_tuned_plain",
         "fine_tuned_exposure",
         "shortcuts",
     ]
     assert [entry["cost"]["chosen"] for entry in results.values()].count(True) == 1
-    assert results["cnn_exposure"]["test"]["roc_auc"]["value"] >= 0.9
-    assert results["cnn_exposure"]["test"]["accuracy"]["value"] > results["shortcuts"]["test"]["accuracy"]["value"]
+    for model in ("cnn_plain", "cnn_exposure"):
+        assert results[model]["test"]["roc_auc"]["value"] >= 0.9
+        assert results[model]["test"]["roc_auc"]["value"] > results["shortcuts"]["test"]["roc_auc"]["value"]
 
 
 def test_chest_xray_threshold_from_validation_balances_the_test_folder():
@@ -148,6 +148,7 @@ def test_chest_xray_threshold_from_validation_balances_the_test_folder():
     assert min(at_threshold["sensitivity"], at_threshold["specificity"]) >= 0.7
     assert set(points.index.get_level_values("point")) == {
         "one half",
+        "plain validation",
         "threshold from validation",
         "one half, prior corrected",
     }
@@ -165,7 +166,9 @@ def test_chest_xray_operating_point_can_be_recomputed_from_the_predictions():
 
 
 def test_chest_xray_network_needs_the_middle_and_not_the_border():
-    table = pd.read_csv(FIGURES / "03_chest_xray" / "occlusion.csv").set_index("share of each side")
+    table = pd.read_csv(FIGURES / "03_chest_xray" / "occlusion.csv").set_index(
+        "width of the border as a share of the side"
+    )
     assert table.loc[0.1, "border covered"] > table.loc[0.1, "middle covered"]
 
 

@@ -1,6 +1,7 @@
 """Fitting: learning, determinism, resuming, the best epoch. Small networks on 8 x 8 pixels."""
 
 import gc
+import logging
 import os
 import signal
 import subprocess
@@ -417,7 +418,6 @@ def change_labels(number):
         {"ema_epochs": 1},
         {"mixup": 0.2},
         {"class_weights": [1, 2, 1]},
-        {"sampling_weights": np.arange(240)},
         {"labels": change_labels(3)},
         {"labels": change_labels(250)},
         {"pixels": change_pixels(3)},
@@ -850,50 +850,11 @@ def test_epochs_have_to_be_positive(wrong):
         fit_model(None, None, None, **wrong)
 
 
-# sampling_weights
-
-
-def count_draws(weights, epochs, count=240):
-    """Count how often each image comes in some epochs; an image is known by its only pixel."""
-    pixels = np.arange(count, dtype="float32").reshape(-1, 1, 1, 1)
-    training = (pixels, np.eye(2, dtype="float32")[np.arange(count) % 2])
-    batches = make_batches(training, 24, 7, None, range(epochs * count // 24), sampling_weights=weights)
-    drawn = np.concatenate([images.numpy().ravel() for images, _ in batches]).astype(int)
-    return drawn, np.bincount(drawn, minlength=count)
-
-
-def test_images_are_drawn_in_proportion_to_their_weights():
-    weights = np.tile([1.0, 2.0, 0.0, 5.0], 60)
-    _, counts = count_draws(weights, epochs=8)
-    assert counts.sum() == 8 * 240
-    assert not counts[weights == 0].any()
-    np.testing.assert_allclose(counts, 8 * weights / weights.mean(), atol=4)
-    assert set(count_draws(weights, epochs=1)[1][weights == 2]) == {1}  # exactly the mean weight: once an epoch
-
-
-def test_equal_weights_draw_each_image_once_and_no_weights_as_before():
-    drawn, counts = count_draws(np.full(240, 0.3), epochs=1)
-    assert set(counts) == {1}
-    assert drawn.tolist() != sorted(drawn)
-    assert set(count_draws(None, epochs=1)[1]) == {1}
-
-
-def test_draws_are_decided_by_seed_and_epoch():
-    weights = np.random.default_rng(0).random(240)
-    first, second = count_draws(weights, epochs=1)[0], count_draws(weights, epochs=2)[0]
-    np.testing.assert_array_equal(first, second[:240])
-    assert not np.array_equal(second[:240], second[240:])
-
-
-def test_sampling_weights_reach_the_training():
-    only_two = np.where(LABELS[TRAINING, 0] == 1, 0.0, 1.0)
-    model = make_mlp()
-    run(model, sampling_weights=only_two)
-    y_prob = model.predict(PIXELS[VALIDATION], verbose=0)
-    assert (y_prob.argmax(axis=1) == 0).sum() < 5
-
-
-@pytest.mark.parametrize("wrong", [np.ones(239), np.zeros(240), np.r_[-1.0, np.ones(239)], np.full(240, np.nan)])
-def test_wrong_sampling_weights_are_refused(wrong):
-    with pytest.raises(ValueError, match="sampling_weights"):
-        run(make_mlp(), sampling_weights=wrong)
+def test_many_networks_in_one_run_bring_no_warning_of_retracing(caplog):
+    logger = logging.getLogger("tensorflow")
+    with caplog.at_level("WARNING", logger="tensorflow"):
+        logger.propagate, propagate = True, logger.propagate
+        logger.warning("5 out of the last 5 calls to %r triggered tf.function retracing.", "predict")
+        logger.warning("something else")
+        logger.propagate = propagate
+    assert [record.getMessage() for record in caplog.records] == ["something else"]

@@ -55,7 +55,7 @@ def _find_places(data_set, folder):
     """Find the image files by part, class and stem, and tell what else lies in the class folders."""
     parts = {name.lower(): name for name in data_set.expected_counts}
     labels = {name.lower(): name for name in data_set.class_names}
-    places, problems, from_macos = {}, [], 0
+    places, problems, from_macos, copies = {}, [], 0, 0
     for path in list_files(folder):
         *_, part, label = ("", "", *(name.lower() for name in path.parts[:-1]))
         if "__MACOSX" in path.parts or path.name.startswith("._"):
@@ -65,13 +65,20 @@ def _find_places(data_set, folder):
                 problems.append({"file": path.as_posix(), "problem": "is no image file", "action": IGNORED})
                 continue
             taken = places.setdefault((parts[part], labels[label], path.stem), path)
-            if taken is not path and (folder / taken).stat().st_size != (folder / path).stat().st_size:
+            if taken is path:
+                continue
+            if (folder / taken).stat().st_size == (folder / path).stat().st_size:
+                copies += 1
+            else:
                 problem = f"is another copy of {taken.as_posix()}, of another size"
                 problems.append({"file": path.as_posix(), "problem": problem, "action": f"{taken.as_posix()} used"})
         elif path.suffix.lower() in IMAGE_ENDINGS:
             problem = f"lies in no class folder; expected {data_set.files}"
             about = {"problem": problem, "action": LEFT_OUT, "image_id": path.as_posix()}
             problems.append({"file": path.as_posix()} | about)
+    if copies:
+        problem = f"{copies:,} second copies under the same part, class and name, of the same size"
+        problems.append({"file": f"*/{data_set.key_file}", "problem": problem, "action": IGNORED})
     if from_macos:
         problem = f"{from_macos:,} files that macOS leaves in archives; they are no images"
         problems.append({"file": "__MACOSX/, ._*", "problem": problem, "action": IGNORED})
