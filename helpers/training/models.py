@@ -185,9 +185,16 @@ def build_in_temperature(model, temperature, name):
     Returns
     -------
     keras.Model whose probabilities are the calibrated ones.
+
+    Raises
+    ------
+    ValueError
+        The last layer is no dense one.
     """
     calibrated = copy_model(model, name, "float32")
     last = calibrated.layers[-1]
+    if not isinstance(last, layers.Dense):
+        raise ValueError(f"The last layer of {model.name} is {type(last).__name__}; expected a Dense one.")
     last.set_weights([weight / temperature for weight in last.get_weights()])
     return calibrated
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -184,13 +185,44 @@ def test_many_files_left_out_stop_the_run(data_set, folder):
         leave_out_unusable(images, problems)
 
 
+def assert_are_second_copies(problems, count):
+    (problem,) = problems
+    assert problem["problem"] == f"{count} second copies under the same part, class and name, of the same size"
+    assert problem["action"] == IGNORED
+    assert problem["file"] == "*/chest_xray"
+    assert pd.isna(problem["image_id"])
+
+
 def test_a_second_copy_deeper_down_is_not_used(index, folder):
     expected, _ = index()
     shutil.copytree(folder / "chest_xray", folder / "copied")
     shutil.move(folder / "copied", folder / "chest_xray" / "chest_xray")
     images, problems = index()
     pd.testing.assert_frame_equal(images, expected)
-    assert problems == []
+    assert_are_second_copies(problems, len(FILES))
+
+
+def test_second_copies_are_counted_in_one_problem_and_not_as_left_out(data_set, folder):
+    """Those of another size have a problem each beside it."""
+    for place in ("chest_xray", "archive/kept"):
+        write(folder, *(f"{place}/{name}" for name in [f"chest_xray/{name}" for name in FILES]))
+    other = "archive/kept/chest_xray/train/NORMAL/IM-0115-0001.jpeg"
+    write(folder, other, content="another x-ray")
+    images, problems = index_images(data_set, folder)
+    assert_are_second_copies(problems[problems["file"] != other].to_dict("records"), 2 * len(FILES) - 1)
+    assert problems.loc[problems["file"] == other, "action"].tolist() == [f"{NORMAL}/IM-0115-0001.jpeg used"]
+    assert len(problems) == 2
+    kept, _ = leave_out_unusable(images, problems)
+    assert len(kept) == len(FILES)
+
+
+def test_a_thousand_second_copies_are_easy_to_read(index, folder):
+    names = [f"train/NORMAL/IM-{number:04}-0001.jpeg" for number in range(2000, 3200)]
+    write(folder / "chest_xray", *names, *(f"chest_xray/{name}" for name in names))
+    images, problems = index()
+    assert len(images) == len(FILES) + 1200
+    (problem,) = problems
+    assert problem["problem"].startswith("1,200 second copies ")
 
 
 def test_a_copy_of_another_size_is_reported_and_the_least_deep_is_used(index, folder):
@@ -218,7 +250,7 @@ def test_the_copy_stands_in_for_a_missing_image(index, folder):
     images, problems = index()
     assert images.loc["train/NORMAL/IM-0115-0001", "path"] == "chest_xray/chest_xray/train/NORMAL/IM-0115-0001.jpeg"
     pd.testing.assert_frame_equal(images.drop(columns="path").sort_index(), expected.drop(columns="path").sort_index())
-    assert problems == []
+    assert_are_second_copies(problems, len(FILES) - 1)
 
 
 def test_the_same_name_in_another_part_or_class_is_no_copy(index, folder):
@@ -269,11 +301,36 @@ def test_other_files_in_class_folders_are_ignored_but_reported(data_set, folder,
 @pytest.mark.parametrize(
     "place", [".", "chest_xray", "chest_xray/train", "chest_xray/NORMAL", "chest_xray/NORMAL/train", f"{NORMAL}/kept"]
 )
-def test_files_outside_the_class_folders_are_no_images(index, folder, place):
-    write(folder, f"{place}/IM-0116-0001.jpeg", f"{place}/notes.txt")
+def test_images_outside_the_class_folders_are_left_out_and_listed(data_set, index, folder, place):
+    """Other files there are none of the data set's business."""
+    write(folder, f"{place}/IM-0116-0001.jpeg", f"{place}/notes.txt", f"{place}/IM-0117-0001.PNG")
     images, problems = index()
     assert len(images) == len(FILES)
-    assert not any("notes.txt" in problem["file"] for problem in problems)
+    paths = [(Path(place) / name).as_posix() for name in ("IM-0116-0001.jpeg", "IM-0117-0001.PNG")]
+    about = {"problem": f"lies in no class folder; expected {data_set.files}", "action": LEFT_OUT}
+    assert problems == [{"file": path} | about | {"image_id": path} for path in paths]
+
+
+def test_misplaced_images_count_as_left_out(data_set, folder):
+    """Each of them, also where they are called alike."""
+    write(folder, *(f"chest_xray/train/NORMAL/IM-{number:04}-0001.jpeg" for number in range(2000, 2030)))
+    images, problems = index_images(data_set, folder)
+    assert problems.empty
+    write(folder, "chest_xray/extra/IM-0116-0001.jpeg", "chest_xray/IM-0116-0001.jpeg")
+    images, problems = index_images(data_set, folder)
+    kept, _ = leave_out_unusable(images, problems)  # 2 of 42
+    assert len(kept) == len(FILES) + 30
+    write(folder, "IM-0116-0001.jpeg")
+    images, problems = index_images(data_set, folder)
+    with pytest.raises(InputError, match=r"^7\.0% of the images cannot be used") as caught:
+        leave_out_unusable(images, problems)
+    assert "lies in no class folder" in str(caught.value)
+
+
+def test_images_of_macos_outside_the_class_folders_are_not_misplaced(index, folder):
+    write(folder, "__MACOSX/IM-0116-0001.jpeg", "chest_xray/._IM-0116-0001.jpeg")
+    (problem,) = index()[1]
+    assert problem["problem"].startswith("2 files that macOS leaves")
 
 
 @pytest.mark.parametrize("ending", ["JPEG", "jpg", "png", "tif"])

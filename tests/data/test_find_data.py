@@ -131,11 +131,36 @@ def test_a_full_run_takes_the_sample_only_when_asked_for(data_set, tmp_path):
     assert find_data(data_set, read_settings(settings | {"DATA_SOURCE": "sample"})).is_sample
 
 
-def test_the_folder_of_the_data_set_is_not_its_parent(data_set, read, tmp_path):
-    (tmp_path / "mnist").mkdir()
-    (tmp_path / "mnist" / "mnist.npz").touch()
-    with pytest.raises(InputError, match="is the folder of mnist itself: name its parent"):
-        find_data(data_set, read("auto", tmp_path / "mnist"))
+@pytest.mark.parametrize("source", ["auto", "local"])
+@pytest.mark.parametrize("name", ["mnist", "chest-xray"])
+def test_the_folder_of_the_data_set_is_not_its_parent(name, source, read, tmp_path):
+    data_set = get_data_set(name)
+    (tmp_path / name / data_set.key_file).mkdir(parents=True)
+    with pytest.raises(InputError, match=f"/{name} is the folder of {name} itself: name its parent") as caught:
+        find_data(data_set, read(source, tmp_path / name))
+    assert "move" not in str(caught.value)
+    assert find_data(data_set, read(source, tmp_path)).folder == tmp_path / name, "the advice does not help"
+
+
+@pytest.mark.parametrize("source", ["auto", "local"])
+@pytest.mark.parametrize("name", ["mnist", "chest-xray"])
+@pytest.mark.parametrize("called", ["downloads", "chest_xray", "mnist2"])
+def test_what_lies_in_the_folder_of_all_data_sets_belongs_into_one_of_its_own(name, called, source, read, tmp_path):
+    """Its parent would be no better: it has no folder of the data set's name."""
+    data_set, data_dir = get_data_set(name), tmp_path / called
+    key = data_set.key_file
+    (data_dir / key).mkdir(parents=True)
+    before = list_files(tmp_path)
+    with pytest.raises(InputError) as caught:
+        find_data(data_set, read(source, data_dir))
+    message = str(caught.value)
+    assert f"DATA_DIR={data_dir} holds {key} itself: move it into a folder {name} there. " in message
+    assert "name its parent" not in message
+    assert f"Expected: {data_dir}/{name}/{key}" in message
+    assert list_files(tmp_path) == before
+    (data_dir / name).mkdir()
+    (data_dir / key).rename(data_dir / name / key)
+    assert find_data(data_set, read(source, data_dir)).folder == data_dir / name, "the advice does not help"
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from helpers.data.audit import (
 from helpers.data.catalog import get_data_set
 from helpers.data.images import hash_files, load_pixels, measure_images
 from helpers.data.index import index_images
+from helpers.data.layouts.common import IGNORED
 from helpers.data.sample import make_sample
 from helpers.data.split import split_by_group
 
@@ -63,11 +64,15 @@ def list_files(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_nothing_is_wrong_with_it_but_the_files_of_macos(indexed, measured):
+def test_nothing_is_wrong_with_it_but_the_second_copies_and_the_files_of_macos(indexed, measured):
     images, problems = indexed
     kept, problems = leave_out_unusable(images, problems, measured)
-    assert problems["file"].tolist() == ["__MACOSX/, ._*"]
-    assert problems["problem"].tolist() == ["3 files that macOS leaves in archives; they are no images"]
+    assert problems["file"].tolist() == ["*/chest_xray", "__MACOSX/, ._*"]
+    assert problems["problem"].tolist() == [
+        f"{len(images):,} second copies under the same part, class and name, of the same size",
+        "3 files that macOS leaves in archives; they are no images",
+    ]
+    assert problems["action"].tolist() == [IGNORED] * 2
     assert len(kept) == len(images)
     assert find_conflicts(images).empty
 

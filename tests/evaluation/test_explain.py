@@ -209,25 +209,25 @@ def make_noise(count=3, size=(12, 20), channels=3, seed=0):
     return (noise + 50 * np.arange(channels)).astype("uint8")
 
 
+LEVEL = 117.25
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
     ("share", "rows", "columns"),
     [(0.25, (3, 9), (5, 15)), (0.1, (1, 11), (2, 18)), (0.4, (5, 7), (8, 12)), (1 / 12, (1, 11), (2, 18))],
 )
-def test_border_or_middle_have_the_mean_level_of_their_image_and_channel(share, rows, columns, channels, dtype):
+def test_border_or_middle_have_the_level_of_the_cover(share, rows, columns, channels, dtype):
     images = make_noise(channels=channels).astype(dtype)
     before = images.copy()
-    border, middle = cover_border(images, share), cover_middle(images, share)
-    for number, image in enumerate(images.astype("float64")):
-        level = image.mean(axis=(0, 1))
-        only_middle = np.broadcast_to(level, image.shape).copy()
-        only_middle[slice(*rows), slice(*columns)] = image[slice(*rows), slice(*columns)]
-        only_border = image.copy()
-        only_border[slice(*rows), slice(*columns)] = level
-        np.testing.assert_allclose(border[number], only_middle, rtol=1e-5)
-        np.testing.assert_allclose(middle[number], only_border, rtol=1e-5)
-    assert border.dtype == middle.dtype == np.float32
+    middle = slice(None), slice(*rows), slice(*columns)
+    only_middle, only_border = np.full(images.shape, LEVEL), images.astype("float64")
+    only_middle[middle], only_border[middle] = images[middle], LEVEL
+    without_border, without_middle = cover_border(images, share, LEVEL), cover_middle(images, share, LEVEL)
+    np.testing.assert_array_equal(without_border, only_middle)
+    np.testing.assert_array_equal(without_middle, only_border)
+    assert without_border.dtype == without_middle.dtype == np.float32
     np.testing.assert_array_equal(images, before)
 
 
@@ -235,25 +235,47 @@ def test_border_or_middle_have_the_mean_level_of_their_image_and_channel(share, 
 @pytest.mark.parametrize("share", [0, 0.07, 0.2, 0.33, 0.45])
 def test_what_one_covers_the_other_leaves(share, size):
     images = make_noise(size=size)
-    mean = np.broadcast_to(images.mean(axis=(1, 2), keepdims=True, dtype="float32"), images.shape)
-    both = cover_border(images, share) + cover_middle(images, share)
-    np.testing.assert_allclose(both, images + mean, rtol=1e-5)
+    both = cover_border(images, share, LEVEL) + cover_middle(images, share, LEVEL)
+    np.testing.assert_array_equal(both, images + np.float32(LEVEL))
 
 
 def test_no_border_is_nothing_and_half_is_all():
     images = make_noise(size=(12, 8))
-    mean = np.broadcast_to(images.mean(axis=(1, 2), keepdims=True), images.shape)
-    np.testing.assert_array_equal(cover_border(images, 0), images)
-    np.testing.assert_allclose(cover_middle(images, 0), mean, rtol=1e-5)
-    np.testing.assert_allclose(cover_border(images, 0.5), mean, rtol=1e-5)
-    np.testing.assert_array_equal(cover_middle(images, 0.5), images)
+    np.testing.assert_array_equal(cover_border(images, 0, LEVEL), images)
+    assert (cover_middle(images, 0, LEVEL) == LEVEL).all()
+    assert (cover_border(images, 0.5, LEVEL) == LEVEL).all()
+    np.testing.assert_array_equal(cover_middle(images, 0.5, LEVEL), images)
+
+
+@pytest.mark.parametrize("share", [0.07, 0.25, 0.4])
+@pytest.mark.parametrize(("cover", "other"), [(cover_border, cover_middle), (cover_middle, cover_border)])
+def test_nothing_of_what_is_covered_can_be_told_from_the_result(cover, other, share):
+    """Two images that differ under the cover alone, one of them in its mean too, give the same result."""
+    images = make_noise()
+    covered = other(np.zeros(images.shape), share, 1) == 0  # what the other one leaves
+    assert 0 < covered.sum() < covered.size
+    for number, altered in enumerate([255 - images, np.full_like(images, 255), make_noise(seed=1)]):
+        changed = np.where(covered, altered, images)
+        assert (changed != images).any(axis=(1, 2, 3)).all(), number
+        np.testing.assert_array_equal(cover(changed, share, LEVEL), cover(images, share, LEVEL))
+        changed = np.where(covered, images, altered)
+        assert (cover(changed, share, LEVEL) != cover(images, share, LEVEL)).any(axis=(1, 2, 3)).all(), number
+
+
+@pytest.mark.parametrize("cover", [cover_border, cover_middle])
+def test_images_are_covered_alike_alone_and_beside_others(cover):
+    images = make_noise()
+    together = cover(images, 0.2, LEVEL)
+    for number in range(len(images)):
+        np.testing.assert_array_equal(cover(images[number : number + 1], 0.2, LEVEL)[0], together[number])
+    assert cover(images[:0], 0.2, LEVEL).shape == (0, *images.shape[1:])
 
 
 @pytest.mark.parametrize("cover", [cover_border, cover_middle])
 def test_covered_images_can_be_changed_without_changing_the_images(cover):
     images = make_noise().astype("float32")
     before = images.copy()
-    cover(images, 0.2)[:] = 0
+    cover(images, 0.2, LEVEL)[:] = 0
     np.testing.assert_array_equal(images, before)
 
 
@@ -261,4 +283,4 @@ def test_covered_images_can_be_changed_without_changing_the_images(cover):
 @pytest.mark.parametrize("share", [-0.01, 0.51, 1, float("nan")])
 def test_shares_beyond_the_middle_are_refused(cover, share):
     with pytest.raises(ValueError, match=f"share={share}: expected 0 to 0.5"):
-        cover(make_noise(), share)
+        cover(make_noise(), share, LEVEL)

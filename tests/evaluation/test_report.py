@@ -216,10 +216,35 @@ def test_metrics_that_were_left_out_have_an_empty_cell(make):
     report = make()
     report.add_result("cnn", {"test_equal_prior": make_metrics(0.9).drop("expected_calibration_error")})
     data = {"images": 60, "stored_size": "600x450"}
-    table = format_results([report.save_results(data, "split by group")])
-    row = table.splitlines()[-1]
-    assert "test equal prior" in row
-    assert "|  |" in row
+    cells = read_cells(format_results([report.save_results(data, "split by group")]))
+    assert cells["test set"] == "test equal prior"
+    assert [name for name, cell in cells.items() if not cell] == ["sensitivity", "specificity", "ECE", "CPU-minutes"]
+
+
+@pytest.mark.parametrize("left_out", [True, False])
+def test_without_the_share_of_the_majority_its_cell_is_empty(make, left_out):
+    metrics = make_metrics(0.9)
+    if left_out:
+        metrics = metrics.drop("majority_rate")
+    else:
+        metrics.loc["majority_rate"] = np.nan
+    report = make()
+    report.add_result("cnn", {"test": metrics, "style_1": make_metrics(0.8)}, {"cpu_minutes": 3})
+    table = format_results([report.save_results({}, "")])
+    assert [read_cells(table, row)["majority class"] for row in (2, 3)] == ["", "11.3 %"]
+    assert read_cells(table, 2)["CPU-minutes"] == "3.0"
+    assert read_cells(table, 2)["ECE"] == "0.012"
+
+
+def test_of_two_classes_sensitivity_and_specificity_are_shown(make):
+    metrics = make_metrics(0.9)
+    metrics.loc["sensitivity"] = [0.875, 0.8, 0.95]
+    metrics.loc["specificity"] = [0.6, 0.5, 0.7]
+    report = make()
+    report.add_result("cnn", {"test": metrics})
+    cells = read_cells(format_results([report.save_results({}, "")]))
+    assert cells["sensitivity"] == "87.50 % (80.00 to 95.00)"
+    assert cells["specificity"] == "60.00 % (50.00 to 70.00)"
 
 
 def test_interrupted_results_leave_the_old_ones(make, monkeypatch):
@@ -279,7 +304,16 @@ def make_metrics(accuracy):
     return pd.DataFrame({"value": names, "low": {n: v - 0.01 for n, v in names.items()}, "high": names})
 
 
-HEADER = "| notebook | model | test set | accuracy | balanced accuracy | ROC AUC | ECE | majority class | CPU-minutes |"
+HEADER = (
+    "| notebook | model | test set | accuracy | balanced accuracy | sensitivity | specificity | ROC AUC | ECE "
+    "| majority class | CPU-minutes |"
+)
+
+
+def read_cells(table, row=-1):
+    """Read a row of a Markdown table, the last one by default."""
+    head, *_ = lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    return dict(zip(head, lines[row], strict=True))
 
 
 def test_table_of_results(make):
@@ -289,10 +323,10 @@ def test_table_of_results(make):
     first.add_result("cnn_mixed", {"test": make_metrics(0.98)}, {"cpu_minutes": 20}, train={"accuracy": 1.0})
     second.add_result("baseline", {"test": make_metrics(0.5)})
     lines = format_results([report.save_results({}, "") for report in (first, second)]).split("\n")
-    same = "90.00 % (89.00 to 90.00) | 0.988 (0.978 to 0.988) | 0.012 | 11.3 %"
+    same = "90.00 % (89.00 to 90.00) |  |  | 0.988 (0.978 to 0.988) | 0.012 | 11.3 %"
     assert lines == [
         HEADER,
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
         f"| 01_mnist | cnn clean | test | 99.00 % (98.00 to 99.00) | {same} | 12.3 |",
         f"| 01_mnist | cnn clean | style 1 | 90.00 % (89.00 to 90.00) | {same} |  |",  # a model's cost stands once
         f"| 01_mnist | cnn mixed | test | 98.00 % (97.00 to 98.00) | {same} | 20.0 |",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from keras import layers
 
@@ -15,6 +16,7 @@ from helpers.training import models, tf
 from helpers.training.models import (
     FusedBatchNormalization,
     build_cnn,
+    build_in_temperature,
     copy_model,
     describe_layers,
     load_model,
@@ -524,6 +526,87 @@ def test_prediction_leaves_the_model_as_it_is():
         np.testing.assert_array_equal(weight, value)
 
 
+# build_in_temperature
+
+
+def soften(y_prob, temperature):
+    scores = np.log(np.asarray(y_prob, "float64")) / temperature
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 0.9, 1.0, 1.7, 5.0])
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_a_temperature_built_in_divides_the_scores_before_the_softmax(temperature, batch_norm):
+    model, pixels = make_cnn(batch_norm=batch_norm), make_pixels(20)
+    y_prob = predict_probabilities(model, pixels)
+    calibrated = build_in_temperature(model, temperature, "calibrated")
+    result = predict_probabilities(calibrated, pixels)
+    np.testing.assert_allclose(result, soften(y_prob, temperature), atol=1e-5)
+    np.testing.assert_array_equal(result.argmax(axis=1), y_prob.argmax(axis=1))
+    if temperature != 1:
+        assert np.abs(result - y_prob).max() > 1e-3
+    assert calibrated.name == "calibrated"
+
+
+def test_a_temperature_built_in_gives_what_the_decisions_make_of_the_predictions():
+    from helpers.evaluation.decisions import apply_temperature, fit_temperature
+    from helpers.evaluation.metrics import get_probabilities, make_predictions
+
+    model, pixels = make_cnn(), make_pixels(30)
+    labels = np.random.default_rng(0).choice(["a", "b", "c"], 30)
+    ids = [f"i{number}" for number in range(30)]
+    images = pd.DataFrame({"image_id": ids, "group": ids, "label": labels})
+    predictions = make_predictions(images, predict_probabilities(model, pixels), ["a", "b", "c"])
+    for temperature in (fit_temperature(predictions), 0.5, 2.5):
+        expected, _ = get_probabilities(apply_temperature(predictions, temperature))
+        calibrated = build_in_temperature(model, temperature, "calibrated")
+        np.testing.assert_allclose(predict_probabilities(calibrated, pixels), expected, atol=1e-5)
+
+
+def test_a_temperature_of_one_changes_nothing():
+    model, pixels = make_cnn(), make_pixels(20)
+    same = build_in_temperature(model, 1, "same")
+    np.testing.assert_array_equal(predict_probabilities(same, pixels), predict_probabilities(model, pixels))
+    for weight, value in zip(same.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+def test_building_a_temperature_in_leaves_the_original_as_it_is():
+    """Nor does what was traced for the original answer for the copy."""
+    model, pixels = make_cnn(), make_pixels(20)
+    before, y_prob, name = model.get_weights(), predict_probabilities(model, pixels), model.name
+    calibrated = build_in_temperature(model, 3.0, "calibrated")
+    np.testing.assert_array_equal(predict_probabilities(model, pixels), y_prob)
+    for weight, value in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+    assert model.name == name
+    assert not {id(layer) for layer in model.layers} & {id(layer) for layer in calibrated.layers}
+    changed = [
+        not np.array_equal(weight, value) for weight, value in zip(calibrated.get_weights(), before, strict=True)
+    ]
+    assert changed == [False] * (len(before) - 2) + [True] * 2  # the kernel and the bias of the last layer
+
+
+def test_a_model_with_its_temperature_computes_in_float32():
+    set_precision("mixed_bfloat16")
+    model, pixels = make_cnn(), make_pixels(20)
+    assert {layer.compute_dtype for layer in model.layers} > {"bfloat16"}
+    calibrated = build_in_temperature(model, 2.0, "calibrated")
+    assert {layer.compute_dtype for layer in calibrated.layers[1:]} == {"float32"}
+    assert {layer.variable_dtype for layer in calibrated.layers[1:]} == {"float32"}
+    assert calibrated.output.dtype == "float32"
+    expected = soften(predict_probabilities(copy_model(model, "exact", "float32"), pixels), 2.0)
+    np.testing.assert_allclose(predict_probabilities(calibrated, pixels), expected, atol=1e-5)
+    assert keras.config.dtype_policy().name == "mixed_bfloat16"
+
+
+def test_a_model_with_its_temperature_can_be_saved(tmp_path):
+    calibrated, pixels = build_in_temperature(make_cnn(), 2.0, "calibrated"), make_pixels()
+    loaded = load_model(save_model(calibrated, tmp_path / "model.keras"))
+    np.testing.assert_allclose(loaded(pixels), calibrated(pixels), atol=1e-6)
+
+
 # Saving and loading
 
 OPEN_WITHOUT_HELPERS = """
@@ -673,3 +756,10 @@ def test_what_is_no_safe_model_is_refused_by_name(tmp_path, write):
     write(path)
     with pytest.raises(ValueError, match=r"suspicious\.keras"):
         load_model(path)
+
+
+def test_temperature_needs_a_dense_layer_at_the_end():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Activation("softmax")(keras.layers.Dense(2)(inputs)))
+    with pytest.raises(ValueError, match="expected a Dense one"):
+        build_in_temperature(model, 2.0, "cooled")
