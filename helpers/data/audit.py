@@ -67,17 +67,12 @@ def leave_out_unusable(images, problems, measured=None):
     """
     if measured is not None:
         damaged = measured["error"] != ""
-        found = {
-            "file": images.loc[damaged, "path"],
-            "problem": "cannot be read: " + measured.loc[damaged, "error"],
-            "action": LEFT_OUT,
-            "image_id": images.loc[damaged, "image_id"],
-        }
         deep = measured["mode"].fillna("").str.startswith("I;16") & ~damaged
         scaled = {"file": images.loc[deep, "path"], "problem": "has 16 bits", "action": "scaled to 8 bits"}
         problems = pd.concat([problems, pd.DataFrame(scaled)], ignore_index=True)
-        images = images[~damaged].reset_index(drop=True)
-        problems = pd.concat([problems, pd.DataFrame(found)], ignore_index=True)
+        images, problems = _leave_out(
+            images[damaged], "cannot be read: " + measured["error"][damaged], images, problems
+        )
     images, problems = leave_out_contradictions(images, problems)
     left_out = len(set(problems.loc[problems["action"] == LEFT_OUT, "image_id"]) - set(images["image_id"]))
     share = left_out / max(1, left_out + len(images))
@@ -148,14 +143,7 @@ def leave_out_contradictions(images, problems):
     """
     conflicts = find_conflicts(images)
     labels = conflicts.groupby("group")["label"].transform(lambda of_group: " and ".join(sorted(of_group.unique())))
-    found = {
-        "file": conflicts["path"],
-        "problem": "its group " + conflicts["group"] + " is in " + labels,
-        "action": LEFT_OUT,
-        "image_id": conflicts["image_id"],
-    }
-    problems = pd.concat([problems, pd.DataFrame(found)], ignore_index=True)
-    return images.drop(index=conflicts.index).reset_index(drop=True), problems
+    return _leave_out(conflicts, "its group " + conflicts["group"] + " is in " + labels, images, problems)
 
 
 def leave_out_leaks(images, problems, kept="test"):
@@ -176,14 +164,7 @@ def leave_out_leaks(images, problems, kept="test"):
         With a row for each image left out.
     """
     leaks = images[(images["part"] != kept) & images["group"].isin(images.loc[images["part"] == kept, "group"])]
-    found = {
-        "file": leaks["path"],
-        "problem": f"its group is also in {kept}",
-        "action": LEFT_OUT,
-        "image_id": leaks["image_id"],
-    }
-    problems = pd.concat([problems, pd.DataFrame(found)], ignore_index=True)
-    return images.drop(index=leaks.index).reset_index(drop=True), problems
+    return _leave_out(leaks, f"its group is also in {kept}", images, problems)
 
 
 def join_groups(images, keys):
@@ -230,3 +211,10 @@ def find_conflicts(images):
     """
     labels = images.groupby("group")["label"].transform("nunique")
     return images[labels > 1].sort_values(["group", "image_id"])
+
+
+def _leave_out(rows, problem, images, problems):
+    """Leave some rows out of the images, and add them with their problem to the table of problems."""
+    found = {"file": rows["path"], "problem": problem, "action": LEFT_OUT, "image_id": rows["image_id"]}
+    problems = pd.concat([problems, pd.DataFrame(found)], ignore_index=True)
+    return images.drop(index=rows.index).reset_index(drop=True), problems

@@ -78,9 +78,8 @@ _LESIONS = {
     "nv": "melanocytic nevus",
     "vasc": "vascular lesion",
 }
-_OTHER_EDITION = (
-    r"(?P<group>(?P<series>{})-(?P<number>\d{{1,9}}))(?!\d)"  # the names of the publication, before Kaggle's
-)
+# The names of the publication, before Kaggle's.
+_OTHER_EDITION = r"(?P<group>(?P<series>{})-(?P<number>\d{{1,9}}))(?!\d)"
 
 _CATALOG = {
     record.name: record

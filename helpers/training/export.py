@@ -6,6 +6,7 @@ from keras import layers
 
 from helpers.files import replace_atomically
 from helpers.training import tf
+from helpers.training.models import copy_model
 
 _OPSET = 18
 
@@ -36,7 +37,7 @@ def save_onnx(model, path, check_on, tolerance=1e-3):
     -----
     The file computes in float32, whatever the model does.
     """
-    exported = _copy_for_export(model)
+    exported = copy_model(model, model.name, "float32", _replace_standardization)
     pixels = np.asarray(check_on, "float32")
     expected = model(pixels, training=False).numpy()
     with replace_atomically(path) as unfinished:
@@ -66,21 +67,13 @@ def run_onnx(path, pixels):
     return session.run(None, {session.get_inputs()[0].name: np.asarray(pixels, "float32")})[0]
 
 
-def _copy_for_export(model):
-    """Copy a model in float32, its standardization in a form that the converter can read."""
-
-    def copy(layer):
-        if isinstance(layer, layers.Normalization) and layer.input_mean is not None:
-            mean, std = np.ravel(layer.input_mean), np.sqrt(np.ravel(layer.input_variance))
-            std = np.maximum(std, keras.config.epsilon())  # as Keras does
-            return layers.Rescaling((1 / std).tolist(), (-mean / std).tolist(), dtype="float32", name=layer.name)
-        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
-
-    copied = keras.models.clone_model(model, clone_function=copy)
-    for layer in copied.layers:
-        if layer.weights:
-            layer.set_weights(model.get_layer(layer.name).get_weights())
-    return copied
+def _replace_standardization(layer):
+    """Give standardization by constants, which the converter takes for missing inputs, a form that it can read."""
+    if not isinstance(layer, layers.Normalization) or layer.input_mean is None:
+        return None
+    mean, std = np.ravel(layer.input_mean), np.sqrt(np.ravel(layer.input_variance))
+    std = np.maximum(std, keras.config.epsilon())  # as Keras does
+    return layers.Rescaling((1 / std).tolist(), (-mean / std).tolist(), dtype="float32", name=layer.name)
 
 
 def _convert(model, path):

@@ -151,7 +151,7 @@ def standardization_layer(statistics):
     return layers.Normalization(mean=mean, variance=std**2, dtype="float32", name="standardization")
 
 
-def copy_model(model, name, precision=None):
+def copy_model(model, name, precision=None, replace=None):
     """Copy a functional model with its weights, so that training the copy leaves the model as it is.
 
     Parameters
@@ -160,10 +160,13 @@ def copy_model(model, name, precision=None):
     name : str
     precision : str, optional
         The name of a Keras dtype policy, such as "float32", for all layers of the copy; by default they keep theirs.
+    replace : function ``layer -> keras.Layer or None``, optional
+        Gives what stands for a layer in the copy, with the same weights; None for a copy of the layer.
     """
 
     def copy(layer):
-        return type(layer).from_config(layer.get_config() | ({"dtype": precision} if precision else {}))
+        instead = replace(layer) if replace else None
+        return instead or type(layer).from_config(layer.get_config() | ({"dtype": precision} if precision else {}))
 
     copied = keras.models.clone_model(model, clone_function=copy)
     copied.set_weights(model.get_weights())
