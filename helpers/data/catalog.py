@@ -1,5 +1,6 @@
 """The data sets: one record each, and the only place that names them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -42,9 +43,14 @@ class DataSet:
         Parts without which it can be used.
     name_patterns : mapping of str to tuple of str
         Where file names tell the group: for each class the regular expressions of its names, from their beginning, with
-        the named groups ``group`` and, as far as the names have them, ``series`` and ``number``.
+        the named groups ``group`` and, as far as the names have them, ``series`` and ``number``. Without them each
+        image is its own group.
     numbered_anew : tuple of str
         Parts in which the numbers of the groups start again: equal ones elsewhere are other groups.
+    flat_parts : mapping of str to mapping of str to str
+        Parts without class folders: how their file names begin, and the class that this stands for.
+    may_lack_classes : bool
+        Whether a copy with fewer classes than the original can be used.
     """
 
     name: str
@@ -66,6 +72,8 @@ class DataSet:
     optional_parts: tuple[str, ...] = ()
     name_patterns: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     numbered_anew: tuple[str, ...] = ()
+    flat_parts: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    may_lack_classes: bool = False
 
 
 _DIGITS = tuple("0123456789")
@@ -78,8 +86,72 @@ _LESIONS = {
     "nv": "melanocytic nevus",
     "vasc": "vascular lesion",
 }
+_MELANOMA = MappingProxyType(
+    {
+        "task": "Is the skin lesion benign or malignant?",
+        "layout": "class_folders",
+        "group_rule": "images that look alike up to rotation and mirroring (there are no patient numbers)",
+        "image_shape": (160, 160, 3),
+        "allowed_augmentation": "any rotation, flips, small shifts and zooms, brightness; a lesion has no up or down",
+    }
+)
+_CROPS = {"Cherry_(including_sour)": "cherry", "Corn_(maize)": "corn", "Pepper,_bell": "bell pepper"}
+_PLANTS = (
+    "Apple___Apple_scab",
+    "Apple___Black_rot",
+    "Apple___Cedar_apple_rust",
+    "Apple___healthy",
+    "Blueberry___healthy",
+    "Cherry_(including_sour)___Powdery_mildew",
+    "Cherry_(including_sour)___healthy",
+    "Corn_(maize)___Cercospora_leaf_spot Gray_leaf_spot",
+    "Corn_(maize)___Common_rust_",
+    "Corn_(maize)___Northern_Leaf_Blight",
+    "Corn_(maize)___healthy",
+    "Grape___Black_rot",
+    "Grape___Esca_(Black_Measles)",
+    "Grape___Leaf_blight_(Isariopsis_Leaf_Spot)",
+    "Grape___healthy",
+    "Orange___Haunglongbing_(Citrus_greening)",
+    "Peach___Bacterial_spot",
+    "Peach___healthy",
+    "Pepper,_bell___Bacterial_spot",
+    "Pepper,_bell___healthy",
+    "Potato___Early_blight",
+    "Potato___Late_blight",
+    "Potato___healthy",
+    "Raspberry___healthy",
+    "Soybean___healthy",
+    "Squash___Powdery_mildew",
+    "Strawberry___Leaf_scorch",
+    "Strawberry___healthy",
+    "Tomato___Bacterial_spot",
+    "Tomato___Early_blight",
+    "Tomato___Late_blight",
+    "Tomato___Leaf_Mold",
+    "Tomato___Septoria_leaf_spot",
+    "Tomato___Spider_mites Two-spotted_spider_mite",
+    "Tomato___Target_Spot",
+    "Tomato___Tomato_Yellow_Leaf_Curl_Virus",
+    "Tomato___Tomato_mosaic_virus",
+    "Tomato___healthy",
+)
+# A leaf that was photographed several times has its number in the name; otherwise each photograph counts as a leaf of
+# its own. Behind it stand the marks of copies that were derived from the photograph.
+_LEAF_NAMES = (
+    r".*___(?P<group>.*\bLeaf \d+)\b",
+    r"(?P<group>.+?)\s*(?:_(?:\d+deg|flip(?:LR|TB)|new[A-Za-z0-9]+)| copy(?: \d+)?)*$",
+)
 # The names of the publication, before Kaggle's.
 _OTHER_EDITION = r"(?P<group>(?P<series>{})-(?P<number>\d{{1,9}}))(?!\d)"
+
+
+def _read_plant(name):
+    """Read crop and disease from the name of a class: ``Corn_(maize)___Common_rust_`` is "corn: common rust"."""
+    crop, disease = name.split("___")
+    disease = re.sub(r"[_ ]+", " ", disease).strip().lower()
+    return f"{_CROPS.get(crop, crop.lower())}: {disease}"
+
 
 _CATALOG = {
     record.name: record
@@ -150,6 +222,70 @@ _CATALOG = {
                 }
             ),
             numbered_anew=("test",),
+        ),
+        DataSet(
+            name="melanoma",
+            title="Melanoma skin cancer, 10,000 images",
+            class_names=("benign", "malignant"),
+            class_labels=MappingProxyType({"benign": "benign", "malignant": "malignant"}),
+            key_file="melanoma_cancer_dataset",
+            files="images in melanoma_cancer_dataset/{train,test}/{benign,malignant}/",
+            handle="kaggle:hasnainjaved/melanoma-skin-cancer-dataset-of-10000-images/versions/1",
+            expected_counts=MappingProxyType({"train": 9_605, "test": 1_000}),
+            citation="Kaggle, hasnainjaved, Melanoma skin cancer dataset of 10000 images; from the ISIC archive",
+            licence="CC0 as published on Kaggle; the ISIC archive has CC0 and CC BY-NC images",
+            **_MELANOMA,
+        ),
+        DataSet(
+            name="melanoma-isic",
+            title="Melanoma cancer image dataset",
+            class_names=("Benign", "Malignant"),
+            class_labels=MappingProxyType({"Benign": "benign", "Malignant": "malignant"}),
+            key_file="train",
+            files="images in {train,test}/{Benign,Malignant}/",
+            handle="kaggle:bhaveshmittal/melanoma-cancer-dataset/versions/1",
+            expected_counts=MappingProxyType({"train": 11_879, "test": 2_000}),
+            citation="Kaggle, bhaveshmittal, Melanoma cancer image dataset; from the ISIC archive",
+            licence="ISIC archive: CC0 and CC BY-NC, by image",
+            **_MELANOMA,
+        ),
+        DataSet(
+            name="plants",
+            title="New Plant Diseases (PlantVillage, augmented)",
+            task="Which crop is the leaf from, and which of its diseases does it have, if any?",
+            class_names=_PLANTS,
+            class_labels=MappingProxyType({name: _read_plant(name) for name in _PLANTS}),
+            layout="class_folders",
+            key_file="New Plant Diseases Dataset(Augmented)",
+            files="images in New Plant Diseases Dataset(Augmented)/New Plant Diseases Dataset(Augmented)/{train,valid}/"
+            "<crop>___<disease>/, and a few in test/test/; test/ may be missing, and classes too",
+            handle="kaggle:vipoooool/new-plant-diseases-dataset/versions/2",
+            expected_counts=MappingProxyType({"train": 70_295, "valid": 17_572, "test": 33}),
+            group_rule="photographs of the same leaf and all copies derived from them",
+            image_shape=(128, 128, 3),
+            allowed_augmentation="any rotation, flips, small shifts and zooms, brightness; not hue: colour is a sign",
+            citation="Hughes and Salathé (2015), An open access repository of images on plant health, "
+            "arXiv:1511.08060; augmented and split by Kaggle, vipoooool",
+            licence="CC0 (PlantVillage)",
+            optional_parts=("test",),
+            name_patterns=MappingProxyType(dict.fromkeys(_PLANTS, _LEAF_NAMES)),
+            flat_parts=MappingProxyType(
+                {
+                    "test": MappingProxyType(
+                        {
+                            "AppleCedarRust": "Apple___Cedar_apple_rust",
+                            "AppleScab": "Apple___Apple_scab",
+                            "CornCommonRust": "Corn_(maize)___Common_rust_",
+                            "PotatoEarlyBlight": "Potato___Early_blight",
+                            "PotatoHealthy": "Potato___healthy",
+                            "TomatoEarlyBlight": "Tomato___Early_blight",
+                            "TomatoHealthy": "Tomato___healthy",
+                            "TomatoYellowCurlVirus": "Tomato___Tomato_Yellow_Leaf_Curl_Virus",
+                        }
+                    )
+                }
+            ),
+            may_lack_classes=True,
         ),
     ]
 }

@@ -88,6 +88,7 @@ def build_cnn(
     first_stride=1,
     average_pooling=False,
     batch_norm=True,
+    residual=False,
     dropout=0.3,
     name="cnn",
 ):
@@ -113,6 +114,9 @@ def build_cnn(
         something is: fewer parameters, for images in which the place says nothing. Otherwise they are flattened.
     batch_norm : bool
         Whether each convolution is followed by batch normalization.
+    residual : bool
+        Whether what goes into a block is added to what comes out of it (He et al. 2016), reduced by averaging and, to
+        have as many maps, by a 1x1 convolution. The block then learns what to change, and gradients have a short way.
     dropout : float
         Share of features dropped before the classifier during training.
 
@@ -123,20 +127,33 @@ def build_cnn(
     inputs = x = layers.Input(input_shape, name="pixels")
     x = standardization_layer(statistics)(x)
     for block, filters_of_block in enumerate(filters, 1):
+        before, stride = x, first_stride if block == 1 else 1
         for number, n_filters in enumerate(filters_of_block, 1):
             prefix = f"block{block}_{number}"
-            options = {"strides": first_stride if (block, number) == (1, 1) else 1, "use_bias": not batch_norm}
+            options = {"strides": stride if number == 1 else 1, "use_bias": not batch_norm}
             x = layers.Conv2D(n_filters, 3, padding="same", name=f"{prefix}_conv", **options)(x)
-            if number == len(filters_of_block):
+            is_last = number == len(filters_of_block)
+            if is_last:
                 x = layers.MaxPooling2D(2, padding="same", name=f"block{block}_pool")(x)
             if batch_norm:
                 x = FusedBatchNormalization(momentum=0.95, name=f"{prefix}_norm")(x)
+            if is_last and residual:
+                x = _add_shortcut(x, before, 2 * stride, batch_norm, f"block{block}")
             x = layers.ReLU(name=f"{prefix}_relu")(x)
     x = (layers.GlobalAveragePooling2D if average_pooling else layers.Flatten)(name="features")(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
     outputs = layers.Dense(n_classes, activation="softmax", dtype="float32", name="probabilities")(x)
     return keras.Model(inputs, outputs, name=name)
+
+
+def _add_shortcut(x, before, stride, batch_norm, prefix):
+    """Add what went into a block to what came out of it."""
+    shortcut = layers.AveragePooling2D(stride, padding="same", name=f"{prefix}_shortcut_pool")(before)
+    shortcut = layers.Conv2D(x.shape[-1], 1, use_bias=not batch_norm, name=f"{prefix}_shortcut_conv")(shortcut)
+    if batch_norm:
+        shortcut = FusedBatchNormalization(momentum=0.95, name=f"{prefix}_shortcut_norm")(shortcut)
+    return layers.Add(name=f"{prefix}_add")([x, shortcut])
 
 
 def standardization_layer(statistics):

@@ -19,8 +19,9 @@ def index_class_folders(data_set, folder):
     """Index a data set whose images lie in ``.../<part>/<class>/``, at any depth and in any case.
 
     Of several copies of the same part, class and file name the one that lies least deep is taken. File names tell the
-    group, as ``data_set.name_patterns`` say. The columns beside the common ones are the further named groups of the
-    patterns, ``series`` and ``number``; ``part`` is that of ``data_set.expected_counts``.
+    group, as ``data_set.name_patterns`` say, and in parts without class folders the class, see ``flat_parts``. The
+    columns beside the common ones are the further named groups of the patterns, ``series`` and ``number``; ``part`` is
+    that of ``data_set.expected_counts``.
 
     Raises
     ------
@@ -28,19 +29,20 @@ def index_class_folders(data_set, folder):
         A class folder is missing or holds no images, or no image can be used.
     """
     places, problems = _find_places(data_set, folder)
-    _expect_every_class(data_set, folder, places)
+    problems += _expect_every_class(data_set, folder, places)
     rows = []
     order = list(data_set.expected_counts)
     for (part, label, stem), path in sorted(places.items(), key=lambda item: order.index(item[0][0])):
-        told = _read_name(stem, data_set.name_patterns)
         image_id = f"{part}/{label}/{stem}"
-        if label not in told:
-            problem = f"its name says {', '.join(told)}" if told else "its name does not tell its group"
+        named = data_set.name_patterns and part not in data_set.flat_parts
+        about = _read_name(stem, data_set.name_patterns[label]) if named else {"group": image_id}
+        if about is None:
+            others = [name for name, patterns in data_set.name_patterns.items() if _read_name(stem, patterns)]
+            problem = f"its name says {', '.join(others)}" if others else "its name does not tell its group"
             problems.append({"file": path.as_posix(), "problem": problem, "action": LEFT_OUT, "image_id": image_id})
             continue
-        about = told[label]
-        scope = f"{part}/" if part in data_set.numbered_anew else ""
-        about["group"] = scope + about["group"]
+        if part in data_set.numbered_anew:
+            about["group"] = f"{part}/{about['group']}"
         rows.append({"image_id": image_id, "path": path.as_posix(), "label": label, "part": part} | about)
     if not rows:
         raise InputError(describe_nothing_usable(folder, data_set, problems))
@@ -54,17 +56,26 @@ def index_class_folders(data_set, folder):
 def _find_places(data_set, folder):
     """Find the image files by part, class and stem, and tell what else lies in the class folders."""
     parts = {name.lower(): name for name in data_set.expected_counts}
+    flat = {name.lower(): name for name in data_set.flat_parts}
     labels = {name.lower(): name for name in data_set.class_names}
     places, problems, from_macos, copies = {}, [], 0, 0
     for path in list_files(folder):
         *_, part, label = ("", "", *(name.lower() for name in path.parts[:-1]))
         if "__MACOSX" in path.parts or path.name.startswith("._"):
             from_macos += 1
-        elif part in parts and label in labels:
+        elif (part in parts and label in labels) or label in flat:
             if path.suffix.lower() not in IMAGE_ENDINGS:
                 problems.append({"file": path.as_posix(), "problem": "is no image file", "action": IGNORED})
                 continue
-            taken = places.setdefault((parts[part], labels[label], path.stem), path)
+            if label in flat:
+                place = flat[label], _read_class(path.stem, data_set.flat_parts[flat[label]]), path.stem
+            else:
+                place = parts[part], labels[label], path.stem
+            if place[1] is None:
+                about = {"problem": "its name does not tell its class", "action": LEFT_OUT, "image_id": path.as_posix()}
+                problems.append({"file": path.as_posix()} | about)
+                continue
+            taken = places.setdefault(place, path)
             if taken is path:
                 continue
             if (folder / taken).stat().st_size == (folder / path).stat().st_size:
@@ -86,23 +97,34 @@ def _find_places(data_set, folder):
 
 
 def _expect_every_class(data_set, folder, places):
-    """Make sure that each part that is needed has images of each class."""
+    """Make sure that each part that is needed has images of each class; tell of classes that may be missing."""
     found = Counter((part, label) for part, label, _ in places)
+    there = {label for _, label in found}
+    expected = [name for name in data_set.class_names if name in there or not data_set.may_lack_classes]
+    if len(expected) < 2:
+        raise InputError(describe_nothing_usable(folder, data_set, []))
     for part in data_set.expected_counts:
-        missing = [label for label in data_set.class_names if not found[part, label]]
-        optional = part in data_set.optional_parts and len(missing) == len(data_set.class_names)
-        if missing and not optional:
+        missing = [label for label in expected if not found[part, label]]
+        optional = part in data_set.optional_parts and len(missing) == len(expected)
+        if missing and not optional and part not in data_set.flat_parts:
             raise InputError(
                 f"{folder} has no images in {', '.join(f'{part}/{label}/' for label in missing)}. "
                 f"Expected: {data_set.files}. Fetch the original again, or set DATA_SOURCE=sample."
             )
+    lacking = [name for name in data_set.class_names if name not in expected]
+    if not lacking:
+        return []
+    problem = f"{len(lacking)} of {len(data_set.class_names)} classes are not in this copy: {', '.join(lacking)}"
+    return [{"file": f"*/{data_set.key_file}", "problem": problem, "action": IGNORED}]
 
 
 def _read_name(stem, patterns):
-    """Read what a file name tells: for each class whose patterns fit, the named groups of the first that does."""
-    told = {}
-    for label, of_class in patterns.items():
-        match = next(filter(None, (re.match(pattern, stem) for pattern in of_class)), None)
-        if match:
-            told[label] = match.groupdict()
-    return told
+    """Read what a file name tells: the named groups of the first pattern that fits, or None."""
+    match = next(filter(None, (re.match(pattern, stem) for pattern in patterns)), None)
+    return match and match.groupdict()
+
+
+def _read_class(stem, classes_by_name):
+    """Read the class from the name of a file that lies in no class folder: the beginning that it has, and a number."""
+    name = re.sub(r"[\s_()]*\d*[\s_()]*$", "", stem).lower()
+    return {start.lower(): label for start, label in classes_by_name.items()}.get(name)
