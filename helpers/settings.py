@@ -11,6 +11,8 @@ DATA_SOURCE         auto (default), local, download, sample where the images com
 SEED                an integer (default: 42)                seeds every random choice
 PRECISION           auto (default), float32,                arithmetic of the networks; auto takes bfloat16 where
                     mixed_bfloat16, mixed_float16           the processor multiplies it in hardware
+DATA_SET            a name                                  for notebooks that can use several data sets
+STUDY_CLUSTER       an address, such as tcp://host:8786     a Dask cluster to run studies on; otherwise this machine
 CACHE_DIR           a folder (default: .cache/)             decoded pixels, samples, downloads, checkpoints
 NOTEBOOK_PROGRESS   auto (default), on, off                 progress bars; auto: only when a person watches
 =================== ======================================= =====================================================
@@ -48,6 +50,8 @@ class Settings:
     precision: str
     cache_dir: Path
     progress: bool
+    data_set: str = ""
+    study_cluster: str = ""
 
     @property
     def quick(self) -> bool:
@@ -80,6 +84,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         precision=_choice(environment, "PRECISION", PRECISIONS),
         cache_dir=_folder(environment.get("CACHE_DIR", ""), PROJECT_FOLDER / ".cache"),
         progress=_is_watched(environment) if progress == "auto" else progress == "on",
+        data_set=environment.get("DATA_SET", "").strip().lower(),
+        study_cluster=environment.get("STUDY_CLUSTER", "").strip(),
     )
 
 

@@ -31,6 +31,17 @@ def count_images(images, by=("part", "label")):
     return table.loc[[*order, "all"]]
 
 
+def list_classes(images, data_set):
+    """List the classes that there are images of, in the order of the record; a copy may have fewer than the original.
+
+    Returns
+    -------
+    tuple of str
+    """
+    there = set(images["label"])
+    return tuple(name for name in data_set.class_names if name in there)
+
+
 def compare_with_original(images, data_set):
     """Set the number of images in each part beside the number in the original.
 

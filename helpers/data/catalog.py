@@ -96,6 +96,11 @@ _MELANOMA = MappingProxyType(
     }
 )
 _CROPS = {"Cherry_(including_sour)": "cherry", "Corn_(maize)": "corn", "Pepper,_bell": "bell pepper"}
+_DISEASES = {
+    "Cercospora_leaf_spot Gray_leaf_spot": "gray leaf spot",
+    "Haunglongbing_(Citrus_greening)": "huanglongbing",
+    "Spider_mites Two-spotted_spider_mite": "spider mites",
+}
 _PLANTS = (
     "Apple___Apple_scab",
     "Apple___Black_rot",
@@ -139,7 +144,7 @@ _PLANTS = (
 # A leaf that was photographed several times has its number in the name; otherwise each photograph counts as a leaf of
 # its own. Behind it stand the marks of copies that were derived from the photograph.
 _LEAF_NAMES = (
-    r".*___(?P<group>.*\bLeaf \d+)\b",
+    r".*___(?P<group>.*\bLeaf \d+)(?!\d)",
     r"(?P<group>.+?)\s*(?:_(?:\d+deg|flip(?:LR|TB)|new[A-Za-z0-9]+)| copy(?: \d+)?)*$",
 )
 # The names of the publication, before Kaggle's.
@@ -147,10 +152,10 @@ _OTHER_EDITION = r"(?P<group>(?P<series>{})-(?P<number>\d{{1,9}}))(?!\d)"
 
 
 def _read_plant(name):
-    """Read crop and disease from the name of a class: ``Corn_(maize)___Common_rust_`` is "corn: common rust"."""
+    """Read crop and disease from the name of a class: ``Tomato___Tomato_mosaic_virus`` is "tomato: mosaic virus"."""
     crop, disease = name.split("___")
-    disease = re.sub(r"[_ ]+", " ", disease).strip().lower()
-    return f"{_CROPS.get(crop, crop.lower())}: {disease}"
+    disease = _DISEASES.get(disease, re.sub(rf"^{crop}_|\([^)]*\)|_", " ", disease))
+    return f"{_CROPS.get(crop, crop.lower())}: {' '.join(disease.lower().split())}"
 
 
 _CATALOG = {

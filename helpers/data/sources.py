@@ -1,12 +1,13 @@
 """Finding the files of a data set: local, downloaded, or the built-in sample."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from helpers.data.catalog import DataSet
+from helpers.data.catalog import DataSet, get_data_set
 from helpers.data.sample import make_sample
 from helpers.errors import InputError
 from helpers.files import replace_atomically
@@ -54,7 +55,7 @@ def find_data(data_set: DataSet, settings: Settings) -> Source:
     expected = folder / data_set.key_file
     if settings.source == "sample":
         return _open_sample(data_set, settings, "DATA_SOURCE=sample asks for it.")
-    if expected.exists():
+    if _has_key_file(folder, data_set):
         kind = "download" if settings.source == "download" else "local"
         return Source(kind, folder, f"{data_set.title}, from {folder.parent.name}/{folder.name}.")
     if settings.source == "download":
@@ -81,6 +82,35 @@ def find_data(data_set: DataSet, settings: Settings) -> Source:
     return _open_sample(data_set, settings, f"No folder {settings.data_dir.name}/{data_set.name} with real images.")
 
 
+def choose_data_set(names: Sequence[str], settings: Settings) -> DataSet:
+    """Choose a data set for a notebook that can use several.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Those that it can use, the preferred one first.
+    settings : Settings
+        ``DATA_SET`` names one of them; otherwise it is the first that lies in ``DATA_DIR``, or the first of all.
+
+    Raises
+    ------
+    InputError
+        ``DATA_SET`` is none of them.
+    """
+    if settings.data_set:
+        if settings.data_set not in names:
+            raise InputError(f"DATA_SET={settings.data_set}: this notebook can use {', '.join(names)}.")
+        return get_data_set(settings.data_set)
+    records = [get_data_set(name) for name in names]
+    there = [record for record in records if _has_key_file(settings.data_dir / record.name, record)]
+    return (there or records)[0]
+
+
+def _has_key_file(folder, data_set):
+    """Tell whether a data set lies in a folder; archives of it differ in upper and lower case."""
+    return folder.is_dir() and any(path.name.lower() == data_set.key_file.lower() for path in folder.iterdir())
+
+
 def _open_sample(data_set, settings, reason):
     folder = make_sample(data_set, settings.cache_dir / "samples")
     return Source("sample", folder, f"{reason} Good for trying and testing; its figures say nothing about real images.")
@@ -91,7 +121,7 @@ def _download(data_set, folder):
     publisher, name = data_set.handle.split(":", 1)
     try:
         downloaded = _PUBLISHERS[publisher](name, folder)
-        if not (downloaded / data_set.key_file).exists():
+        if not _has_key_file(downloaded, data_set):
             raise FileNotFoundError(f"what came has no {data_set.key_file}")
         return downloaded
     except Exception as error:  # whatever network, server or disk may come up with

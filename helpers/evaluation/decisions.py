@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import roc_curve
 
-from helpers.evaluation.metrics import bootstrap, get_probabilities, replace_probabilities
+from helpers.evaluation.metrics import bootstrap, compute_proportion, get_probabilities, replace_probabilities
 
 
 def correct_prior(predictions, prior, new_prior=None):
@@ -210,6 +210,42 @@ def compute_net_benefit(scores, thresholds):
             "none": 0.0,
         }
         rows.append({"threshold": threshold} | net)
+    return pd.DataFrame(rows)
+
+
+def count_missed(scores, thresholds, of=1000):
+    """Count what is missed, and how many false alarms are raised, at several thresholds.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        From `score_group_of_classes`.
+    thresholds : sequence of float
+    of : int
+        Per how many positive, or negative, images.
+
+    Returns
+    -------
+    DataFrame with one row per threshold: ``threshold``; ``missed`` positives per ``of`` positives, and ``false_alarms``
+    per ``of`` negatives, each with its 95 % Wilson interval, ``missed_low`` to ``missed_high`` and so on.
+
+    Raises
+    ------
+    ValueError
+        There are no positive images, or no negative ones.
+    """
+    positive, score = scores["positive"].to_numpy(), scores["score"].to_numpy()
+    if positive.all() or not positive.any():
+        raise ValueError("Expected positive and negative images.")
+    rows = []
+    for threshold in thresholds:
+        missed = compute_proportion((score[positive] < threshold).sum(), positive.sum())
+        false_alarms = compute_proportion((score[~positive] >= threshold).sum(), (~positive).sum())
+        row = {"threshold": threshold}
+        for name, proportion in (("missed", missed), ("false_alarms", false_alarms)):
+            row[name] = of * proportion["value"]
+            row |= {f"{name}_{end}": of * proportion[end] for end in ("low", "high")}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

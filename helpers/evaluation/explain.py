@@ -57,6 +57,40 @@ def compute_grad_cam(model, images, class_indices, layer=None):
     return np.divide(evidence, strongest, out=np.zeros_like(evidence), where=strongest > 0)
 
 
+def render_feature_maps(model, image, layer, count=8):
+    """Show what a layer makes of an image: its most varied maps of features.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A functional model from raw pixels (n, height, width, channels).
+    image : array (height, width, channels)
+    layer : str
+        Name of a layer whose output is a map of features.
+    count : int
+        How many maps at most.
+
+    Returns
+    -------
+    uint8 array (at most ``count``, map height, map width, 1): each map from its smallest value, black, to its largest.
+
+    Raises
+    ------
+    ValueError
+        There is no such layer, or its output is no map.
+    """
+    import keras
+
+    outputs = {inner.name: inner.output for inner in model.layers}
+    if layer not in outputs or len(outputs[layer].shape) != 4:
+        raise ValueError(f"{model.name} has no layer {layer!r} with a map of features. Layers: {', '.join(outputs)}.")
+    maps = keras.Model(model.input, outputs[layer])(np.asarray(image, "float32")[None], training=False)
+    maps = np.moveaxis(keras.ops.convert_to_numpy(keras.ops.cast(maps, "float32"))[0], -1, 0)
+    maps = maps[np.argsort(-maps.std(axis=(1, 2)), kind="stable")[:count]]
+    low, high = maps.min(axis=(1, 2), keepdims=True), maps.max(axis=(1, 2), keepdims=True)
+    return (255 * (maps - low) / np.maximum(high - low, 1e-6)).astype("uint8")[..., None]
+
+
 def cover_border(images, share, level):
     """Cover the border of images, to see what a model makes of the middle alone.
 

@@ -131,17 +131,20 @@ def bootstrap(compute, groups, resamples=1000, seed=0):
     return table.rename_axis("metric") if table.index.nlevels == 1 else table
 
 
-def compare_accuracy(predictions, others, resamples=1000, seed=0):
-    """Compare two classifiers on the same images: the difference in accuracy with a paired bootstrap interval.
+def compare_metrics(predictions, others, resamples=1000, seed=0):
+    """Compare two classifiers on the same images: the difference of each metric with a paired bootstrap interval.
 
     Parameters
     ----------
     predictions, others : DataFrame
         From `make_predictions`, of the same images in the same order.
+    resamples, seed
+        As for `bootstrap`; in each resample both are scored on the same images.
 
     Returns
     -------
-    Series ``value, low, high``: accuracy of ``predictions`` minus accuracy of ``others``.
+    DataFrame with the index ``metric`` and the columns ``value, low, high``: the metrics of `compute_metrics` for
+    ``predictions`` minus those for ``others``.
 
     Raises
     ------
@@ -150,13 +153,13 @@ def compare_accuracy(predictions, others, resamples=1000, seed=0):
     """
     if not np.array_equal(predictions["image_id"], others["image_id"]):
         raise ValueError("The two tables of predictions are not of the same images in the same order.")
-    gain = is_right(predictions).to_numpy("float64") - is_right(others).to_numpy()
-    sums = pd.Series(gain).groupby(predictions["group"].to_numpy()).agg(["sum", "size"]).to_numpy()
-    rng = np.random.default_rng(seed)
-    resampled = [sums[rng.integers(0, len(sums), len(sums))].sum(axis=0) for _ in range(resamples)]
-    tail = (1 - CONFIDENCE_LEVEL) / 2
-    low, high = np.quantile([total / images for total, images in resampled], [tail, 1 - tail])
-    return pd.Series({"value": gain.mean(), "low": low, "high": high})
+    counts = _Counts(predictions), _Counts(others)
+
+    def compute(weights):
+        first, second = (of.compute(weights) for of in counts)
+        return {name: first[name] - second[name] for name in first}
+
+    return bootstrap(compute, predictions["group"], resamples, seed)
 
 
 def compute_class_report(predictions, class_names):
@@ -313,6 +316,29 @@ def find_errors(predictions, count=None):
     DataFrame: the rows of ``predictions`` that are wrong, at most ``count`` of them.
     """
     return predictions[~is_right(predictions)].sort_values("confidence", ascending=False, kind="stable").head(count)
+
+
+def find_confused_pairs(predictions, count=10):
+    """List the pairs of classes that are confused most often, in both directions together.
+
+    Returns
+    -------
+    DataFrame with at most ``count`` rows: ``first`` and ``second``, the classes; ``errors``, the images of one taken
+    for the other; ``share`` of the images of both classes.
+    """
+    wrong = predictions[~is_right(predictions)]
+    pairs = pd.DataFrame(
+        np.sort(wrong[["y_true", "y_pred"]].to_numpy().astype(str), axis=1), columns=["first", "second"]
+    )
+    table = pairs.value_counts(sort=False).rename("errors").reset_index()
+    images = predictions["y_true"].value_counts()
+    of_both = table["first"].map(images).fillna(0) + table["second"].map(images).fillna(0)
+    table["share"] = table["errors"] / of_both
+    return (
+        table.sort_values(["errors", "share", "first"], ascending=[False, False, True])
+        .head(count)
+        .reset_index(drop=True)
+    )
 
 
 def is_right(predictions):

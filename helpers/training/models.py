@@ -260,6 +260,16 @@ def predict_probabilities(model, images, rows=None, views=1, batch_size=None):
     -------
     float32 array (m, n_classes)
     """
+    return predict_views(model, images, rows, views, batch_size).mean(axis=0)
+
+
+def predict_views(model, images, rows=None, views=1, batch_size=None):
+    """Predict several views of each image, as `predict_probabilities` does, without averaging.
+
+    Returns
+    -------
+    float32 array (views, m, n_outputs)
+    """
     rows = np.arange(len(images)) if rows is None else np.asarray(rows)
     batch_size = batch_size or int(np.clip(2**20 // np.prod(images.shape[1:3]), 16, 256))
     if not hasattr(model, "predict_graph"):
@@ -270,13 +280,13 @@ def predict_probabilities(model, images, rows=None, views=1, batch_size=None):
             return model(batch, training=False)
 
         model.predict_graph = tf.function(predict, input_signature=[signature])
-    y_prob = np.empty((len(rows), model.output_shape[-1]), "float32")
+    outputs = np.empty((views, len(rows), model.output_shape[-1]), "float32")
     for start in range(0, len(rows), batch_size):
         batch = np.asarray(images[rows[start : start + batch_size]], "float32")
-        of_views = [model.predict_graph(view).numpy() for view in _list_views(batch, views)]
-        y_prob[start : start + batch_size] = np.mean(of_views, axis=0)
+        for view, of_view in enumerate(_list_views(batch, views)):
+            outputs[view, start : start + batch_size] = model.predict_graph(of_view).numpy()
         release_pages(images)
-    return y_prob
+    return outputs
 
 
 def _list_views(images, views):

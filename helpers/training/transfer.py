@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from helpers.training.models import predict_probabilities
+from helpers.training.models import predict_views
 
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 
@@ -191,7 +191,7 @@ def fold_batch_normalization(model, prepare=None, input_shape=None):
     return copied
 
 
-def compute_features(extractor, pixels, rows=None):
+def compute_features(extractor, pixels, rows=None, views=1):
     """Compute the features of images once, so that a classifier on top can be trained in seconds.
 
     Parameters
@@ -202,16 +202,19 @@ def compute_features(extractor, pixels, rows=None):
         May be memory-mapped.
     rows : array of int (m,), optional
         The images to use; all by default.
+    views : {1, 4, 8}
+        How many views of each image, see `helpers.training.models.predict_probabilities`: more training images, for
+        the price of their features.
 
     Returns
     -------
-    float32 array (m, n_features)
+    float32 array (views * m, n_features): all images in the first view, then all in the second, and so on.
     """
-    return predict_probabilities(extractor, pixels, rows)
+    return np.concatenate(predict_views(extractor, pixels, rows, views))
 
 
-def build_head(features, n_classes, dropout=0.3):
-    """Build the small classifier on top: standardized features, dropout, one dense layer.
+def build_head(features, n_classes, dropout=0.3, hidden=0):
+    """Build the small classifier on top: standardized features, dropout, one dense layer, or two.
 
     Parameters
     ----------
@@ -219,6 +222,9 @@ def build_head(features, n_classes, dropout=0.3):
         Of the training images; they give the statistics.
     n_classes : int
     dropout : float
+        Share of features dropped during training, before each dense layer.
+    hidden : int
+        Number of units of a hidden layer with ReLU; 0 for none.
 
     Returns
     -------
@@ -233,6 +239,9 @@ def build_head(features, n_classes, dropout=0.3):
         name="feature_scaling",
     )(inputs)
     x = layers.Dropout(dropout, name="dropout")(x)
+    if hidden:
+        x = layers.Dense(hidden, activation="relu", name="hidden")(x)
+        x = layers.Dropout(dropout, name="hidden_dropout")(x)
     outputs = layers.Dense(n_classes, activation="softmax", dtype="float32", name="probabilities")(x)
     return keras.Model(inputs, outputs, name="head")
 

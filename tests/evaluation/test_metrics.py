@@ -10,7 +10,7 @@ from sklearn import metrics as sklearn_metrics
 
 from helpers.evaluation.metrics import (
     bootstrap,
-    compare_accuracy,
+    compare_metrics,
     compute_calibration,
     compute_class_metrics,
     compute_class_report,
@@ -19,6 +19,7 @@ from helpers.evaluation.metrics import (
     compute_precision_recall,
     compute_proportion,
     compute_roc,
+    find_confused_pairs,
     find_errors,
     get_probabilities,
     is_right,
@@ -243,6 +244,10 @@ def test_images_of_one_class_have_no_roc_curve():
     assert found.drop("roc_auc").notna().all(axis=None)
 
 
+def compare_accuracy(predictions, others, resamples):
+    return compare_metrics(predictions, others, resamples).loc["accuracy"]
+
+
 @pytest.fixture
 def pair(predict):
     return predict(300, skill=3.0), predict(300, skill=0.3)
@@ -273,7 +278,29 @@ def test_the_comparison_is_paired(pair):
 
 def test_identical_predictions_do_not_differ(predict):
     table = predict(100)
-    assert compare_accuracy(table, table.copy(), 50).tolist() == [0, 0, 0]
+    assert (compare_metrics(table, table.copy(), 50) == 0).all(axis=None)
+
+
+def test_every_metric_is_compared(pair):
+    better, worse = pair
+    found = compare_metrics(better, worse, 100)
+    alone = [compute_metrics(table, 0)["value"] for table in pair]
+    pd.testing.assert_series_equal(found["value"], alone[0] - alone[1])
+    assert found.loc["roc_auc", "low"] > 0.1
+    assert found.loc["balanced_accuracy", "low"] > 0.1
+
+
+def test_confused_pairs_count_both_directions():
+    table = pd.DataFrame({"y_true": list("aaabbbccc"), "y_pred": list("abbabbcca")})
+    found = find_confused_pairs(table)
+    assert found.to_dict("list") == {
+        "first": ["a", "a"],
+        "second": ["b", "c"],
+        "errors": [3, 1],
+        "share": [3 / 6, 1 / 6],
+    }
+    assert len(find_confused_pairs(table, 1)) == 1
+    assert find_confused_pairs(table.assign(y_pred=table["y_true"])).empty
 
 
 def test_the_comparison_resamples_groups(pair):
@@ -309,7 +336,7 @@ def test_the_comparison_goes_by_order_not_by_index(pair):
 def test_tables_of_other_images_are_not_compared(predict, change):
     table = predict(30)
     with pytest.raises(ValueError, match="not of the same images in the same order"):
-        compare_accuracy(table, change(table))
+        compare_metrics(table, change(table))
 
 
 def test_class_report_is_that_of_scikit_learn(predict):

@@ -1,0 +1,116 @@
+"""Near-duplicates: images that show the same picture, whichever way up, found by perceptual hashing."""
+
+import numpy as np
+import pandas as pd
+from scipy.fft import dctn
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+_SIDE = 8  # of the block of low frequencies that makes the hash
+_LOWEST = 4  # frequencies below this sum of both directions are left out of the comparison
+_CHUNK = 2**25  # comparisons at a time
+_ORIENTATIONS = [(turned, upside_down, mirrored) for turned in (0, 1) for upside_down in (0, 1) for mirrored in (0, 1)]
+
+
+def find_near_duplicates(thumbnails, most_bits=6, least_correlation=0.98):
+    """Find the pairs of images that show the same picture, mirrored or turned by a multiple of 90 degrees or not.
+
+    Two steps. A perceptual hash: 63 bits, the signs of the low frequencies of the cosine transform (Zauner 2010), for
+    which the eight orientations of an image are changes of sign and a transposition. Then the images whose hashes
+    differ in few bits are compared in full, but for the lowest frequencies: seen from afar, one mole is like another.
+
+    Parameters
+    ----------
+    thumbnails : uint8 array (n, side, side, 1)
+        Grey and square, such as 32 x 32 pixels; may be memory-mapped.
+    most_bits : int
+        In how many of the 63 bits the hashes may differ.
+    least_correlation : float
+        How well the fine detail has to agree, at most 1.
+
+    Returns
+    -------
+    DataFrame with one row per pair: ``first`` and ``second``, the positions of the images, ``first < second``;
+    ``bits``, how many differ, and ``correlation``, in the best orientation.
+
+    Raises
+    ------
+    ValueError
+        The thumbnails are not grey and square, or smaller than 16 pixels.
+    """
+    if thumbnails.ndim != 4 or thumbnails.shape[1] != thumbnails.shape[2] or thumbnails.shape[3] != 1:
+        raise ValueError(f"Thumbnails of shape {thumbnails.shape}: expected (n, side, side, 1).")
+    if thumbnails.shape[1] < 2 * _SIDE:
+        raise ValueError(f"Thumbnails of {thumbnails.shape[1]} pixels: expected at least {2 * _SIDE}.")
+    frequencies = dctn(np.asarray(thumbnails[..., 0], "float32"), axes=(1, 2), norm="ortho")
+    candidates = _find_candidates(_hash_orientations(frequencies), most_bits)
+    candidates["correlation"] = _correlate(frequencies, candidates)
+    pairs = candidates[candidates["correlation"] >= least_correlation].sort_values("correlation", ascending=False)
+    pairs = pairs.drop_duplicates(["first", "second"]).drop(columns="orientation")
+    return pairs.sort_values(["first", "second"], ignore_index=True)
+
+
+def name_clusters(pairs, count):
+    """Number the images so that those of a pair, or linked by several pairs, have the same number.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        From `find_near_duplicates`.
+    count : int
+        Number of images.
+
+    Returns
+    -------
+    int array of length ``count``: keys for `helpers.data.audit.join_groups`.
+    """
+    links = coo_array((np.ones(len(pairs)), (pairs["first"], pairs["second"])), (count, count))
+    return connected_components(links, directed=False)[1]
+
+
+def _orient(frequencies, orientation):
+    """Give the frequencies of the images in another orientation."""
+    turned, upside_down, mirrored = orientation
+    odd = np.where(np.arange(frequencies.shape[1]) % 2, -1, 1).astype("float32")
+    oriented = frequencies * (odd[:, None] if upside_down else 1) * (odd if mirrored else 1)
+    return oriented.transpose(0, 2, 1) if turned else oriented
+
+
+def _hash_orientations(frequencies):
+    """Compute the hashes of all images in all orientations: a uint64 array (8, n)."""
+    low = frequencies[:, :_SIDE, :_SIDE]
+    powers = np.uint64(2) ** np.arange(1, _SIDE**2, dtype="uint64")
+    hashes = []
+    for orientation in _ORIENTATIONS:
+        bits = _orient(low, orientation).reshape(len(low), -1)[:, 1:] > 0  # the first is the mean level
+        hashes.append((bits * powers).sum(axis=1, dtype="uint64"))
+    return np.array(hashes)
+
+
+def _find_candidates(hashes, most_bits):
+    """Find the pairs whose hashes differ in at most so many bits, in some orientation of the second image."""
+    found, count = [], hashes.shape[1]
+    step = max(1, _CHUNK // max(1, hashes.size))
+    for start in range(0, count, step):
+        bits = np.bitwise_count(hashes[0, start : start + step, None, None] ^ hashes[None, :, start:])
+        first, orientation, second = np.nonzero(bits <= most_bits)
+        keep = second > first
+        first, orientation, second = first[keep], orientation[keep], second[keep]
+        found.append(np.stack([first + start, second + start, orientation, bits[first, orientation, second]], axis=1))
+    return pd.DataFrame(
+        np.concatenate([np.empty((0, 4), int), *found]), columns=["first", "second", "orientation", "bits"]
+    )
+
+
+def _correlate(frequencies, candidates):
+    """Correlate the images of each pair, the second one in its orientation, but for the lowest frequencies."""
+    across = np.arange(frequencies.shape[1])
+    detail = np.where(across[:, None] + across < _LOWEST, 0, frequencies)
+    detail /= np.maximum(np.linalg.norm(detail, axis=(1, 2), keepdims=True), 1e-6)
+    correlation = np.empty(len(candidates))
+    for number, orientation in enumerate(_ORIENTATIONS):
+        rows = np.flatnonzero(candidates["orientation"] == number)
+        for part in np.array_split(rows, len(rows) // 4096 + 1):
+            first, second = (detail[candidates[which].to_numpy()[part]] for which in ("first", "second"))
+            correlation[part] = (first * _orient(second, orientation)).sum(axis=(1, 2))
+    return correlation
