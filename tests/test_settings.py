@@ -44,13 +44,15 @@ def test_defaults():
         precision="auto",
         cache_dir=PROJECT_FOLDER / ".cache",
         progress=False,
+        data_set="",
+        study_cluster="",
     )
     assert Path(__file__).parents[1] == PROJECT_FOLDER
 
 
 @pytest.mark.usefixtures("headless")
 def test_empty_variables_mean_the_defaults():
-    names = [*CHOICES, "DATA_DIR", "CACHE_DIR", "SEED"]
+    names = [*CHOICES, "DATA_DIR", "CACHE_DIR", "SEED", "DATA_SET", "STUDY_CLUSTER"]
     assert read_settings(dict.fromkeys(names, "")) == read_settings({})
 
 
@@ -119,6 +121,23 @@ def test_a_named_data_folder_is_told_from_the_default():
     assert read_settings({"CACHE_DIR": "data"}).data_dir_given is False
 
 
+@pytest.mark.parametrize(
+    ("value", "name"), [("plants", "plants"), (" Melanoma-ISIC ", "melanoma-isic"), ("no-such-one", "no-such-one")]
+)
+def test_the_name_of_a_data_set_is_read_in_any_case(value, name):
+    """Whether there is such a data set is for those to say who open it."""
+    assert read_settings({"DATA_SET": value}).data_set == name
+    assert read_settings({"DATA_SET": value}).study_cluster == ""
+
+
+def test_the_address_of_a_cluster_is_read_as_it_is():
+    """Names of machines may have upper case, and files of addresses certainly do."""
+    settings = read_settings({"STUDY_CLUSTER": " tcp://Host-1:8786\n"})
+    assert settings.study_cluster == "tcp://Host-1:8786"
+    assert settings.data_set == ""
+    assert read_settings({"STUDY_CLUSTER": "  "}).study_cluster == ""
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("watcher", ["JPY_SESSION_NAME", "VSCODE_PID", "ANYTHING_ELSE"])
 def test_progress_is_shown_when_somebody_watches(watcher, terminal, monkeypatch):
@@ -142,7 +161,8 @@ def test_the_table_of_the_module_lists_every_variable_and_value():
     for name, values in CHOICES.items():
         assert f"\n{name} " in module.__doc__
         assert all(value in module.__doc__ for value in values)
-    assert all(f"\n{name} " in module.__doc__ for name in ("DATA_DIR", "SEED", "CACHE_DIR"))
+    names = ("DATA_DIR", "SEED", "CACHE_DIR", "DATA_SET", "STUDY_CLUSTER")
+    assert all(f"\n{name} " in module.__doc__ for name in names)
 
 
 def test_input_error_is_shown_in_ipython_as_its_message_only(tmp_path):

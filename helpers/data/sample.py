@@ -5,11 +5,18 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from helpers.data.drawings import chest_xray, ham10000, mnist
+from helpers.data.drawings import chest_xray, ham10000, melanoma, mnist, plants
 
 # Part of the samples' folder: raise it whenever a sample would be drawn otherwise.
-_VERSION = 7
-_DRAWERS = {"mnist": mnist.draw, "ham10000": ham10000.draw, "chest-xray": chest_xray.draw}
+_VERSION = 8
+_DRAWERS = {
+    "mnist": mnist.draw,
+    "ham10000": ham10000.draw,
+    "chest-xray": chest_xray.draw,
+    "melanoma": melanoma.draw,
+    "melanoma-isic": melanoma.draw,
+    "plants": plants.draw,
+}
 
 
 def make_sample(data_set, samples_folder):

@@ -5,6 +5,7 @@ writes a file and none computes a metric. Colours are those of seaborn's palette
 colours carry a meaning, markers or line styles carry it too.
 """
 
+import textwrap
 from itertools import cycle
 
 import matplotlib.pyplot as plt
@@ -13,6 +14,7 @@ import seaborn as sns
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 PALETTE = sns.color_palette("colorblind")
+_MANY_CLASSES = 12  # above it the cells of a confusion matrix are small
 # Nine colours (the tenth is a light yellow), seven markers, four lines: of any two models at least one differs.
 _CHANNEL_COLORS = (PALETTE[3], PALETTE[2], PALETTE[0])
 _COLORS, _MARKERS, _LINES = PALETTE[:8] + PALETTE[9:], "osD^vPX", ["-", "--", "-.", ":"]
@@ -165,7 +167,8 @@ def plot_mean_colors(images, class_names, ax=None):
     class_names : sequence of str
         The order of the classes.
     """
-    ax = _new_axes(ax, width=max(6, 0.9 * len(class_names)))
+    many = sum(map(len, class_names)) > 10 * len(class_names) > 30  # long names do not fit side by side
+    ax = _new_axes(ax, width=max(6, (0.3 if many else 0.9) * len(class_names)))
     channels = ["red", "green", "blue"]
     grouped = images.groupby("label")[channels]
     mean, std = grouped.mean().reindex(class_names), grouped.std().reindex(class_names)
@@ -178,6 +181,8 @@ def plot_mean_colors(images, class_names, ax=None):
         if not np.isnan(rgb).any():  # a class without images
             ax.add_patch(plt.Rectangle((place - 0.4, top), 0.8, 0.1 * top, fc=rgb / 255, ec="black"))
     ax.set(xticks=places, xticklabels=class_names, xlabel="class", ylabel="mean level, 0 to 255", ylim=(0, 1.14 * top))
+    if many:
+        ax.tick_params(axis="x", rotation=90, labelsize=8)
     ax.set_title("Mean colour (patches), mean ± standard deviation")
     ax.legend(fontsize=8, loc="lower right", ncol=3)
     return ax
@@ -263,11 +268,16 @@ def plot_learning_curves(histories):
     axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes[1].set_yscale("log")
     axes[1].set_ylabel("loss (log scale)")
-    axes[0].legend(fontsize=8)
+    if len(histories) > 2:
+        axes[1].legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    else:
+        axes[0].legend(fontsize=8)
     return figure
 
 
-def plot_confusion_matrix(predictions, class_names, normalize=False, title="Confusion matrix", ax=None):
+def plot_confusion_matrix(
+    predictions, class_names, normalize=False, title="Confusion matrix", class_labels=None, ax=None
+):
     """Draw the confusion matrix: true classes in rows, predicted ones in columns.
 
     Parameters
@@ -277,14 +287,23 @@ def plot_confusion_matrix(predictions, class_names, normalize=False, title="Conf
     class_names : sequence of str
     normalize : bool
         Whether to divide each row by its sum, which puts the sensitivity of each class on the diagonal.
+    title : str
+    class_labels : mapping of str to str, optional
+        Readable names of the classes.
+
+    Notes
+    -----
+    With many classes cells and letters are smaller, so that 38 classes can be read on a printed page.
     """
+    many = len(class_names) > _MANY_CLASSES
     codes = {name: code for code, name in enumerate(class_names)}
     cells = predictions["y_true"].map(codes) * len(codes) + predictions["y_pred"].map(codes)
     matrix = np.bincount(cells, minlength=len(codes) ** 2).reshape(len(codes), -1)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    shown = np.char.mod("%.1f", shares * 100) if normalize else matrix.astype(str)
-    side = max(4.2, 0.52 * len(codes) + 1)
-    ax = _new_axes(ax, width=side + 0.8, height=side)
+    shown = np.char.mod("%.0f" if many else "%.1f", shares * 100) if normalize else matrix.astype(str)
+    side = 0.17 * len(codes) + 2.6 if many else max(4.2, 0.52 * len(codes) + 1)
+    ax = _new_axes(ax, width=side if many else side + 0.8, height=side)
+    labels = [(class_labels or {}).get(name, name) for name in class_names]
     # Colour shows the share of the row to the power 1/2, so that rare errors are seen beside a full diagonal.
     sns.heatmap(
         np.sqrt(shares),
@@ -297,12 +316,15 @@ def plot_confusion_matrix(predictions, class_names, normalize=False, title="Conf
         square=True,
         linewidths=0.5,
         linecolor="lightgrey",
-        annot_kws={"fontsize": 8},
-        xticklabels=class_names,
-        yticklabels=class_names,
+        annot_kws={"fontsize": 6 if many else 8},
+        xticklabels=labels,
+        yticklabels=labels,
         ax=ax,
     )
     ax.tick_params(axis="y", rotation=0)
+    if many:
+        ax.tick_params(axis="x", rotation=90)
+        ax.tick_params(labelsize=7, pad=1)
     unit = "% of the true class" if normalize else "images"
     ax.set(xlabel="predicted class", ylabel="true class", title=f"{title} ({unit})")
     return ax
@@ -331,7 +353,8 @@ def plot_metrics(metrics, metric="accuracy", ax=None):
     ax.set(xlabel=f"{metric.replace('_', ' ')} with 95 % interval")
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     ax.invert_yaxis()
-    ax.legend(loc="best", fontsize=8)
+    outside = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if len(metrics) > 3 else {"loc": "best"}
+    ax.legend(fontsize=8, **outside)
     return ax
 
 
@@ -465,6 +488,52 @@ def plot_intervals(table, column, xlabel, reference=None, title="", ax=None):
         ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     ax.set(yticks=places, yticklabels=table[column], xlabel=xlabel, title=title, ylim=(len(table) - 0.5, -0.5))
     return ax
+
+
+def plot_effects(table, metrics=("validation_accuracy", "test_accuracy"), columns=3):
+    """Draw metrics over the levels of each factor, one panel per factor: a point per seed, and a line of the means.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per factor, level and seed, in the order to draw: ``factor, level`` and the metrics. Missing values are
+        left out.
+    metrics : sequence of str
+        Columns of the table, shares or areas under curves; what their names have in common is the label of the y axis.
+    columns : int
+        Panels side by side.
+
+    Returns
+    -------
+    Figure
+    """
+    factors = list(table.groupby("factor", sort=False))
+    columns = min(columns, len(factors))
+    rows = -(-len(factors) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 3 * rows + 0.4), sharey=True, squeeze=False)
+    common = [word for word in metrics[0].split("_") if all(word in metric.split("_") for metric in metrics)]
+    for ax, (factor, part) in zip(axes.flat, factors, strict=False):
+        levels = list(part["level"].unique())
+        for number, (metric, color, marker, line) in enumerate(zip(metrics, _COLORS, _MARKERS, _LINES, strict=False)):
+            # Beside one another, so that neither metrics nor means hide anything.
+            shift, side = 0.14 * (number - (len(metrics) - 1) / 2), -1 if number < len(metrics) / 2 else 1
+            places = part["level"].map(levels.index) + (shift + 0.1 * side)
+            ax.plot(places, part[metric], marker, color=color, ms=4.5, alpha=0.45, mew=0)
+            label = " ".join(word for word in metric.split("_") if word not in common) or metric.replace("_", " ")
+            means = part.groupby("level", sort=False)[metric].mean().to_numpy()
+            ax.plot(np.arange(len(levels)) + shift, means, marker, ls=line, color=color, ms=6, label=label)
+        names = [textwrap.fill(str(level), max(6, 40 // len(levels)), break_long_words=False) for level in levels]
+        ax.set(xticks=range(len(levels)), xlim=(-0.5, len(levels) - 0.5), title=factor[:1].upper() + factor[1:])
+        ax.set_xticklabels(names, fontsize=8)
+        ax.grid(False, axis="x")
+    for ax in axes.flat[len(factors) :]:
+        ax.set_axis_off()
+    for ax in axes[:, 0]:
+        ax.set_ylabel(" ".join(common).replace("roc auc", "ROC AUC"))
+    if common[-1:] != ["auc"]:
+        axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncol=len(metrics), fontsize=8)
+    return figure
 
 
 def overlay_heatmaps(images, heatmaps, strength=0.45):

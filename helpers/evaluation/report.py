@@ -189,8 +189,8 @@ def load_results(figures_folder=FIGURES_FOLDER):
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(figures_folder.glob("[0-9]*/results.json"))]
 
 
-def format_results(results):
-    """Format results as a Markdown table, one row per model and test set."""
+def format_results(results, every_test_set=True):
+    """Format results as a Markdown table, one row per model and test set, or only per model and its first test set."""
     lines = [
         "| notebook | model | test set | accuracy | balanced accuracy | sensitivity | specificity | ROC AUC | ECE "
         "| majority class | CPU-minutes |",
@@ -199,9 +199,9 @@ def format_results(results):
     for run in results:
         for model, entry in run["results"].items():
             cost = entry.get("cost", {}).get("cpu_minutes")
-            for test_set, metrics in entry.items():
-                if test_set in ("train", "cost"):
-                    continue
+            test_sets = [name for name in entry if name not in ("train", "cost")]
+            for test_set in test_sets if every_test_set else test_sets[:1]:
+                metrics = entry[test_set]
                 cells = [run["notebook"], model.replace("_", " "), test_set.replace("_", " ")]
                 cells += [_format_metric(name, metrics[name]) if name in metrics else "" for name in _SHOWN]
                 majority = metrics.get("majority_rate", {}).get("value")
@@ -213,18 +213,19 @@ def format_results(results):
 
 
 def update_tables(project_folder=PROJECT_FOLDER):
-    """Write ``figures/RESULTS.md`` and the table in the README from the committed ``results.json`` files."""
+    """Write the tables of the committed results: all to ``figures/RESULTS.md``, the main ones to the README."""
     results = load_results(project_folder / "figures")
-    table = format_results(results)
     runs = [_describe_run(run) for run in results]
     text = "# Results\n\nFull runs on real images; intervals are 95 %. Made by `make results`.\n\n"
     with replace_atomically(project_folder / "figures" / "RESULTS.md") as unfinished:
-        unfinished.write_text(f"{text}{table}\n\n" + "\n".join(runs) + "\n", encoding="utf-8")
+        unfinished.write_text(f"{text}{format_results(results)}\n\n" + "\n".join(runs) + "\n", encoding="utf-8")
     readme = project_folder / "README.md"
     before, rest = readme.read_text(encoding="utf-8").split(_TABLE_STARTS)
     with replace_atomically(readme) as unfinished:
         unfinished.write_text(
-            f"{before}{_TABLE_STARTS}\n{table}\n{_TABLE_ENDS}{rest.split(_TABLE_ENDS)[1]}", encoding="utf-8"
+            f"{before}{_TABLE_STARTS}\n{format_results(results, every_test_set=False)}\n{_TABLE_ENDS}"
+            f"{rest.split(_TABLE_ENDS)[1]}",
+            encoding="utf-8",
         )
 
 

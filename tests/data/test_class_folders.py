@@ -488,3 +488,201 @@ def test_a_folder_named_like_an_image_is_no_image(index, folder):
     images, problems = index()
     assert len(images) == len(FILES)
     assert problems == []
+
+
+PLANTS = "New Plant Diseases Dataset(Augmented)"
+LEAVES = f"{PLANTS}/{PLANTS}"
+SCAB, POTATO = "Apple___Apple_scab", "Potato___healthy"
+LEAF = "005a2c1f-4e15-49e4-9e5c-61dc3ecf9708"
+LEAF_FILES = [
+    *(
+        f"{LEAVES}/{part}/{SCAB}/{LEAF}___FREC_Scab 3335{mark}.JPG"
+        for part, mark in (("train", ""), ("valid", "_90deg"))
+    ),
+    *(f"{LEAVES}/{part}/{POTATO}/{part}___RS_HL 1834.JPG" for part in ("train", "valid")),
+]
+
+
+@pytest.fixture
+def index_plants(tmp_path):
+    """Write files that have the names of the plant diseases, and index them with some more; give table and problems."""
+    write(tmp_path, *LEAF_FILES)
+
+    def run(*more):
+        write(tmp_path, *more)
+        images, problems = index_images(get_data_set("plants"), tmp_path)
+        return images.set_index("image_id"), problems.to_dict("records")
+
+    return run
+
+
+def test_without_patterns_of_names_each_image_is_its_own_group(tmp_path):
+    names = [
+        f"melanoma_cancer_dataset/{part}/{label}/melanoma_{number}.jpg"
+        for part in ("train", "test")
+        for label in ("benign", "malignant")
+        for number in (0, 1)
+    ]
+    write(tmp_path, *names, "melanoma_cancer_dataset/train/benign/whatever (2).png")
+    images, problems = index_images(get_data_set("melanoma"), tmp_path)
+    assert problems.empty
+    assert images.columns.tolist() == ["image_id", "path", "label", "group", "part"]
+    assert set(images["path"]) == {*names, "melanoma_cancer_dataset/train/benign/whatever (2).png"}
+    assert images["group"].tolist() == images["image_id"].tolist()
+    assert images["group"].is_unique
+
+
+def test_classes_that_a_copy_lacks_are_reported_once(index_plants):
+    images, (problem,) = index_plants()
+    assert images["label"].unique().tolist() == [SCAB, POTATO]
+    assert problem["problem"].startswith("36 of 38 classes are not in this copy: Apple___Black_rot, Apple___Cedar_")
+    assert problem["problem"].endswith(", Tomato___healthy")
+    assert SCAB not in problem["problem"]
+    assert problem["action"] == IGNORED
+    assert pd.isna(problem["image_id"])
+
+
+def test_a_copy_with_all_classes_is_not_remarked_on(index_plants):
+    data_set = get_data_set("plants")
+    parts = [(part, label) for part in ("train", "valid") for label in data_set.class_names]
+    images, problems = index_plants(*(f"{LEAVES}/{part}/{label}/{part}___{label} 1.JPG" for part, label in parts))
+    assert images["label"].unique().tolist() == list(data_set.class_names)
+    assert problems == []
+
+
+@pytest.mark.parametrize(("there", "missing"), [("train", "valid"), ("valid", "train")])
+def test_a_class_of_one_part_is_missing_in_the_other(index_plants, there, missing):
+    with pytest.raises(
+        InputError, match=rf"has no images in {missing}/Grape___healthy/\. Expected: images in New Plant"
+    ):
+        index_plants(f"{LEAVES}/{there}/Grape___healthy/x___Mt.N.V_HL 6067.JPG")
+
+
+def test_one_class_alone_is_no_data_set(tmp_path):
+    write(tmp_path, *LEAF_FILES[:2])
+    with pytest.raises(InputError, match="no image can be used"):
+        index_images(get_data_set("plants"), tmp_path)
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_no_class_at_all_is_no_data_set(tmp_path, empty):
+    write(tmp_path, *([] if empty else [f"{LEAVES}/train/notes.txt"]))
+    with pytest.raises(InputError, match="no image can be used"):
+        index_images(get_data_set("plants"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("AppleCedarRust1", "Apple___Cedar_apple_rust"),
+        ("AppleScab3", SCAB),
+        ("CornCommonRust2", "Corn_(maize)___Common_rust_"),
+        ("PotatoEarlyBlight5", "Potato___Early_blight"),
+        ("PotatoHealthy12", POTATO),
+        ("TomatoEarlyBlight6", "Tomato___Early_blight"),
+        ("TomatoHealthy4", "Tomato___healthy"),
+        ("TomatoYellowCurlVirus1", "Tomato___Tomato_Yellow_Leaf_Curl_Virus"),
+        ("potatohealthy1", POTATO),
+        ("POTATOHEALTHY1", POTATO),
+        ("PotatoHealthy", POTATO),
+        ("PotatoHealthy_2", POTATO),
+        ("PotatoHealthy 2", POTATO),
+        ("PotatoHealthy (2)", POTATO),
+    ],
+)
+def test_flat_images_have_their_class_in_the_name(index_plants, name, label):
+    images, problems = index_plants(
+        *(f"{LEAVES}/{part}/{label}/x___x 1.JPG" for part in ("train", "valid")), f"test/test/{name}.JPG"
+    )
+    row = images.loc[f"test/{label}/{name}"]
+    assert row[["path", "label", "group", "part"]].tolist() == [f"test/test/{name}.JPG", label, row.name, "test"]
+    assert [problem["action"] for problem in problems] == [IGNORED]
+
+
+@pytest.mark.parametrize("place", ["test", "Test/TEST", "archive/test/test"])
+def test_the_flat_folder_may_lie_at_any_depth_in_any_case(index_plants, place):
+    images, problems = index_plants(f"{place}/PotatoHealthy1.JPG")
+    assert images.loc[f"test/{POTATO}/PotatoHealthy1", "path"] == f"{place}/PotatoHealthy1.JPG"
+    assert len(problems) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["Leaf1", "PotatoHealthyish1", "HealthyPotato1", "1", "Potato1Healthy", "xPotatoHealthy1"]
+)
+def test_flat_images_of_unknown_names_are_left_out(index_plants, name):
+    images, problems = index_plants(f"test/test/{name}.JPG", "test/test/PotatoHealthy1.JPG")
+    assert len(images) == len(LEAF_FILES) + 1
+    (problem,) = (problem for problem in problems if problem["action"] == LEFT_OUT)
+    assert problem == {
+        "file": f"test/test/{name}.JPG",
+        "problem": "its name does not tell its class",
+        "action": LEFT_OUT,
+        "image_id": f"test/test/{name}.JPG",
+    }
+
+
+def test_other_files_in_a_flat_folder_are_ignored_but_reported(index_plants):
+    images, problems = index_plants(
+        "test/test/PotatoHealthy1.JPG", "test/test/notes.txt", "test/test/._PotatoHealthy1.JPG"
+    )
+    assert (images["part"] == "test").sum() == 1
+    found = [problem["problem"] for problem in problems if "classes" not in problem["problem"]]
+    assert found == ["is no image file", "1 files that macOS leaves in archives; they are no images"]
+
+
+def test_the_flat_folder_may_be_missing(index_plants):
+    assert index_plants()[0]["part"].unique().tolist() == ["train", "valid"]
+
+
+def test_a_second_copy_in_a_folder_of_other_case_is_counted(index_plants, tmp_path):
+    copies = [name.replace(PLANTS, PLANTS.lower(), 1) for name in LEAF_FILES]
+    images, problems = index_plants(*copies)
+    if not (tmp_path / PLANTS).samefile(tmp_path / PLANTS.lower()):
+        assert problems[0]["problem"] == "4 second copies under the same part, class and name, of the same size"
+    assert len(images) == len(LEAF_FILES)
+    assert set(images["path"]) == set(LEAF_FILES)
+
+
+def test_the_folder_of_lower_case_alone_will_do(tmp_path):
+    names = [name.replace(PLANTS, PLANTS.lower(), 1) for name in LEAF_FILES]
+    write(tmp_path, *names)
+    images, problems = index_images(get_data_set("plants"), tmp_path)
+    assert set(images["path"]) == set(names)
+    assert len(problems) == 1
+
+
+def test_a_leaf_in_train_and_valid_is_a_leak(index_plants):
+    images, _ = index_plants()
+    assert images["group"].nunique() == 3
+    assert find_leaks(images, images["part"])["leaked"].to_dict() == {"train": 1, "valid": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("x___RS_Late.B 5096", "x___RS_Late.B 5096"),
+        (f"{LEAF}___RS_Late.B 5096_newPixel25", f"{LEAF}___RS_Late.B 5096"),
+        ("RS_Rust 1563", "RS_Rust 1563"),
+        ("RS_Rust 1563_flipLR", "RS_Rust 1563"),
+        ("x___R.S_HL 8315 copy", "x___R.S_HL 8315"),
+        ("x___R.S_HL 8315 copy 2", "x___R.S_HL 8315"),
+        ("x___R.S_HL 8315 copy 2_new30degFlipLR", "x___R.S_HL 8315"),
+        ("x___GHLB_PS Leaf 15 Day 8_flipLR", "GHLB_PS Leaf 15"),
+        ("y___GHLB_PS Leaf 15 Day 10", "GHLB_PS Leaf 15"),
+        ("x___GHLB2 Leaf 149.3_90deg", "GHLB2 Leaf 149"),
+        ("x___GHLB2 Leaf 149.3", "GHLB2 Leaf 149"),
+        ("x___GHLB2 Leaf 9065", "GHLB2 Leaf 9065"),
+        ("x___GHLB2 Leaf 9065_flipLR", "GHLB2 Leaf 9065"),
+        ("x___GH_HL Leaf 308.1_new30degFlipLR", "GH_HL Leaf 308"),
+        ("x___FREC_Scab 3335_new30degFlipTB", "x___FREC_Scab 3335"),
+        ("x___FREC_C.Rust 3655_270deg", "x___FREC_C.Rust 3655"),
+        ("x___Rutg._HL 2349_flipTB", "x___Rutg._HL 2349"),
+        ("x___FREC_Scab 3335 ", "x___FREC_Scab 3335"),
+        ("x___FREC_Scab 3335 _180deg", "x___FREC_Scab 3335"),
+    ],
+)
+def test_names_of_leaves(index_plants, name, group):
+    place = f"train/{POTATO}/{name}"
+    images, problems = index_plants(f"{LEAVES}/{place}.JPG")
+    assert images.loc[place, "group"] == group
+    assert len(problems) == 1

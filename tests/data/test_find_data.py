@@ -10,7 +10,7 @@ import pytest
 from helpers.data import sources
 from helpers.data.catalog import get_data_set
 from helpers.data.index import index_images
-from helpers.data.sources import find_data
+from helpers.data.sources import choose_data_set, find_data
 from helpers.errors import InputError
 from helpers.settings import read_settings
 
@@ -163,6 +163,68 @@ def test_what_lies_in_the_folder_of_all_data_sets_belongs_into_one_of_its_own(na
     assert find_data(data_set, read(source, data_dir)).folder == data_dir / name, "the advice does not help"
 
 
+def write_plants(folder, outer):
+    """Write images of two classes below an outer folder and an inner one, which the original has too."""
+    inner = folder / outer / "New Plant Diseases Dataset(Augmented)"
+    for part in ("train", "valid"):
+        for name in ("Apple___healthy", "Apple___Black_rot"):
+            (inner / part / name).mkdir(parents=True)
+            (inner / part / name / f"{part}-{name}.JPG").touch()
+
+
+@pytest.mark.parametrize("source", ["auto", "local", "download"])
+@pytest.mark.parametrize(
+    "outer", ["new plant diseases dataset(augmented)", "New Plant Diseases Dataset(Augmented)", "NEW PLANT DISEASES "]
+)
+def test_the_key_folder_is_found_in_upper_and_lower_case(source, outer, read, tmp_path):
+    data_set, folder = get_data_set("plants"), tmp_path / "data" / "plants"
+    outer = f"{outer}DATASET(AUGMENTED)" if outer.endswith(" ") else outer
+    write_plants(folder, outer)
+    found = find_data(data_set, read(source))
+    assert (found.kind, found.folder) == ("download" if source == "download" else "local", folder)
+    images, _ = index_images(data_set, found.folder)
+    assert images["path"].str.startswith(f"{outer}/").all()
+    assert len(images) == 4
+
+
+@pytest.mark.parametrize("name", ["new plant diseases dataset", "new plant diseases dataset(augmented).zip", "train"])
+def test_a_name_that_is_only_similar_is_no_key_folder(name, read, tmp_path):
+    (tmp_path / "data" / "plants" / name).mkdir(parents=True)
+    with pytest.raises(InputError, match=r"/plants has no New Plant Diseases Dataset\(Augmented\)\. Put the"):
+        find_data(get_data_set("plants"), read("auto"))
+
+
+@pytest.mark.parametrize("source", ["auto", "local"])
+def test_a_file_where_the_folder_should_be_is_no_data_set(source, read, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "plants").write_text("an archive, perhaps")
+    with pytest.raises(InputError, match=r"data/plants has no New Plant .* Expected: .*/data/plants/New Plant "):
+        find_data(get_data_set("plants"), read(source))
+    assert choose_data_set(["melanoma", "plants"], read(source)).name == "melanoma"
+
+
+def test_a_missing_folder_is_no_data_set(read, tmp_path):
+    make_other(tmp_path / "data")
+    with pytest.raises(InputError, match=r"data has no folder plants\. "):
+        find_data(get_data_set("plants"), read("local"))
+    assert find_data(get_data_set("plants"), read("auto")).is_sample
+
+
+@pytest.mark.parametrize("name", ["MNIST.NPZ", "Mnist.npz"])
+@pytest.mark.parametrize("source", ["auto", "local"])
+def test_key_files_are_opened_by_their_name_and_not_found_under_another(name, source, read, data_set, folder):
+    (folder / "mnist.npz").rename(folder / name)
+    with pytest.raises(InputError, match=r"/mnist has no mnist\.npz\. Put the files there"):
+        index_images(data_set, find_data(data_set, read(source)).folder)
+
+
+@pytest.mark.parametrize("outer", ["new plant diseases dataset(augmented)", "New Plant Diseases Dataset(Augmented)"])
+def test_the_folder_of_plants_is_not_its_parent_in_any_case(outer, read, tmp_path):
+    write_plants(tmp_path / "plants", outer)
+    with pytest.raises(InputError, match="/plants is the folder of plants itself: name its parent"):
+        find_data(get_data_set("plants"), read("auto", tmp_path / "plants"))
+
+
 @pytest.fixture
 def keras_download(monkeypatch, arrays):
     """Stand in for Keras, whose import is slow and whose download needs a network; count the downloads."""
@@ -245,3 +307,76 @@ def test_the_record_cannot_be_changed(data_set):
         data_set.expected_counts["train"] = 1
     assert data_set.name == "mnist"
     assert dict(data_set.expected_counts) == {"train": 60_000, "test": 10_000}
+
+
+# choose_data_set
+
+NAMES = ["melanoma", "plants", "melanoma-isic"]
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Put the key folders of some data sets into ``DATA_DIR``."""
+
+    def put(*names):
+        (tmp_path / "data").mkdir()
+        for name in names:
+            (tmp_path / "data" / name / get_data_set(name).key_file.lower()).mkdir(parents=True)
+
+    return put
+
+
+@pytest.mark.parametrize("there", [[], ["plants"], NAMES], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_data_set_that_was_asked_for_is_chosen_whatever_is_there(name, there, put, tmp_path):
+    put(*there)
+    for value in (name, f" {name.upper()} "):
+        settings = read_settings({"DATA_SET": value, "DATA_DIR": str(tmp_path / "data")})
+        assert choose_data_set(NAMES, settings) is get_data_set(name)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "mnist", "melanoma_isic", "mel"])
+def test_a_data_set_that_the_notebook_cannot_use_is_refused(name, put, tmp_path):
+    """Also one that there is."""
+    put("melanoma", "mnist")
+    settings = read_settings({"DATA_SET": name, "DATA_DIR": str(tmp_path / "data")})
+    with pytest.raises(InputError) as caught:
+        choose_data_set(NAMES, settings)
+    assert str(caught.value) == f"DATA_SET={name}: this notebook can use melanoma, plants, melanoma-isic."
+
+
+@pytest.mark.parametrize(
+    ("there", "chosen"),
+    [
+        (["melanoma"], "melanoma"),
+        (["plants"], "plants"),
+        (["melanoma-isic"], "melanoma-isic"),
+        (["melanoma-isic", "plants"], "plants"),
+        (["melanoma-isic", "melanoma"], "melanoma"),
+        (NAMES, "melanoma"),
+        (["mnist"], "melanoma"),
+        ([], "melanoma"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("source", ["auto", "local", "download"])
+def test_the_first_that_is_there_is_chosen_or_else_the_preferred_one(there, chosen, source, put, read):
+    put(*there)
+    assert choose_data_set(NAMES, read(source)) is get_data_set(chosen)
+    assert choose_data_set(tuple(NAMES), read(source)).name == chosen
+
+
+def test_a_folder_without_its_key_file_is_not_there(put, read, tmp_path):
+    put("plants")
+    (tmp_path / "data" / "melanoma" / "train").mkdir(parents=True)
+    assert choose_data_set(NAMES, read("auto")).name == "plants"
+
+
+def test_without_a_folder_of_data_the_preferred_one_is_chosen(read, tmp_path):
+    assert choose_data_set(NAMES[::-1], read("auto", tmp_path / "nowhere")).name == "melanoma-isic"
+
+
+def test_the_chosen_data_set_is_found(put, read):
+    put("melanoma-isic")
+    settings = read("auto")
+    assert find_data(choose_data_set(NAMES, settings), settings).kind == "local"

@@ -12,13 +12,14 @@ from helpers.evaluation.decisions import (
     compute_alarm_metrics,
     compute_net_benefit,
     correct_prior,
+    count_missed,
     estimate_prior,
     find_balanced_threshold,
     find_threshold,
     fit_temperature,
     score_group_of_classes,
 )
-from helpers.evaluation.metrics import get_probabilities, is_right, make_predictions
+from helpers.evaluation.metrics import compute_proportion, get_probabilities, is_right, make_predictions
 
 KINDS = ["accuracy", "sensitivity", "specificity", "precision", "roc_auc", "sensitivity_at_specificity"]
 
@@ -585,3 +586,84 @@ def test_only_the_shares_count_for_the_net_benefit():
     scores = simulate_scores(60)
     copies = pd.concat([scores] * 3).sample(frac=1, random_state=0)
     pd.testing.assert_frame_equal(compute_net_benefit(copies, [0.2, 0.6]), compute_net_benefit(scores, [0.2, 0.6]))
+
+
+# count_missed
+
+
+def test_missed_and_false_alarms_by_hand():
+    scores = make_scores([1, 1, 1, 1, 0, 0, 0, 0, 0], [0.9, 0.7, 0.4, 0.2, 0.8, 0.4, 0.3, 0.1, 0.0])
+    found = count_missed(scores, [0.75, 0.25, 0.5])
+    ends = [f"{name}{end}" for name in ("missed", "false_alarms") for end in ("", "_low", "_high")]
+    assert found.columns.tolist() == ["threshold", *ends]
+    assert found["threshold"].tolist() == [0.75, 0.25, 0.5]  # in the order asked for
+    np.testing.assert_allclose(found["missed"], [750, 250, 500])  # 3, 1 and 2 of 4
+    np.testing.assert_allclose(found["false_alarms"], [200, 600, 200])  # 1, 3 and 1 of 5
+
+
+def test_a_score_at_the_threshold_raises_the_alarm():
+    scores = make_scores([1, 1, 0, 0], [0.5, 0.75, 0.5, 0.25])
+    found = count_missed(scores, [0.5, np.nextafter(0.5, 1), 0.75, np.nextafter(0.75, 1)], of=2)
+    assert found["missed"].tolist() == [0, 1, 1, 2]
+    assert found["false_alarms"].tolist() == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("of", [1, 100, 1000])
+def test_intervals_of_what_is_missed_are_those_of_a_proportion(of):
+    scores = simulate_scores(300, 2, share=0.1)
+    positive, score = scores["positive"], scores["score"]
+    found = count_missed(scores, [0.2, 0.4], of)
+    for row, threshold in zip(found.to_dict("records"), [0.2, 0.4], strict=True):
+        for name, wrong in (("missed", score[positive] < threshold), ("false_alarms", score[~positive] >= threshold)):
+            expected = compute_proportion(wrong.sum(), len(wrong))
+            assert 0 < expected["low"] < expected["value"] < expected["high"] < 1
+            assert row[name] == pytest.approx(of * expected["value"])
+            assert (row[f"{name}_low"], row[f"{name}_high"]) == pytest.approx(
+                (of * expected["low"], of * expected["high"])
+            )
+
+
+def test_what_is_missed_is_counted_per_thousand_by_default():
+    scores = simulate_scores(100)
+    pd.testing.assert_frame_equal(count_missed(scores, [0.3]), count_missed(scores, [0.3], 1000))
+
+
+@pytest.mark.parametrize("decimals", [None, 1])
+def test_the_higher_the_threshold_the_more_is_missed_and_the_fewer_false_alarms_there_are(decimals):
+    scores = simulate_scores(200, 4, decimals)
+    found = count_missed(scores, np.linspace(0, 1.01, 30))
+    for end in ("", "_low", "_high"):
+        assert (np.diff(found[f"missed{end}"]) >= -1e-9).all()
+        assert (np.diff(found[f"false_alarms{end}"]) <= 1e-9).all()
+    first, last = found.iloc[0], found.iloc[-1]
+    assert (first["missed"], first["false_alarms"]) == (0, 1000)
+    assert (last["missed"], last["false_alarms"]) == (1000, 0)
+    assert first["missed_low"] == 0 < first["missed_high"] < 100  # none of 60 is not none of all
+    assert last["missed_low"] < last["missed_high"] == pytest.approx(1000)
+
+
+def test_missed_and_false_alarms_are_what_sensitivity_and_specificity_leave():
+    scores = simulate_scores(200, 3, 1)
+    for threshold in (0.2, find_threshold(scores), find_balanced_threshold(scores)):
+        row = count_missed(scores, [threshold], 1).iloc[0]
+        assert (1 - row["missed"], 1 - row["false_alarms"]) == pytest.approx(get_rates(scores, threshold))
+        value = compute_alarm_metrics(scores, threshold, resamples=1)["value"]
+        assert 1 - row["missed"] == pytest.approx(value["sensitivity"])
+        assert 1 - row["false_alarms"] == pytest.approx(value["specificity"])
+
+
+def test_more_negatives_do_not_change_what_is_missed():
+    scores = simulate_scores(150)
+    more = pd.concat([scores] + 4 * [scores[~scores["positive"]]])
+    names = ["missed", "missed_low", "missed_high", "false_alarms"]
+    pd.testing.assert_frame_equal(count_missed(more, [0.2, 0.4])[names], count_missed(scores, [0.2, 0.4])[names])
+    wide, narrow = (count_missed(table, [0.4]).iloc[0] for table in (scores, more))
+    assert (
+        narrow["false_alarms_high"] - narrow["false_alarms_low"] < wide["false_alarms_high"] - wide["false_alarms_low"]
+    )
+
+
+@pytest.mark.parametrize("positive", [[1, 1, 1], [0, 0, 0], []], ids=["all positive", "none positive", "none at all"])
+def test_missed_and_false_alarms_need_images_of_both_kinds(positive):
+    with pytest.raises(ValueError, match="Expected positive and negative images"):
+        count_missed(make_scores(positive, np.linspace(0.1, 0.9, len(positive))), [0.5])

@@ -7,7 +7,7 @@ from helpers.training import tf  # isort: skip  (first: its start-up is silent)
 import keras
 from keras import layers
 
-from helpers.evaluation.explain import compute_grad_cam, cover_border, cover_middle
+from helpers.evaluation.explain import compute_grad_cam, cover_border, cover_middle, render_feature_maps
 
 SIDE, SQUARE = 12, 3
 PLACES = [(1, 1), (7, 2), (4, 8)]
@@ -198,6 +198,119 @@ def test_networks_of_the_project_can_be_explained():
     assert heatmaps.shape == (2, 16, 16)
     assert heatmaps.max() == pytest.approx(1)
     assert tf.executing_eagerly()
+
+
+# render_feature_maps
+
+
+def build_filters(factors, dtype="float32", height=6, width=8, bias=0.0):
+    """Build a network whose maps are the image times a factor each, plus a bias: it is known which varies most."""
+    inputs = layers.Input((height, width, 1), name="pixels")
+    x = layers.Conv2D(len(factors), 1, name="conv", dtype=dtype)(inputs)
+    x = layers.MaxPooling2D(2, name="pool", dtype=dtype)(x)
+    x = layers.GlobalAveragePooling2D(name="features", dtype=dtype)(x)
+    model = keras.Model(inputs, layers.Dense(2, name="scores", dtype="float32")(x), name="filters")
+    model.get_layer("conv").set_weights([np.reshape(factors, (1, 1, 1, -1)), np.full(len(factors), bias)])
+    return model
+
+
+def make_ramp(height=6, width=8):
+    """Make an image with all levels from 0 to its number of pixels, in no order."""
+    levels = np.random.default_rng(0).permutation(height * width)
+    return levels.reshape(height, width, 1).astype("uint8")
+
+
+def stretch(values):
+    return np.floor(255.0 * (values - values.min()) / np.ptp(values))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16"])
+def test_the_most_varied_maps_come_first_each_from_black_to_white(dtype):
+    image, factors = make_ramp(), [0.5, -2.0, 0.0, 1.0, 4.0]
+    maps = render_feature_maps(build_filters(factors, dtype, bias=3.0), image, "conv")
+    assert maps.shape == (5, 6, 8, 1)
+    assert maps.dtype == np.uint8
+    upright, inverted = stretch(image), stretch(-image.astype(float))
+    for number, expected in enumerate([upright, inverted, upright, upright]):
+        np.testing.assert_allclose(maps[number].astype(float), expected, atol=1 if dtype == "float32" else 2)
+    assert maps[:4].min(axis=(1, 2, 3)).tolist() == [0] * 4
+    assert maps[:4].max(axis=(1, 2, 3)).min() >= 254
+    assert (maps[4] == 0).all()  # the map that does not vary at all
+
+
+def test_white_is_reached_whatever_the_range_of_a_map():
+    """Rounding must not leave the largest value a level below white."""
+    factors = np.random.default_rng(0).uniform(0.001, 30, 60)
+    maps = render_feature_maps(build_filters(factors), make_ramp(), "conv", 60)
+    assert set(maps.max(axis=(1, 2, 3))) == {255}
+    assert set(maps.min(axis=(1, 2, 3))) == {0}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_no_more_maps_than_asked_for_are_shown(count):
+    model, image = build_filters([1.0, -2.0, 4.0]), make_ramp()
+    maps = render_feature_maps(model, image, "conv", count)
+    assert len(maps) == count
+    np.testing.assert_array_equal(maps, render_feature_maps(model, image, "conv")[:count])
+    assert np.argmax(maps[0]) == np.argmax(image)
+    if count > 1:
+        assert np.argmax(maps[1]) == np.argmin(image)
+
+
+def test_eight_maps_are_shown_by_default_or_as_many_as_there_are():
+    image = make_ramp()
+    assert len(render_feature_maps(build_filters(np.arange(1, 12)), image, "conv")) == 8
+    assert len(render_feature_maps(build_filters(np.arange(1, 4)), image, "conv")) == 3
+    assert len(render_feature_maps(build_filters(np.arange(1, 4)), image, "conv", 30)) == 3
+
+
+def test_maps_that_vary_alike_stay_in_their_order():
+    maps = render_feature_maps(build_filters([1.0, -1.0] * 20), make_ramp(), "conv", 40)
+    assert [np.argmax(each) == np.argmax(make_ramp()) for each in maps] == [True, False] * 20
+
+
+def test_maps_of_another_layer_have_its_size():
+    image = make_ramp()
+    maps = render_feature_maps(build_filters([1.0]), image, "pool")
+    assert maps.shape == (1, 3, 4, 1)
+    largest = image.reshape(3, 2, 4, 2).max(axis=(1, 3))
+    np.testing.assert_allclose(maps[0, ..., 0], stretch(largest), atol=1)
+    assert render_feature_maps(build_filters([1.0]), image, "pixels").shape == (1, 6, 8, 1)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("level", [0, 255])
+def test_maps_that_are_constant_are_black(level):
+    image = np.full((6, 8, 1), level, "uint8")
+    assert (render_feature_maps(build_filters([1.0, -2.0, 0.0], bias=5.0), image, "conv") == 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+def test_the_image_of_feature_maps_may_have_any_type(dtype):
+    model, image = build_filters([1.0, -2.0]), make_ramp()
+    before = image.copy()
+    expected = render_feature_maps(model, image, "conv")
+    np.testing.assert_array_equal(render_feature_maps(model, image.astype(dtype), "conv"), expected)
+    np.testing.assert_array_equal(image, before)
+
+
+@pytest.mark.parametrize("layer", ["conv_9", "features", "scores", "", None])
+def test_layers_without_feature_maps_are_refused_and_the_known_ones_named(layer):
+    with pytest.raises(
+        ValueError, match=rf"^filters has no layer {layer!r} with a map .*: pixels, conv, pool, features, "
+    ):
+        render_feature_maps(build_filters([1.0]), make_ramp(), layer)
+
+
+def test_feature_maps_are_those_of_inference():
+    """Not of training, in which a map is dropped or normalized by what the one image holds."""
+    inputs = layers.Input((6, 8, 1))
+    x = layers.BatchNormalization(name="norm")(inputs)
+    model = keras.Model(inputs, layers.SpatialDropout2D(0.999, name="dropped")(x))
+    np.testing.assert_allclose(render_feature_maps(model, make_ramp(), "dropped")[0], stretch(make_ramp()), atol=1)
+    statistics = [np.array(weight) for weight in model.get_layer("norm").get_weights()]
+    for weight, before in zip(model.get_layer("norm").get_weights(), statistics, strict=True):
+        np.testing.assert_array_equal(weight, before)
 
 
 # cover_border and cover_middle

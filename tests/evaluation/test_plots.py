@@ -9,6 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+from helpers.data.catalog import get_data_set
 from helpers.evaluation import plots
 from helpers.evaluation.decisions import compute_net_benefit, score_group_of_classes
 from helpers.evaluation.metrics import (
@@ -443,6 +444,54 @@ def test_classes_of_one_image_have_a_colour_but_no_spread(images):
     assert ax.get_ylim()[1] > 250
 
 
+@pytest.fixture
+def printed():
+    """Draw as the notebooks do."""
+    with plt.rc_context():
+        plots.set_style()
+        yield
+
+
+PLANTS = get_data_set("plants")
+
+
+def get_boxes(texts):
+    """Give left, bottom, right and top of texts that have been drawn, in pixels."""
+    boxes = [text.get_window_extent() for text in texts]
+    return np.array([[box.x0, box.y0, box.x1, box.y1] for box in boxes]).T
+
+
+def get_texts(axis):
+    return list(axis.get_ticklabels())
+
+
+@pytest.mark.usefixtures("printed")
+def test_mean_colours_of_many_classes_can_be_read():
+    labels = list(PLANTS.class_labels.values())
+    levels = pd.DataFrame(np.random.default_rng(0).integers(60, 200, (76, 3)), columns=["red", "green", "blue"])
+    ax = plots.plot_mean_colors(levels.assign(label=labels * 2), labels)
+    figure = ax.figure
+    figure.canvas.draw()
+    assert figure.get_figwidth() < 12
+    assert get_ticks(ax.xaxis) == labels
+    left, bottom, right, _ = get_boxes(get_texts(ax.xaxis))
+    assert (left[1:] > right[:-1]).all()
+    assert bottom.min() > 0
+    assert ax.get_window_extent().height > figure.bbox.height / 3  # the labels leave room for what they are about
+    assert len(ax.patches) == 38
+
+
+@pytest.mark.usefixtures("printed")
+def test_names_of_a_few_classes_lie():
+    names = [f"class {number:02d}" for number in range(13)]
+    levels = pd.DataFrame({"label": names, "red": 100, "green": 120, "blue": 140})
+    twelve, thirteen = (plots.plot_mean_colors(levels.head(count), names[:count]) for count in (12, 13))
+    assert {text.get_rotation() for text in get_texts(twelve.xaxis)} == {0}
+    assert {text.get_rotation() for text in get_texts(thirteen.xaxis)} == {90}
+    assert twelve.figure.get_figwidth() == pytest.approx(12 * 0.9)
+    assert thirteen.figure.get_figwidth() == 6
+
+
 PREDICTIONS = pd.DataFrame({"y_true": list("aaaabbbb"), "y_pred": list("aaabbbbb")})
 
 
@@ -473,6 +522,58 @@ def test_confusion_matrix_is_coloured_by_the_share_of_the_row():
         shades = ax.collections[0].get_array().reshape(3, 3)
         np.testing.assert_allclose(shades**2, [[0.75, 0.25, 0], [0, 1, 0], [0, 0, 0]], atol=1e-12)
         assert ax.collections[0].get_clim() == (0, 1)
+
+
+def make_sure_predictions(class_names, right=460, wrong=12):
+    """Make as many right predictions of each class, and as many of the next one instead."""
+    y_true = np.repeat(class_names, right + wrong)
+    y_pred = np.where(np.arange(len(y_true)) % (right + wrong) < right, y_true, np.roll(y_true, -right))
+    return pd.DataFrame({"y_true": y_true, "y_pred": y_pred})
+
+
+@pytest.mark.usefixtures("printed")
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_confusion_matrix_of_38_classes_can_be_read(normalize):
+    """Labels beside one another and inside the figure, counts inside their cells."""
+    names, labels = PLANTS.class_names, list(PLANTS.class_labels.values())
+    ax = plots.plot_confusion_matrix(make_sure_predictions(names), names, normalize, class_labels=PLANTS.class_labels)
+    figure = ax.figure
+    figure.canvas.draw()
+    assert max(figure.get_size_inches()) < 10
+    assert get_ticks(ax.xaxis) == get_ticks(ax.yaxis) == labels
+    left, bottom, right, _ = get_boxes(get_texts(ax.xaxis))
+    assert (left[1:] > right[:-1]).all()
+    assert bottom.min() > 0
+    left, bottom, _, top = get_boxes(get_texts(ax.yaxis))
+    assert (top[1:] < bottom[:-1]).all()
+    assert left.min() > 0
+    assert min(text.get_fontsize() for text in get_texts(ax.xaxis) + get_texts(ax.yaxis)) >= 7
+    shown = [text for text in ax.texts if text.get_text()]
+    expected = ["97", "3"] if normalize else ["460", "12"]
+    assert [text.get_text() for text in shown] == expected * 37 + expected[::-1]
+    left, bottom, right, top = get_boxes(shown)
+    cell = ax.get_window_extent().width / 38
+    assert ax.get_window_extent().height == pytest.approx(38 * cell)
+    assert (right - left).max() < cell
+    assert min(text.get_fontsize() for text in shown) >= 6
+
+
+def test_the_names_of_a_confusion_matrix_can_be_replaced():
+    labels = {"a": "first class", "b": "second class", "x": "none of them"}
+    ax = plots.plot_confusion_matrix(PREDICTIONS, ["b", "a", "c"], class_labels=labels)
+    assert get_ticks(ax.xaxis) == get_ticks(ax.yaxis) == ["second class", "first class", "c"]
+    assert [text.get_text() for text in ax.texts if text.get_text()] == ["4", "1", "3"]
+
+
+@pytest.mark.parametrize(("count", "shown", "rotation"), [(12, ["97.5", "2.5"], 0), (13, ["97", "3"], 90)])
+def test_above_twelve_classes_a_confusion_matrix_is_narrower(count, shown, rotation):
+    names = [f"c{number:02d}" for number in range(count)]
+    table = make_sure_predictions(names, right=975, wrong=25) if count == 12 else make_sure_predictions(names, 97, 3)
+    ax = plots.plot_confusion_matrix(table, names, normalize=True)
+    assert [text.get_text() for text in ax.texts if text.get_text()][:2] == shown
+    assert {text.get_rotation() for text in get_texts(ax.xaxis)} == {rotation}
+    assert {text.get_rotation() for text in get_texts(ax.yaxis)} == {0}
+    assert (max(ax.figure.get_size_inches()) < 6) == (count == 13)
 
 
 def test_metrics_are_drawn_as_points_with_intervals(scores):

@@ -387,6 +387,17 @@ def test_tables_are_updated_and_stay_so(project):
     assert sorted(path.name for path in project.iterdir()) == ["README.md", "figures"]
 
 
+def test_the_readme_shows_the_first_test_set_of_each_model(project, make):
+    run = replace(make(), _results={})
+    run.add_result("cnn", {"clean": make_metrics(0.42), "altered": make_metrics(0.37)})
+    run.save_results({"images": 1, "groups": 1}, "another")
+    update_tables(project)
+    results, readme = ((project / name).read_text(encoding="utf-8") for name in ("figures/RESULTS.md", "README.md"))
+    assert "42.00 %" in readme
+    assert "37.00 %" not in readme
+    assert "37.00 %" in results
+
+
 def test_tables_follow_the_results(project, make):
     update_tables(project)
     before = (project / "README.md").read_text(encoding="utf-8")

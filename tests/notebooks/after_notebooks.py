@@ -194,3 +194,103 @@ def test_chest_xray_figures_are_there():
         "occlusion",
     ]:
         assert {f"{figure}.png", f"{figure}.pdf"} <= names
+
+
+def test_plants_network_from_scratch_learns_the_drawn_leaves():
+    results = load("05_plants")["results"]
+    assert list(results) == [
+        "scratch",
+        "frozen",
+        "last_blocks",
+        "everything",
+        "average",
+        "8_border_pixels",
+        "mean_colour",
+    ]
+    assert results["scratch"]["test"]["accuracy"]["value"] >= 0.65
+    assert results["8_border_pixels"]["test"]["accuracy"]["value"] <= 0.5
+    assert [entry["cost"]["chosen"] for entry in results.values()].count(True) == 1
+
+
+def test_plants_mean_colour_gives_the_leak_away():
+    of = load("05_plants")["results"]["mean_colour"]
+    assert of["leaky"]["accuracy"]["low"] > of["test"]["accuracy"]["high"] + 0.1
+    leaks = pd.read_csv(FIGURES / "05_plants" / "leaks.csv").set_index(["groups by", "set"])["share"]
+    assert 0.3 <= leaks["names", "valid"] <= leaks["names and looks", "valid"] < 0.7
+
+
+def test_plants_accuracy_can_be_recomputed_from_the_predictions():
+    results = load("05_plants")["results"]
+    table = pd.read_csv(FIGURES / "05_plants" / "predictions.csv")
+    right = (table["y_true"] == table["y_pred"]).groupby([table["model"], table["test_set"]]).mean()
+    for (model, test_set), accuracy in right.items():
+        name = results[model.replace(" ", "_")][test_set.replace(" ", "_")]
+        assert name["accuracy"]["value"] == pytest.approx(accuracy)
+    groups = table.groupby("test_set")["group"].agg(set)
+    assert not groups["test"] & groups["leaky"]
+
+
+@pytest.mark.parametrize(("notebook", "metric"), [("05_plants", "accuracy"), ("04_melanoma", "roc_auc")])
+def test_studies_are_complete(notebook, metric):
+    trials = pd.read_csv(FIGURES / notebook / "study.csv")
+    assert trials["error"].isna().all()
+    assert trials.groupby(["factor", "level"]).size().unique().tolist() == [2]
+    assert trials["factor"].nunique() == 5
+    assert trials[[f"validation_{metric}", f"test_{metric}"]].notna().all(axis=None)
+    effects = pd.read_csv(FIGURES / notebook / "study_factors.csv")
+    assert sorted(effects["rank"]) == [1, 2, 3, 4, 5]
+    assert effects["p_largest"].sum() == pytest.approx(1, abs=1e-3)
+
+
+def test_melanoma_network_from_scratch_learns_the_drawn_lesions():
+    results = load("04_melanoma")["results"]
+    assert list(results) == [
+        "border_pixels",
+        "brightness_and_colour",
+        "scratch",
+        "frozen",
+        "last_blocks",
+        "everything",
+        "average",
+    ]
+    assert results["scratch"]["cross-validation"]["roc_auc"]["value"] >= 0.8
+    assert results["border_pixels"]["cross-validation"]["roc_auc"]["value"] <= 0.7
+
+
+def test_melanoma_leaves_out_the_contradictory_labels():
+    problems = pd.read_csv(FIGURES / "04_melanoma" / "problems.csv")
+    contradictory = problems["problem"].str.contains("is in Benign and Malignant")
+    assert contradictory.sum() >= 4
+    left_out = set(problems.loc[contradictory, "image_id"])
+    predictions = pd.read_csv(FIGURES / "04_melanoma" / "predictions.csv")
+    assert not left_out & set(predictions["image_id"])
+
+
+def test_melanoma_misses_can_be_recomputed_from_the_predictions():
+    results = load("04_melanoma")["results"]
+    (chosen,) = [name for name, entry in results.items() if entry["cost"]["chosen"]]
+    table = pd.read_csv(FIGURES / "04_melanoma" / "predictions.csv")
+    table = table[table["model"] == chosen]
+    assert table["image_id"].is_unique
+    malignant = table.loc[table["y_true"] == "Malignant", "p_Malignant"]
+    missed = pd.read_csv(FIGURES / "04_melanoma" / "missed.csv").set_index("threshold")["missed"]
+    assert missed.is_monotonic_increasing
+    for threshold, value in missed.items():
+        assert 1000 * (malignant < threshold).mean() == pytest.approx(value, abs=1000 / len(malignant) + 0.01)
+
+
+@pytest.mark.parametrize(
+    ("notebook", "own"),
+    [
+        ("04_melanoma", ["contradictory_labels", "roc", "confusion_and_calibration"]),
+        ("05_plants", ["clean_and_leaky", "confusion_matrix", "calibration"]),
+    ],
+)
+def test_melanoma_and_plants_figures_are_there(notebook, own):
+    names = {path.name for path in (FIGURES / notebook).iterdir()}
+    both = ["class_counts", "mean_colors", "examples", "augmentation", "network", "learning_curves", "grad_cam"]
+    layers = [
+        f"layer_{name}" for name in ("block1_1_conv", "block1_pool", "block1_1_norm", "block1_1_relu", "block2_add")
+    ]
+    for figure in [*both, *own, *layers, "study_effects", "most_confident_errors"]:
+        assert {f"{figure}.png", f"{figure}.pdf"} <= names

@@ -21,6 +21,7 @@ from helpers.training.models import (
     describe_layers,
     load_model,
     predict_probabilities,
+    predict_views,
     save_model,
     set_precision,
     standardization_layer,
@@ -357,6 +358,168 @@ def test_dropout_acts_in_training_only():
     assert 0.3 < share < 0.7
 
 
+# build_cnn with shortcuts
+
+
+def test_shortcuts_add_one_convolution_of_one_pixel_to_each_block():
+    """Parameters by hand: 1x1 convolutions without bias, and 4 numbers for each normalized channel."""
+    options = {"input_shape": (12, 10, 3), "n_classes": 5, "statistics": ([1, 2, 3], [1, 1, 1])}
+    plain = build_cnn(**options, filters=((4, 4), (6, 6)))
+    residual = build_cnn(**options, filters=((4, 4), (6, 6)), residual=True)
+    assert residual.count_params() - plain.count_params() == (3 * 4 + 16) + (4 * 6 + 24) == 76
+    added = ["shortcut_pool", "shortcut_conv", "shortcut_norm", "add"]
+    names = [layer.name for layer in plain.layers]
+    assert [layer.name for layer in residual.layers if layer.name in names] == names
+    assert {layer.name for layer in residual.layers} - set(names) == {f"block{n}_{x}" for n in (1, 2) for x in added}
+    for name in names:
+        assert residual.get_layer(name).output.shape == plain.get_layer(name).output.shape
+
+
+def test_shortcuts_without_batch_norm_have_biases_instead():
+    options = {"input_shape": (12, 10, 3), "n_classes": 5, "statistics": ([1, 2, 3], [1, 1, 1]), "batch_norm": False}
+    plain = build_cnn(**options, filters=((4, 4), (6, 6)))
+    residual = build_cnn(**options, filters=((4, 4), (6, 6)), residual=True)
+    assert residual.count_params() - plain.count_params() == (3 * 4 + 4) + (4 * 6 + 6)
+    assert not [layer for layer in residual.layers if isinstance(layer, layers.BatchNormalization)]
+
+
+def test_there_are_no_shortcuts_by_default():
+    assert not [layer for layer in make_cnn().layers if isinstance(layer, layers.Add)]
+    assert len([layer for layer in make_cnn(residual=True).layers if isinstance(layer, layers.Add)]) == 2
+
+
+def average_blocks(maps, side):
+    """Average over squares; those that reach over the edge have fewer pixels."""
+    count, height, width, channels = maps.shape
+    averages = np.empty((count, -(-height // side), -(-width // side), channels))
+    margins = [(-size % side) // 2 for size in (height, width)]  # as TensorFlow pads: half of it in front
+    for row in range(averages.shape[1]):
+        for column in range(averages.shape[2]):
+            top, left = (max(0, at * side - margin) for at, margin in zip((row, column), margins, strict=True))
+            bottom, right = ((at + 1) * side - margin for at, margin in zip((row, column), margins, strict=True))
+            averages[:, row, column] = maps[:, top:bottom, left:right].mean(axis=(1, 2))
+    return averages
+
+
+def compute_shortcut(model, maps, side, block=1):
+    """Compute the short way of a block by hand."""
+    convolution = model.get_layer(f"block{block}_shortcut_conv")
+    kernel, *bias = convolution.get_weights()
+    shortcut = average_blocks(maps.astype("float64"), side) @ kernel[0, 0] + sum(bias)
+    if not bias:
+        norm = model.get_layer(f"block{block}_shortcut_norm")
+        gamma, beta, mean, variance = norm.get_weights()
+        shortcut = (shortcut - mean) / np.sqrt(variance + norm.epsilon) * gamma + beta
+    return shortcut
+
+
+def get_outputs(model, pixels, *names):
+    outputs = keras.Model(model.input, [model.get_layer(name).output for name in names])(pixels, training=False)
+    return [np.array(output) for output in outputs]
+
+
+@pytest.mark.parametrize(
+    ("size", "first_stride", "batch_norm"),
+    [((8, 6), 1, True), ((13, 9), 1, False), ((13, 9), 2, True), ((7, 10), 2, False), ((11, 6), 2, True)],
+)
+def test_a_block_is_the_sum_of_its_long_and_its_short_way(size, first_stride, batch_norm):
+    model = build_cnn(
+        (*size, 2),
+        3,
+        STATISTICS,
+        filters=((4, 5), (6,)),
+        first_stride=first_stride,
+        batch_norm=batch_norm,
+        residual=True,
+    )
+    rng = np.random.default_rng(0)
+    model.set_weights(
+        [rng.normal(0, 0.3, w.shape) if w.ndim > 1 else rng.uniform(0.5, 1.5, w.shape) for w in model.get_weights()]
+    )
+    pixels = make_pixels(5, size)
+    long = ["block1_2_norm", "block2_1_norm"] if batch_norm else ["block1_pool", "block2_pool"]
+    names = ["standardization", *long, "block1_2_relu", "block2_1_relu"]
+    before, long1, long2, after1, after2 = get_outputs(model, pixels, *names)
+    short1 = compute_shortcut(model, before, 2 * first_stride)
+    assert min(np.ptp(long1), np.ptp(short1)) > 0.1
+    np.testing.assert_allclose(after1, np.maximum(long1 + short1, 0), rtol=1e-4, atol=1e-4)
+    short2 = compute_shortcut(model, after1, 2, block=2)
+    np.testing.assert_allclose(after2, np.maximum(long2 + short2, 0), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("first_stride", [1, 2])
+def test_a_block_whose_long_way_gives_nothing_is_its_short_way(first_stride):
+    """Scale and shift of its last normalization zero, as some start them."""
+    model, pixels = make_cnn(residual=True, filters=((4, 5),), first_stride=first_stride), make_pixels()
+    norm = model.get_layer("block1_2_norm")
+    norm.gamma.assign(0 * norm.gamma)
+    norm.beta.assign(0 * norm.beta)
+    before, after = get_outputs(model, pixels, "standardization", "block1_2_relu")
+    expected = np.maximum(compute_shortcut(model, before, 2 * first_stride), 0)
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_blocks_whose_short_ways_give_nothing_are_those_of_the_plain_network():
+    plain, residual, pixels = make_cnn(), make_cnn(residual=True), make_pixels()
+    for layer in plain.layers:
+        residual.get_layer(layer.name).set_weights(layer.get_weights())
+    assert np.abs(residual(pixels) - plain(pixels)).max() > 0.01
+    for block in (1, 2):
+        norm = residual.get_layer(f"block{block}_shortcut_norm")
+        norm.gamma.assign(0 * norm.gamma)
+        norm.beta.assign(0 * norm.beta)
+    np.testing.assert_allclose(residual(pixels), plain(pixels), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("first_stride", [1, 2])
+@pytest.mark.parametrize("size", [(1, 1), (5, 9)], ids=str)
+def test_shortcuts_fit_images_of_any_size(size, first_stride):
+    options = {"filters": ((2, 2), (3,)), "first_stride": first_stride, "average_pooling": True}
+    plain, residual = (build_cnn((*size, 2), 3, STATISTICS, **options, residual=given) for given in (False, True))
+    for block, last in ((1, 2), (2, 1)):
+        shape = residual.get_layer(f"block{block}_add").output.shape
+        assert shape == plain.get_layer(f"block{block}_{last}_relu").output.shape
+        assert shape == residual.get_layer(f"block{block}_shortcut_pool").output.shape[:3] + shape[3:]
+
+
+def test_the_sum_is_activated_and_not_its_parts():
+    """What was activated before could only ever be raised by a block."""
+    model = make_cnn(residual=True, filters=((4, 5),))
+    for name in ("block1_2_norm", "block1_shortcut_norm"):
+        (values,) = get_outputs(model, make_pixels(), name)
+        assert values.min() < 0 < values.max()
+    assert [type(layer) for layer in model.layers[-5:]] == [
+        layers.Add,
+        layers.ReLU,
+        layers.Flatten,
+        layers.Dropout,
+        layers.Dense,
+    ]
+
+
+def test_every_weight_of_a_residual_network_learns(fused_calls):
+    """Each normalization in the fused kernel, those of the short ways too."""
+    model = make_cnn(residual=True)
+    with tf.GradientTape() as tape:
+        loss = -tf.reduce_mean(tf.math.log(model(make_pixels(), training=True)[:, 1]))
+    variables = [weight.value for weight in model.trainable_weights]
+    gradients = tape.gradient(loss, variables)
+    assert len(gradients) == 2 * 3 + 2 * 3 + 2
+    assert all(np.abs(gradient).max() > 1e-6 for gradient in gradients)
+    assert fused_calls == [True] * 4
+
+
+def test_residual_networks_can_be_saved_and_copied(tmp_path):
+    set_precision("mixed_bfloat16")
+    model, pixels = make_cnn(residual=True, first_stride=2), make_pixels()
+    loaded = load_model(save_model(model, tmp_path / "model.keras"))
+    np.testing.assert_allclose(loaded(pixels), model(pixels), atol=1e-6)
+    assert sum(type(layer) is FusedBatchNormalization for layer in loaded.layers) == 4
+    assert model.get_layer("block1_add").compute_dtype == "bfloat16"
+    np.testing.assert_allclose(copy_model(model, "exact", "float32")(pixels), model(pixels), atol=0.05)
+
+
 # copy_model
 
 
@@ -508,6 +671,44 @@ def test_eight_views_are_the_mean_over_all_turns_of_the_image_and_of_its_mirror_
     assert result.dtype == np.float32
     four = np.mean([of_views[number] for number in (0, 2, 4, 6)], axis=0)
     np.testing.assert_allclose(predict_probabilities(model, pixels, views=4), four, rtol=1e-5, atol=1e-6)
+
+
+def turn_views(pixels, views):
+    """List the views in their order: the image, its mirror images, and these turned about the diagonal."""
+    mirrored = [pixels, pixels[:, :, ::-1], pixels[:, ::-1], pixels[:, ::-1, ::-1]]
+    return (mirrored + [np.swapaxes(view, 1, 2) for view in mirrored])[:views]
+
+
+@pytest.mark.parametrize("rows", [None, [7, 2, 2]], ids=str)
+@pytest.mark.parametrize("views", [1, 4, 8])
+def test_views_are_predicted_one_after_the_other(views, rows):
+    model, pixels = make_square_cnn(), make_pixels(9, (6, 6))
+    wanted = pixels if rows is None else pixels[rows]
+    expected = np.array([model(view, training=False) for view in turn_views(wanted, views)])
+    for batch_size in (None, 2):
+        result = predict_views(model, pixels, rows, views, batch_size)
+        assert (result.shape, result.dtype) == ((views, len(wanted), 3), np.float32)
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+        mean = predict_probabilities(model, pixels, rows, views, batch_size)
+        np.testing.assert_array_equal(mean, result.mean(axis=0))
+    assert predict_views(model, pixels, np.array([], int), views).shape == (views, 0, 3)
+
+
+def test_all_views_of_an_image_differ_where_the_network_sees_a_difference():
+    """So that the tests of their order would notice two that were exchanged."""
+    result = predict_views(make_square_cnn(), make_pixels(9, (6, 6)), views=8)
+    for first in range(8):
+        for second in range(first):
+            assert np.abs(result[first] - result[second]).max() > 1e-3
+    np.testing.assert_array_equal(predict_views(make_square_cnn(), make_pixels(9, (6, 6))), result[:1])
+
+
+def test_views_of_images_that_are_not_square_are_four():
+    model, pixels = make_cnn(), make_pixels(5)
+    expected = np.array([model(view, training=False) for view in turn_views(pixels, 4)])
+    np.testing.assert_allclose(predict_views(model, pixels, views=4), expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"views=8 of images \(8, 6\): expected 1, 4, or for square images 8"):
+        predict_views(model, pixels, views=8)
 
 
 @pytest.mark.parametrize(("views", "size"), [(8, (8, 6)), (0, (8, 6)), (2, (8, 6)), (3, (8, 8)), (16, (8, 8))])

@@ -370,6 +370,9 @@ def make_partial(**settings):
         pytest.param(make_grouped, 1, id="groups"),
         pytest.param(make_chain, 3, id="chain"),
         pytest.param(lambda: build_cnn((8, 8, 2), 3, ([9, 9], [5, 5]), filters=((4, 4),)), 1, id="our own network"),
+        pytest.param(
+            lambda: build_cnn((8, 8, 2), 3, ([9, 9], [5, 5]), filters=((4, 4),), residual=True), 2, id="with a shortcut"
+        ),
         pytest.param(lambda: make_partial(scale=False), 1, id="without scale"),
         pytest.param(lambda: make_partial(center=False), 1, id="without centre"),
     ],
@@ -507,6 +510,36 @@ def test_features_are_averages_over_the_image_in_the_order_of_the_rows(mobilenet
     np.testing.assert_allclose(some, expected[[3, 0, 3]], **tolerance)
 
 
+def make_noise(count):
+    return np.random.default_rng(4).integers(0, 256, (count, 8, 8, 2)).astype("uint8")
+
+
+@pytest.mark.parametrize("rows", [None, [3, 0, 3, 1, 2, 2]], ids=str)
+@pytest.mark.parametrize("views", [1, 4, 8])
+def test_features_of_several_views_follow_one_another(views, rows):
+    """All images in the first view, then all in the second: labels are repeated as a whole."""
+    (extractor, _), pixels = make_small(), make_noise(6)
+    wanted = pixels if rows is None else pixels[rows]
+    mirrored = [wanted, wanted[:, :, ::-1], wanted[:, ::-1], wanted[:, ::-1, ::-1]]
+    turned = (mirrored + [np.swapaxes(view, 1, 2) for view in mirrored])[:views]
+    expected = np.concatenate([extractor(view) for view in turned])
+    features = compute_features(extractor, pixels, None if rows is None else np.array(rows), views)
+    assert features.shape == (views * len(wanted), extractor.output_shape[1])
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    of_views = features.reshape(views, len(wanted), -1)
+    for first in range(views):
+        for second in range(first):
+            assert np.abs(of_views[first] - of_views[second]).max() > 0.01 * np.abs(expected).max()
+
+
+def test_features_of_one_view_are_the_default():
+    (extractor, _), pixels = make_small(), make_noise(6)
+    np.testing.assert_array_equal(compute_features(extractor, pixels), compute_features(extractor, pixels, views=1))
+    with pytest.raises(ValueError, match="views=2"):
+        compute_features(extractor, pixels, views=2)
+
+
 # build_head
 
 
@@ -529,6 +562,35 @@ def test_head_standardizes_the_features_and_gives_probabilities():
     assert [layer.name for layer in head.layers] == ["features_in", "feature_scaling", "dropout", "probabilities"]
     assert head.get_layer("dropout").rate == 0.3
     assert build_head(features, 4, dropout=0.7).get_layer("dropout").rate == 0.7
+
+
+def test_a_hidden_layer_stands_between_features_and_classes():
+    features = make_features()
+    head = build_head(features, 4, dropout=0.4, hidden=5)
+    names = ["features_in", "feature_scaling", "dropout", "hidden", "hidden_dropout", "probabilities"]
+    assert [layer.name for layer in head.layers] == names
+    assert head.count_params() == (6 * 5 + 5) + (5 * 4 + 4)
+    assert head.get_layer("dropout").rate == head.get_layer("hidden_dropout").rate == 0.4
+    scaling = keras.Model(head.input, head.get_layer("feature_scaling").output)
+    (kernel, bias), (last, last_bias) = (head.get_layer(name).get_weights() for name in ("hidden", "probabilities"))
+    bias += np.linspace(-1, 1, 5)
+    head.get_layer("hidden").set_weights([kernel, bias])
+    scores = np.maximum(np.array(scaling(features)) @ kernel + bias, 0) @ last + last_bias
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    expected = powers / powers.sum(axis=1, keepdims=True)
+    assert np.ptp(expected, axis=0).max() > 0.05
+    np.testing.assert_allclose(head(features), expected, rtol=1e-3, atol=1e-5)
+    assert build_head(features, 4, hidden=5).get_layer("hidden_dropout").rate == 0.3
+
+
+def test_a_head_with_a_hidden_layer_can_be_joined():
+    extractor, _ = make_small()
+    pixels = make_pixels(20, (8, 8, 2))
+    head = build_head(compute_features(extractor, pixels), 3, hidden=7)
+    model = join(extractor, head)
+    np.testing.assert_allclose(model(pixels), head(extractor(pixels)), rtol=1e-5, atol=1e-6)
+    unfreeze_from(model, "hidden")
+    assert {layer.name for layer in model.layers if layer.trainable_weights} == {"hidden", "probabilities"}
 
 
 def test_features_that_are_always_the_same_do_no_harm():

@@ -1,0 +1,455 @@
+"""Studies: how results depend on single settings, each changed alone around a base and repeated over seeds.
+
+A study is a list of trials. They run side by side, one thread each, on the cores of this machine (joblib) or on a Dask
+cluster. Each result is a file of its own, written at once, so that a study that was interrupted goes on where it
+stopped. One factor at a time does not show interactions: what holds around this base may not hold around another.
+"""
+
+import hashlib
+import inspect
+import json
+import os
+import time
+import traceback
+import warnings
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed, effective_n_jobs, parallel_config
+from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
+from tqdm import tqdm
+
+from helpers.files import release_pages, replace_atomically
+from helpers.training.augment import ImageDataGenerator, make_augmenter
+from helpers.training.fit import fit_model
+from helpers.training.models import build_cnn, predict_probabilities, set_precision, set_seed
+
+CNN_SETTINGS = {  # of `train_cnn`; a base to change
+    "blocks": 3,
+    "convolutions": 2,
+    "filters": 32,
+    "first_stride": 1,
+    "average_pooling": False,
+    "batch_norm": True,
+    "residual": False,
+    "dropout": 0.3,
+    "epochs": 8,
+    "batch_size": 128,
+    "learning_rate": 2e-3,
+    "weight_decay": 1e-4,
+    "augmentation": {},
+    "precision": "float32",
+}
+_ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # read once, when TensorFlow starts
+_TRIAL, _RUN = ("trial", "settings", "seed"), ("wall_seconds", "error")  # columns beside the results
+_SAMPLE_BYTES = 2**26  # of each array, to tell it from others
+
+
+def list_factors(depths, filters, learning_rates, depths_of_shortcuts):
+    """List what is commonly asked of a convolutional network, as factors for `list_trials` around a base.
+
+    Parameters
+    ----------
+    depths : sequence of int
+        Numbers of blocks.
+    filters : sequence of int
+        Numbers of filters in the first block; each further one has twice as many.
+    learning_rates : sequence of float
+    depths_of_shortcuts : sequence of int
+        Numbers of blocks with which residual shortcuts are compared with none.
+
+    Returns
+    -------
+    dict of str to dict of str to dict: depth, filters, normalization, learning rate, and shortcuts at each depth.
+    """
+    factors = {
+        "depth": {f"{blocks} blocks": {"blocks": blocks} for blocks in depths},
+        "filters": {f"{count} filters": {"filters": count} for count in filters},
+        "normalization": {"batch norm": {"batch_norm": True}, "none": {"batch_norm": False}},
+        "learning rate": {f"{rate:g}": {"learning_rate": rate} for rate in learning_rates},
+    }
+    for blocks in depths_of_shortcuts:
+        kinds = {"no shortcuts": False, "shortcuts": True}
+        factors[f"shortcuts, {blocks} blocks"] = {
+            name: {"blocks": blocks, "residual": residual} for name, residual in kinds.items()
+        }
+    return factors
+
+
+def list_trials(base, factors, seeds):
+    """List the trials of a study: each combination of settings and seed once, though it may serve several factors.
+
+    Parameters
+    ----------
+    base : dict of str to JSON values
+        All settings.
+    factors : dict of str to dict of str to dict
+        For each factor and level the settings that differ from the base; none for the level that is the base. Labels
+        of levels are written so that they can follow "with", such as "4 blocks".
+    seeds : iterable of int
+
+    Returns
+    -------
+    DataFrame with the columns ``settings`` (dict) and ``seed``: all settings with the first seed, in the order of the
+    factors, then with the second seed, and so on.
+
+    Raises
+    ------
+    ValueError
+        A level changes a setting that the base has not, or two levels of a factor are the same.
+
+    Examples
+    --------
+    >>> factors = {"depth": {"2 blocks": {}, "3 blocks": {"blocks": 3}}, "norm": {"none": {}, "batch": {"norm": True}}}
+    >>> list_trials({"blocks": 2, "norm": False}, factors, seeds=range(3)).shape
+    (9, 2)
+    """
+    settings = {_dump(of_level): of_level for *_, of_level in _list_levels(base, factors)}
+    rows = [(of_level, seed) for seed in dict.fromkeys(seeds) for of_level in settings.values()]
+    return pd.DataFrame(rows, columns=["settings", "seed"])
+
+
+def expand_results(results, base, factors):
+    """Lay the results out by factor and level; a trial that serves several factors appears under each.
+
+    Parameters
+    ----------
+    results : DataFrame
+        From `run_study`.
+    base, factors : dict
+        As given to `list_trials`.
+
+    Returns
+    -------
+    DataFrame with one row per factor, level and seed, in their order: ``factor, level, seed, trial``, the results,
+    ``wall_seconds, error``.
+
+    Raises
+    ------
+    ValueError
+        As `list_trials`, or there is no trial of a level.
+    """
+    dumped = results["settings"].map(_dump)
+    parts = []
+    for factor, level, settings in _list_levels(base, factors):
+        part = results[dumped == _dump(settings)].drop(columns="settings")
+        if part.empty:
+            raise ValueError(f"The results hold no trial of {factor}: {level}.")
+        parts.append(part.assign(factor=factor, level=level))
+    table = pd.concat(parts, ignore_index=True)
+    first = ["factor", "level", "seed", "trial"]
+    return table[first + [name for name in table if name not in first]]
+
+
+def run_study(train, trials, folder, arrays=(), n_jobs=None, cluster=None, progress=False):
+    """Run the trials that have no result yet, and return all results.
+
+    Parameters
+    ----------
+    train : function ``(settings, seed, *arrays) -> dict of str to number``
+        Named in a module or a notebook. What it needs comes as its arguments: a result is known by the function's name
+        and source, settings, seed and arrays, and not by other code that the function calls.
+    trials : DataFrame
+        From `list_trials`.
+    folder : str or Path
+        Gets one file ``<trial>.json`` per trial.
+    arrays : sequence of arrays
+        Read-only for the trials. Processes on this machine map large ones into memory together, and a memory-mapped one
+        from its file; to a cluster they are sent. Told from others by shape, type and a sample of their content.
+    n_jobs : int, optional
+        How many processes; as many as there are cores by default. With 1 the trials run in this process, with as many
+        threads as it has, and one that kills its process ends all.
+    cluster : str, optional
+        Address of the scheduler of a Dask cluster on which to run instead, such as "tcp://host:8786". Its workers have
+        this package installed and one thread each (``dask worker --nthreads 1``).
+    progress : bool
+        Whether to draw a progress bar, with the time left.
+
+    Returns
+    -------
+    DataFrame with one row per trial: ``trial`` (its key), ``settings, seed``, the results, ``wall_seconds`` and
+    ``error``, which is empty unless the trial failed. A failed trial has no results; its file has the traceback. It is
+    run again when the study is run again.
+
+    Raises
+    ------
+    ValueError
+        ``train`` is no function, or a worker of the cluster has more than one thread.
+    TerminatedWorkerError
+        A process was killed while it ran no trial.
+
+    Notes
+    -----
+    When a process is killed, as by a lack of memory, joblib gives up all that run beside it. These trials are run one
+    by one at the end, and one whose process is killed again is recorded as failed. On a cluster Dask itself tries a
+    trial on four workers before it counts as killed.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = _identify(train, arrays)
+    trials = [{"settings": row.settings, "seed": int(row.seed)} for row in trials.itertuples()]
+    trials = {hashlib.sha256(_dump([trial, identity]).encode()).hexdigest()[:16]: trial for trial in trials}
+    records = {key: _read_record(folder / f"{key}.json") for key in trials}
+    waiting = {key: {"trial": key} | trials[key] for key, record in records.items() if not record or record["error"]}
+    n_jobs = effective_n_jobs(-1 if n_jobs is None else n_jobs)
+    if cluster and waiting:
+        finished = _retry_lost(partial(_run_on_cluster, train, arrays, cluster), waiting)
+    elif n_jobs == 1 or not waiting:
+        finished = ((key, _run_trial(train, trial, None, *arrays)) for key, trial in waiting.items())
+    else:
+        finished = _retry_lost(partial(_run_in_processes, train, arrays, n_jobs, folder), waiting)
+    done = len(trials) - len(waiting)
+    bar = tqdm(total=len(trials), initial=done, smoothing=0, unit="trial", disable=not progress)
+    with bar, closing(finished):
+        for key, record in finished:
+            records[key] = record
+            with replace_atomically(folder / f"{key}.json") as unfinished:
+                unfinished.write_text(json.dumps(record, indent=1))
+            bar.update()
+    return pd.DataFrame(
+        [
+            {name: record[name] for name in _TRIAL} | record["results"] | {name: record[name] for name in _RUN}
+            for record in records.values()
+        ]
+    )
+
+
+def train_cnn(settings, seed, pixels, y, sets, statistics):
+    """Train one network of `helpers.training.models.build_cnn` and score it: a ``train`` for `run_study`.
+
+    Parameters
+    ----------
+    settings : dict
+        All of `CNN_SETTINGS`: ``blocks`` of ``convolutions`` each, the first with ``filters`` filters and each further
+        one with twice as many; ``augmentation`` holds keywords of ``ImageDataGenerator``; ``precision`` is that of
+        `helpers.training.models.set_precision`; the others are those of `build_cnn` and `fit_model`.
+    seed : int
+    pixels : array (n, height, width, channels)
+        Raw pixels, 0 to 255; may be memory-mapped.
+    y : array (n, n_classes)
+        One-hot labels.
+    sets : array of str (n,)
+        The set of each image: "train", "validation", "test" or others that begin so, such as "test_style_1". Images
+        with another one are not used.
+    statistics : array (2, channels)
+        Mean and standard deviation of the training pixels.
+
+    Returns
+    -------
+    dict: ``parameters`` (number of trained ones), ``train_minutes`` (of processor time), ``best_epoch``, and for the
+    validation and each test set ``<set>_accuracy``, ``<set>_balanced_accuracy`` (mean sensitivity over the classes that
+    the set has) and, with two classes, ``<set>_roc_auc``.
+
+    Raises
+    ------
+    ValueError
+        A setting is missing or not known, or as `fit_model`.
+    """
+    if wrong := settings.keys() ^ CNN_SETTINGS.keys():
+        raise ValueError(f"Missing or unknown settings: {', '.join(sorted(wrong))}.")
+    policy, s = keras.config.dtype_policy(), settings
+    sets = np.asarray(sets, str)
+    rows = {name: np.flatnonzero(sets == name) for name in np.unique(sets)}
+    try:
+        set_precision(s["precision"])
+        set_seed(seed)
+        filters = [[s["filters"] * 2**block] * s["convolutions"] for block in range(s["blocks"])]
+        options = {name: s[name] for name in ("first_stride", "average_pooling", "batch_norm", "residual", "dropout")}
+        model = build_cnn(pixels.shape[1:], y.shape[1], statistics, filters=filters, **options)
+        data = [(pixels, y[rows.get(name, [])], rows.get(name, [])) for name in ("train", "validation")]
+        augment = make_augmenter(ImageDataGenerator(**s["augmentation"])) if s["augmentation"] else None
+        options = {name: s[name] for name in ("epochs", "batch_size", "learning_rate", "weight_decay")}
+        history = fit_model(model, *data, augment=augment, seed=seed, **options)
+        results = {
+            "parameters": sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
+            "train_minutes": history["cpu_seconds"].sum() / 60,
+            "best_epoch": history.attrs["best_epoch"],
+        }
+        for name in ["validation"] + [name for name in rows if name.startswith("test")]:
+            scores = _score(y[rows[name]], predict_probabilities(model, pixels, rows[name]))
+            results |= {f"{name}_{metric}": value for metric, value in scores.items()}
+        return results
+    finally:
+        keras.utils.clear_session()  # of the trials before nothing stays in memory
+        keras.config.set_dtype_policy(policy)
+
+
+def _score(y, y_prob):
+    y_true, y_pred = y.argmax(axis=1), y_prob.argmax(axis=1)
+    present = np.unique(y_true)
+    scores = {
+        "accuracy": accuracy_score(y_true, y_pred),
+        "balanced_accuracy": recall_score(y_true, y_pred, labels=present, average="macro"),
+    }
+    if y.shape[1] == 2:
+        scores["roc_auc"] = roc_auc_score(y_true, y_prob[:, 1]) if len(present) == 2 else np.nan
+    return scores
+
+
+def _list_levels(base, factors):
+    """List factor, level and settings."""
+    levels = []
+    for factor, changes in factors.items():
+        for level, changed in changes.items():
+            if unknown := changed.keys() - base.keys():
+                raise ValueError(f"{factor}: {level} changes {', '.join(sorted(unknown))}, which the base has not.")
+            levels.append((factor, level, {**base, **changed}))
+        if len({_dump(settings) for of_factor, _, settings in levels if of_factor == factor}) < len(changes):
+            raise ValueError(f"{factor}: two of its levels have the same settings.")
+    return levels
+
+
+def _dump(value):
+    return json.dumps(value, sort_keys=True)
+
+
+def _identify(train, arrays):
+    """Hash function and data, so that no result is taken for that of others."""
+    if not inspect.isfunction(train):
+        raise ValueError(f"train is {train!r}; expected a function.")
+    digest = hashlib.sha256(f"{train.__module__}.{train.__qualname__}\n{inspect.getsource(train)}".encode())
+    for array in arrays:
+        array = np.atleast_1d(array)
+        digest.update(str((array.shape, array.dtype)).encode())
+        sample = array[:: array.nbytes // _SAMPLE_BYTES + 1]
+        digest.update((sample.astype(str) if sample.dtype == object else sample).tobytes())
+        release_pages(array)
+    return digest.hexdigest()
+
+
+def _read_record(path):
+    """Read the record of a trial; None if there is none, or a damaged one."""
+    try:
+        record = json.loads(path.read_text())
+        return record if record.keys() >= {*_TRIAL, "results", *_RUN} else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _make_record(trial, results=None, wall_seconds=None, error="", trace=""):
+    return trial | {"results": results or {}, "wall_seconds": wall_seconds, "error": error, "traceback": trace}
+
+
+def _run_trial(train, trial, marker, *arrays):
+    """Run a trial, in whatever process; a file ``marker``, if one is named, is there as long as it runs."""
+    if marker:
+        marker.touch()
+    start = time.perf_counter()
+    try:
+        results = dict(train(trial["settings"], trial["seed"], *arrays))
+        if taken := results.keys() & {*_TRIAL, *_RUN}:
+            raise ValueError(f"Results must not be called {', '.join(sorted(taken))}.")
+        results = json.loads(json.dumps(results, default=lambda number: number.item()))
+        record = _make_record(trial, results, time.perf_counter() - start)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        record = _make_record(trial, None, time.perf_counter() - start, text, traceback.format_exc()[-3000:])
+    if marker:
+        marker.unlink(missing_ok=True)
+    return record
+
+
+def _retry_lost(run, trials):
+    """Run trials together; then, each alone, those whose processes were killed. Yield key and record of each."""
+    lost = {}
+    with closing(run(trials)) as finished:
+        for key, record in finished:
+            if record is None:
+                lost[key] = trials[key]
+            else:
+                yield key, record
+    for key, trial in lost.items():
+        with closing(run({key: trial})) as finished:
+            _, record = next(finished)
+        error = "its process was killed, as by a lack of memory: once among others, and once alone"
+        yield key, record or _make_record(trial, error=error)
+
+
+def _run_in_processes(train, arrays, n_jobs, folder, trials):
+    """Run trials side by side; yield key and record of each when it is finished, None if its process was killed.
+
+    When one process is killed, joblib ends the others: all trials that were running count as killed.
+    """
+    markers = {key: folder / f"{key}.started" for key in trials}
+    waiting = dict(trials)
+    try:
+        with _one_thread(), _own_pool():
+            _remove(markers)  # of a study that was killed
+            while waiting:
+                tasks = [delayed(_run_trial)(train, trial, markers[key], *arrays) for key, trial in waiting.items()]
+                # With one process joblib would run them in this one. A batch of several would be finished together.
+                pool = Parallel(min(n_jobs, max(2, len(tasks))), batch_size=1, return_as="generator_unordered")
+                try:
+                    with closing(pool(tasks)) as finished:
+                        for record in finished:
+                            del waiting[record["trial"]]
+                            yield record["trial"], record
+                except TerminatedWorkerError:
+                    killed = [key for key in waiting if markers[key].exists()]
+                    if not killed:
+                        raise
+                    for key in killed:
+                        del waiting[key]
+                        yield key, None
+    finally:
+        _remove(markers)
+
+
+def _remove(markers):
+    for marker in markers.values():
+        marker.unlink(missing_ok=True)
+
+
+def _run_on_cluster(train, arrays, address, trials):
+    """Run trials on a Dask cluster; yield key and record of each when it is finished, None if its worker was killed.
+
+    Through futures, because joblib's Dask backend waits forever when a worker is killed.
+    """
+    from dask.distributed import Client, KilledWorker, as_completed
+
+    with _one_thread(), Client(address, set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=60)
+        if max(client.nthreads().values()) > 1:
+            raise ValueError("A worker of the cluster has several threads: start the workers with --nthreads 1.")
+        # A function without a name is sent by value: before it is run, nothing imports TensorFlow.
+        client.register_worker_callbacks(lambda: os.environ.update(_ONE_THREAD))
+        sent = client.scatter(list(arrays), broadcast=True) if len(arrays) else []
+        keys = {client.submit(_run_trial, train, trial, None, *sent, pure=False): key for key, trial in trials.items()}
+        for future in as_completed(keys, loop=client.loop):
+            try:
+                record = future.result()
+            except KilledWorker:
+                record = None
+            except Exception as error:  # on the way to the worker or back
+                record = _make_record(trials[keys[future]], error=f"{type(error).__name__}: {error}")
+            yield keys[future], record
+
+
+@contextmanager
+def _one_thread():
+    """Limit TensorFlow to one thread in the processes that are started."""
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(_ONE_THREAD)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
+def _own_pool():
+    """Take new processes, because older ones may have started TensorFlow already, and end them afterwards."""
+    get_reusable_executor(reuse=True).shutdown()
+    try:
+        with parallel_config(backend="loky", inner_max_num_threads=1), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*tasks which were still being processed")  # when interrupted
+            yield
+    finally:
+        get_reusable_executor(reuse=True).shutdown(kill_workers=True)

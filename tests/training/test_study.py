@@ -1,0 +1,564 @@
+"""Studies: every trial once, nothing lost, nothing taken for something else. Networks and images are tiny."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import dask
+import joblib
+import keras
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from dask.distributed import LocalCluster
+
+from helpers.training import study
+from helpers.training.models import build_cnn
+from helpers.training.study import CNN_SETTINGS, expand_results, list_trials, run_study, train_cnn
+
+LIMITS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+ARRAYS = (np.arange(4),)
+FACTORS = {
+    "width": {"narrow": {"x": 2}, "base": {}, "wide": {"x": 8}},
+    "rate": {"fast": {"y": 9.5}, "slow": {}},
+}
+
+
+def count_threads():
+    """Count TensorFlow's threads for one operation; -1 where the system does not tell."""
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return names.count("tf_Compute") if sys.platform == "linux" else -1
+
+
+def act(settings, seed, *arrays):
+    """Stand for a training: note the call, do what the settings say, return numbers that depend on everything."""
+    folder = Path(settings["folder"])
+    with open(folder / "calls", "a") as calls:
+        calls.write(f"{settings['x']} {seed} {os.getpid()}\n")
+    marker = folder / f"once-{settings['x']}-{seed}"
+    first = not marker.exists()
+    marker.touch()
+    does = settings["does"]
+    if does == "raise" or (does == "raise once" and first):
+        raise RuntimeError("no luck")
+    if does == "kill" or (does == "kill once" and first):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if does == "interrupt once" and first:
+        while len(list((folder / "study").glob("[!.]*.json"))) < 2:
+            time.sleep(0.01)
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(600)
+    return {
+        "total": np.float32(settings["x"] * 100 + seed + sum(np.sum(array) for array in arrays)),
+        "mapped": sum(isinstance(array, np.memmap) for array in arrays),
+        "own_file": sum(str(getattr(array, "filename", "")) == str(folder / "large.npy") for array in arrays),
+        "limits": sum(os.environ.get(name) == "1" for name in LIMITS),
+        "threads": count_threads(),
+    }
+
+
+def act_otherwise(settings, seed, *arrays):
+    return act(settings, seed, *arrays) | {"total": -1}
+
+
+def make_base(folder, **changes):
+    return {"x": 1, "y": 10.0, "does": "", "folder": str(folder)} | changes
+
+
+def make_trials(folder, *does):
+    """Make a trial for each thing to do, numbered by x."""
+    rows = [(make_base(folder, x=number, does=what), 5) for number, what in enumerate(does)]
+    return pd.DataFrame(rows, columns=["settings", "seed"])
+
+
+def read_calls(folder):
+    """Read the calls so far as (x, seed), and forget them."""
+    path = folder / "calls"
+    lines = path.read_text().splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return [tuple(map(int, line.split()[:2])) for line in lines]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run the trials of FACTORS, or others, in this process; the results lie in the folder ``study``."""
+
+    def run(train=act, trials=None, arrays=ARRAYS, n_jobs=1, **options):
+        trials = list_trials(make_base(tmp_path), FACTORS, [5, 6]) if trials is None else trials
+        return run_study(train, trials, tmp_path / "study", arrays, n_jobs=n_jobs, **options)
+
+    return run
+
+
+# The list of trials
+
+
+def test_each_trial_is_listed_once_in_order():
+    trials = list_trials({"x": 1, "y": 10.0}, FACTORS, seeds=[6, 5, 6])
+    of_seed = [{"x": 2, "y": 10.0}, {"x": 1, "y": 10.0}, {"x": 8, "y": 10.0}, {"x": 1, "y": 9.5}]
+    assert trials["settings"].tolist() == of_seed * 2
+    assert trials["seed"].tolist() == [6] * 4 + [5] * 4
+
+
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [
+        ({"width": {"wide": {"z": 2}}}, "width: wide changes z"),
+        ({"width": {"base": {}, "same": {"x": 1}}}, "width: two of its levels"),
+    ],
+)
+def test_levels_that_make_no_sense(factors, message):
+    with pytest.raises(ValueError, match=message):
+        list_trials({"x": 1}, factors, [0])
+
+
+def test_results_are_laid_out_by_factor_and_level(run, tmp_path):
+    results = run()
+    assert len(results) == 8
+    table = expand_results(results, make_base(tmp_path), FACTORS)
+    assert table.columns[:4].tolist() == ["factor", "level", "seed", "trial"]
+    assert table.columns[-2:].tolist() == ["wall_seconds", "error"]
+    rows = [("width", "narrow", 206), ("width", "base", 106), ("width", "wide", 806)]
+    rows += [("rate", "fast", 106), ("rate", "slow", 106)]
+    expected = [(factor, level, seed, total + seed) for factor, level, total in rows for seed in (5, 6)]
+    assert list(zip(*(table[name] for name in ("factor", "level", "seed", "total")), strict=True)) == expected
+    base, slow = (table[table["level"] == level] for level in ("base", "slow"))
+    assert base["trial"].tolist() == slow["trial"].tolist()
+    assert table["trial"].nunique() == 8
+
+
+def test_results_of_another_base_are_not_laid_out(run):
+    with pytest.raises(ValueError, match="no trial of width: narrow"):
+        expand_results(run(), make_base("elsewhere"), FACTORS)
+
+
+# Resuming
+
+
+def test_a_finished_study_is_not_run_again(run, tmp_path):
+    first = run()
+    assert first["total"].tolist() == [211, 111, 811, 111, 212, 112, 812, 112]
+    assert read_calls(tmp_path) == [(x, seed) for seed in (5, 6) for x in (2, 1, 8, 1)]
+    pd.testing.assert_frame_equal(run(), first)
+    assert read_calls(tmp_path) == []
+    assert sorted(path.name for path in (tmp_path / "study").iterdir()) == sorted(
+        f"{key}.json" for key in first["trial"]
+    )
+
+
+def test_only_missing_trials_are_run(run, tmp_path):
+    run(trials=list_trials(make_base(tmp_path), FACTORS, [5]))
+    read_calls(tmp_path)
+    assert len(run()) == 8
+    assert read_calls(tmp_path) == [(x, 6) for x in (2, 1, 8, 1)]
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"seed": 5, "resu', b"[1]", b"{}", b"\xff\xfe", b"7"])
+def test_a_damaged_file_counts_as_not_there(run, tmp_path, damage):
+    first = run()
+    (tmp_path / "study" / f"{first['trial'][2]}.json").write_bytes(damage)
+    read_calls(tmp_path)
+    columns = ["trial", "seed", "total", "error"]
+    pd.testing.assert_frame_equal(run()[columns], first[columns])
+    assert read_calls(tmp_path) == [(8, 5)]
+
+
+def other_source(settings, seed, *arrays):
+    return act(settings, seed, *arrays)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"arrays": (np.array([0, 1, 2, 4]),)},
+        {"arrays": (np.arange(4).reshape(2, 2),)},
+        {"arrays": (np.arange(4).astype("int32"),)},
+        {"arrays": (np.arange(4), np.arange(4))},
+        {"arrays": ()},
+        {"train": act_otherwise},
+    ],
+)
+def test_results_of_other_data_are_not_taken(run, tmp_path, changes):
+    first = run()
+    read_calls(tmp_path)
+    second = run(**changes)
+    assert len(read_calls(tmp_path)) == 8
+    assert not set(second["trial"]) & set(first["trial"])
+
+
+def test_results_of_other_source_are_not_taken(run, tmp_path, monkeypatch):
+    run()
+    read_calls(tmp_path)
+    monkeypatch.setattr(study.inspect, "getsource", lambda function: "def act(): edited")
+    run()
+    assert len(read_calls(tmp_path)) == 8
+
+
+def test_results_of_other_settings_and_seeds_are_not_taken(run, tmp_path):
+    run()
+    read_calls(tmp_path)
+    run(trials=list_trials(make_base(tmp_path, y=11.0), FACTORS, [5]))
+    assert len(read_calls(tmp_path)) == 3  # that with y=9.5 is the same
+    run(trials=list_trials(make_base(tmp_path), FACTORS, [7]))
+    assert len(read_calls(tmp_path)) == 4
+
+
+def test_texts_and_large_arrays_are_told_from_others(run, tmp_path, monkeypatch):
+    def count(settings, seed, *arrays):
+        act(settings, seed)
+        return {"total": 0}
+
+    monkeypatch.setattr(study, "_SAMPLE_BYTES", 4096)
+    large, texts = np.zeros((500, 10)), pd.Series(["train", "test"], dtype="str")
+    changed = large.copy()
+    changed[:250] = 1
+    for arrays in [(large, texts), (changed, texts), (large, texts[::-1]), (large.copy(), texts.copy())]:
+        run(count, make_trials(tmp_path, ""), arrays)
+    assert len(read_calls(tmp_path)) == 3
+
+
+# Failures
+
+
+def test_a_failing_trial_is_recorded_and_tried_again(run, tmp_path):
+    trials = make_trials(tmp_path, "", "raise once", "")
+    results = run(trials=trials)
+    assert results["error"].tolist() == ["", "RuntimeError: no luck", ""]
+    assert results["total"].isna().tolist() == [False, True, False]
+    record = json.loads((tmp_path / "study" / f"{results['trial'][1]}.json").read_text())
+    assert 'raise RuntimeError("no luck")' in record["traceback"]
+    read_calls(tmp_path)
+    results = run(trials=trials)
+    assert results["error"].tolist() == ["", "", ""]
+    assert results["total"].tolist() == [11, 111, 211]
+    assert read_calls(tmp_path) == [(1, 5)]
+
+
+@pytest.mark.parametrize("returned", [None, 3.0, {"seed": 1}, {"array": np.zeros(2)}, {"object": object()}])
+def test_results_that_cannot_be_kept_are_a_failure(run, tmp_path, returned):
+    def give(settings, seed, *arrays):
+        return returned
+
+    results = run(give, make_trials(tmp_path, ""))
+    assert results["error"][0].partition(":")[0] in ("TypeError", "ValueError", "AttributeError")
+
+
+def test_missing_numbers_are_kept(run, tmp_path):
+    def give(settings, seed, *arrays):
+        return {"area": np.nan}
+
+    for _ in range(2):
+        results = run(give, make_trials(tmp_path, ""))
+        assert results["area"].isna().all()
+        assert results["error"].tolist() == [""]
+
+
+def test_an_interrupted_study_keeps_what_is_finished(run, tmp_path):
+    def stop(settings, seed, *arrays):
+        if settings["x"] == 8 and not (tmp_path / "stopped").exists():
+            (tmp_path / "stopped").touch()
+            raise KeyboardInterrupt
+        return act(settings, seed, *arrays)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(stop)
+    assert read_calls(tmp_path) == [(2, 5), (1, 5)]
+    assert len(run(stop)) == 8
+    assert read_calls(tmp_path) == [(8, 5), (1, 5)] + [(x, 6) for x in (2, 1, 8, 1)]
+
+
+@pytest.mark.parametrize("train", [print, np.float32, None])
+def test_what_cannot_be_told_from_others_is_refused(run, train):
+    with pytest.raises(ValueError, match="expected a function"):
+        run(train)
+
+
+def test_progress_is_drawn_only_if_asked(run, capsys):
+    run()
+    assert capsys.readouterr() == ("", "")
+    run(trials=None, arrays=(), progress=True)
+    assert "8/8" in capsys.readouterr().err
+
+
+# Several processes
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """Interrupt a study in several processes, and run it again: folder, processes then, calls later, results."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    trials = make_trials(folder, "", "interrupt once", "", "", "")
+    np.save(folder / "large.npy", np.ones(200_000))  # joblib sends arrays below a megabyte
+    arrays = (np.load(folder / "large.npy"), np.load(folder / "large.npy", mmap_mode="r"))
+    before = dict(os.environ)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(act, trials, folder / "study", arrays, n_jobs=2)
+    assert dict(os.environ) == before
+    processes = {int(line.split()[2]) for line in (folder / "calls").read_text().splitlines()}
+    finished = len(list((folder / "study").glob("[!.]*.json")))
+    read_calls(folder)
+    results = run_study(act, trials, folder / "study", arrays, n_jobs=2)
+    assert dict(os.environ) == before
+    return folder, processes, finished, read_calls(folder), results
+
+
+def test_an_interrupt_ends_the_processes(interrupted):
+    _, processes, *_ = interrupted
+    assert processes
+    assert os.getpid() not in processes
+    assert not [pid for pid in processes if psutil.pid_exists(pid)]
+
+
+def test_an_interrupted_pool_keeps_what_is_finished(interrupted):
+    folder, _, finished, calls, results = interrupted
+    assert 2 <= finished <= 4
+    assert len(calls) == len(set(calls)) == 5 - finished
+    assert (1, 5) in calls
+    assert results["total"].tolist() == [400_005 + 100 * number for number in range(5)]
+    assert results["error"].tolist() == [""] * 5
+    assert len(list((folder / "study").iterdir())) == 5
+
+
+def test_each_process_has_one_thread(interrupted):
+    results = interrupted[-1]
+    assert set(results["limits"]) == {3}
+    assert set(results["threads"]) == {1 if sys.platform == "linux" else -1}
+
+
+def test_large_arrays_are_mapped_into_memory(interrupted):
+    assert set(interrupted[-1]["mapped"]) == {2}
+    assert set(interrupted[-1]["own_file"]) == {1}  # which was mapped before, and is not copied
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Run a study, some trials of which kill their processes: folder, calls, results."""
+    folder = tmp_path_factory.mktemp("killed")
+    trials = make_trials(folder, "kill", "kill once", "", "raise", "")
+    (folder / "study").mkdir()
+    results = run_study(act, trials, folder / "study", n_jobs=2)
+    return folder, read_calls(folder), results
+
+
+def test_a_trial_that_kills_its_process_each_time_is_recorded(killed):
+    _, calls, results = killed
+    assert "process was killed" in results["error"][0]
+    assert calls.count((0, 5)) == 2
+    assert results["total"].isna().tolist() == [True, False, False, True, False]
+
+
+def test_a_trial_whose_process_was_killed_once_is_not_lost(killed):
+    _, calls, results = killed
+    assert results["total"].drop([0, 3]).tolist() == [105, 205, 405]
+    assert results["error"].drop(0).tolist() == ["", "", "RuntimeError: no luck", ""]
+    assert all(1 <= calls.count((number, 5)) <= 2 for number in range(5))
+
+
+def test_nothing_but_results_is_left_behind(killed):
+    folder, _, results = killed
+    assert sorted(path.name for path in (folder / "study").iterdir()) == sorted(
+        f"{key}.json" for key in results["trial"]
+    )
+
+
+def test_a_process_killed_between_trials_ends_the_study(run, monkeypatch):
+    """Nobody can say which trial to leave out, so that going on might never end."""
+
+    def lose(pool, tasks):
+        raise study.TerminatedWorkerError("killed")
+        yield
+
+    monkeypatch.setattr(joblib.Parallel, "__call__", lose)
+    with pytest.raises(study.TerminatedWorkerError):
+        run(n_jobs=2)
+
+
+# Dask
+
+
+@pytest.fixture
+def make_cluster():
+    clusters = []
+
+    def make(**options):
+        defaults = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
+        clusters.append(LocalCluster(**defaults | options))
+        return clusters[-1].scheduler_address
+
+    yield make
+    for cluster in clusters:
+        cluster.close()
+
+
+def test_a_cluster_gives_the_same_results(run, make_cluster, tmp_path):
+    columns = ["trial", "seed", "total", "error"]
+    address, before = make_cluster(processes=False), dict(os.environ)
+    results = run(trials=None, cluster=address)
+    assert dict(os.environ) == before
+    assert len(read_calls(tmp_path)) == 8
+    pd.testing.assert_frame_equal(run()[columns], results[columns])
+    assert read_calls(tmp_path) == []
+    assert results["total"].tolist() == [211, 111, 811, 111, 212, 112, 812, 112]
+
+
+def test_workers_with_several_threads_are_refused(run, make_cluster):
+    """Keras keeps seed and precision once for each process."""
+    with pytest.raises(ValueError, match="--nthreads 1"):
+        run(cluster=make_cluster(n_workers=1, threads_per_worker=2, processes=False))
+
+
+def test_a_killed_worker_of_a_cluster_does_not_lose_the_study(run, make_cluster, tmp_path):
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+        address = make_cluster()
+        results = run(trials=make_trials(tmp_path, "", "kill", "", "raise"), cluster=address)
+    assert results["total"].drop([1, 3]).tolist() == [11, 211]
+    assert "process was killed" in results["error"][1]
+    assert results["error"].drop(1).tolist() == ["", "", "RuntimeError: no luck"]
+    assert set(results["limits"].dropna()) == {3}
+    assert set(results["threads"].dropna()) == {1 if sys.platform == "linux" else -1}
+
+
+# Networks
+
+TINY = CNN_SETTINGS | {"blocks": 2, "convolutions": 1, "filters": 4, "epochs": 3, "batch_size": 16}
+STATISTICS = (np.array([100.0]), np.array([60.0]))
+
+
+def make_images(n_classes=2, count=120):
+    """Make images whose classes are bright at different heights, and the arrays of `train_cnn`."""
+    rng = np.random.default_rng(0)
+    numbers = np.arange(count) % n_classes
+    pixels = rng.integers(0, 140, (count, 8, 8, 1))
+    for number in range(n_classes):
+        pixels[numbers == number, 2 * number : 2 * number + 2] += 100
+    sets = np.repeat(["train", "validation", "test", "test_far", "excluded"], [60, 20, 16, 14, 10])
+    return pixels.astype("uint8"), np.eye(n_classes, dtype="float32")[numbers], sets, np.array(STATISTICS)
+
+
+def train_tiny(arrays=None, seed=1, **changes):
+    return train_cnn(TINY | changes, seed, *(arrays or make_images()))
+
+
+def drop_times(results):
+    return {name: value for name, value in results.items() if name != "train_minutes"}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return train_tiny(epochs=12, learning_rate=1e-2)
+
+
+def test_a_network_is_trained_and_scored(tiny):
+    sets, metrics = ["validation", "test", "test_far"], ["accuracy", "balanced_accuracy", "roc_auc"]
+    expected = ["parameters", "train_minutes", "best_epoch"]
+    assert list(tiny) == expected + [f"{name}_{metric}" for name in sets for metric in metrics]
+    assert tiny["parameters"] == sum(
+        weight.numpy().size for weight in build_cnn((8, 8, 1), 2, STATISTICS, filters=((4,), (8,))).trainable_weights
+    )
+    assert tiny["train_minutes"] > 0
+    assert 1 <= tiny["best_epoch"] <= 12
+    assert min(tiny["validation_accuracy"], tiny["test_accuracy"], tiny["test_far_roc_auc"]) > 0.9
+
+
+def test_the_same_seed_gives_the_same_results(tiny):
+    keras.utils.set_random_seed(99)  # nothing of what came before plays a part
+    again = train_tiny(epochs=12, learning_rate=1e-2)
+    assert drop_times(again) == drop_times(tiny)
+
+
+def test_seeds_and_augmentation_play_a_part(monkeypatch):
+    drawn = []
+
+    def fit(model, training, validation, *, augment, seed, **settings):
+        drawn.append((model.get_weights()[0].tolist(), seed, augment))
+        return pd.DataFrame({"cpu_seconds": [60.0, 120.0]}).rename_axis("epoch")
+
+    monkeypatch.setattr(study, "fit_model", fit)
+    monkeypatch.setattr(pd.DataFrame, "attrs", {"best_epoch": 2})
+    results = [
+        train_tiny(seed=seed, augmentation=turn) for seed, turn in [(1, {}), (2, {}), (1, {"rotation_range": 90})]
+    ]
+    assert results[0]["train_minutes"] == 3
+    weights, seeds, augmenters = zip(*drawn, strict=True)
+    assert weights[0] != weights[1]
+    assert weights[0] == weights[2]
+    assert seeds == (1, 2, 1)
+    assert augmenters[:2] == (None, None)
+    image = np.arange(64.0).reshape(1, 8, 8, 1)
+    assert not np.allclose(augmenters[2](image, np.random.default_rng(0)), image)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({"blocks": 1}, {"filters": ((4,),)}),
+        ({"blocks": 3, "convolutions": 2}, {"filters": ((4, 4), (8, 8), (16, 16))}),
+        ({"filters": 6}, {"filters": ((6,), (12,))}),
+        ({"batch_norm": False}, {"batch_norm": False}),
+        ({"residual": True}, {"residual": True}),
+        ({"average_pooling": True, "first_stride": 2}, {"average_pooling": True, "first_stride": 2}),
+        ({"dropout": 0.0, "weight_decay": 0.1}, {"dropout": 0.0}),
+    ],
+)
+def test_settings_make_the_network(changes, options):
+    results = train_tiny(epochs=1, **changes)
+    expected = build_cnn((8, 8, 1), 2, STATISTICS, **{"filters": ((4,), (8,))} | options)
+    assert results["parameters"] == sum(weight.numpy().size for weight in expected.trainable_weights)
+    assert 0 <= results["validation_accuracy"] <= 1
+
+
+def test_settings_reach_the_training(monkeypatch):
+    found = {}
+
+    def fit(model, training, validation, **settings):
+        found.update(settings, training=training, validation=validation, policy=keras.config.dtype_policy().name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "fit_model", fit)
+    policy, (pixels, y, sets, statistics) = keras.config.dtype_policy(), make_images()
+    options = {"epochs": 7, "batch_size": 5, "learning_rate": 0.3, "weight_decay": 0.2}
+    with pytest.raises(KeyboardInterrupt):
+        train_cnn(TINY | options | {"precision": "mixed_bfloat16"}, 1, pixels, y, sets, statistics)
+    assert {name: found[name] for name in options} == options
+    assert found["policy"] == "mixed_bfloat16"
+    assert keras.config.dtype_policy() == policy
+    for name, rows in [("training", range(60)), ("validation", range(60, 80))]:
+        assert found[name][0] is pixels
+        np.testing.assert_array_equal(found[name][1], y[rows])
+        np.testing.assert_array_equal(found[name][2], rows)
+
+
+def test_scores_are_those_of_each_set(monkeypatch):
+    """Of three classes; the set of one row lacks two of them."""
+    pixels, y, sets, statistics = make_images(3, 6)
+    sets = np.array(["train", "validation", "validation", "test", "test", "test"])
+    y, y_prob = np.eye(3)[[0, 0, 0, 1, 1, 2]], np.eye(3)[[0, 0, 1, 1, 2, 2]]
+    monkeypatch.setattr(study, "predict_probabilities", lambda model, pixels, rows: y_prob[rows])
+    results = train_cnn(TINY | {"epochs": 1, "batch_size": 1}, 1, pixels, y, sets, statistics)
+    assert results["validation_accuracy"] == results["validation_balanced_accuracy"] == 0.5
+    assert results["test_accuracy"] == pytest.approx(2 / 3)
+    assert results["test_balanced_accuracy"] == 0.75
+    assert not [name for name in results if "roc" in name]
+
+
+def test_a_set_of_one_class_has_no_roc_curve(monkeypatch):
+    pixels, y, sets, statistics = make_images()
+    results = train_cnn(TINY | {"epochs": 1}, 1, pixels[::2], y[::2], sets[::2], statistics)
+    assert np.isnan(results["test_roc_auc"])
+
+
+@pytest.mark.parametrize("changes", [{"block": 2}, {"blocks": ...}])
+def test_missing_and_unknown_settings_are_named(changes):
+    settings = {name: value for name, value in (TINY | changes).items() if value is not ...}
+    with pytest.raises(ValueError, match=f"unknown settings: {next(iter(changes))}"):
+        train_cnn(settings, 1, *make_images())
+
+
+def test_sets_without_images_are_named():
+    pixels, y, sets, statistics = make_images()
+    with pytest.raises(ValueError, match="validation set has 0 images"):
+        train_tiny((pixels, y, np.where(sets == "validation", "other", sets), statistics))
