@@ -560,14 +560,14 @@ def test_a_class_of_one_part_is_missing_in_the_other(index_plants, there, missin
 
 def test_one_class_alone_is_no_data_set(tmp_path):
     write(tmp_path, *LEAF_FILES[:2])
-    with pytest.raises(InputError, match="no image can be used"):
+    with pytest.raises(InputError, match="has images of 1 of 38 classes, at least 2 are needed"):
         index_images(get_data_set("plants"), tmp_path)
 
 
 @pytest.mark.parametrize("empty", [True, False])
 def test_no_class_at_all_is_no_data_set(tmp_path, empty):
     write(tmp_path, *([] if empty else [f"{LEAVES}/train/notes.txt"]))
-    with pytest.raises(InputError, match="no image can be used"):
+    with pytest.raises(InputError, match="has images of 0 of 38 classes"):
         index_images(get_data_set("plants"), tmp_path)
 
 
@@ -628,6 +628,13 @@ def test_other_files_in_a_flat_folder_are_ignored_but_reported(index_plants):
     assert (images["part"] == "test").sum() == 1
     found = [problem["problem"] for problem in problems if "classes" not in problem["problem"]]
     assert found == ["is no image file", "1 files that macOS leaves in archives; they are no images"]
+
+
+def test_flat_images_of_classes_that_are_not_there_are_ignored(index_plants):
+    images, problems = index_plants("test/test/TomatoHealthy1.JPG", "test/test/AppleScab1 (2).JPG")
+    assert images.loc[images["part"] == "test", "label"].tolist() == [SCAB]
+    (problem,) = [each["problem"] for each in problems if each["file"].endswith("TomatoHealthy1.JPG")]
+    assert problem == "its class, Tomato___healthy, is not in this copy"
 
 
 def test_the_flat_folder_may_be_missing(index_plants):

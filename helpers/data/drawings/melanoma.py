@@ -125,7 +125,7 @@ def _draw_clouds(x, y, frequency, rng):
 
 def _draw_grain(size, rng):
     """Draw the texture of skin, without which one round mole would be as good as another."""
-    grain = rng.normal(0, 5, (size // 4, size // 4)).astype("float32")
+    grain = rng.normal(0, 7, (size // 4, size // 4)).astype("float32")
     return np.asarray(Image.fromarray(grain).resize((size, size), Image.Resampling.BICUBIC))
 
 

@@ -29,10 +29,18 @@ def index_class_folders(data_set, folder):
         A class folder is missing or holds no images, or no image can be used.
     """
     places, problems = _find_places(data_set, folder)
-    problems += _expect_every_class(data_set, folder, places)
+    expected = _expect_every_class(data_set, folder, places)
+    lacking = [name for name in data_set.class_names if name not in expected]
+    if lacking:
+        problem = f"{len(lacking)} of {len(data_set.class_names)} classes are not in this copy: {', '.join(lacking)}"
+        problems.append({"file": f"*/{data_set.key_file}", "problem": problem, "action": IGNORED})
     rows = []
     order = list(data_set.expected_counts)
     for (part, label, stem), path in sorted(places.items(), key=lambda item: order.index(item[0][0])):
+        if label in lacking:  # in a part without class folders
+            problem = f"its class, {label}, is not in this copy"
+            problems.append({"file": path.as_posix(), "problem": problem, "action": IGNORED})
+            continue
         image_id = f"{part}/{label}/{stem}"
         named = data_set.name_patterns and part not in data_set.flat_parts
         about = _read_name(stem, data_set.name_patterns[label]) if named else {"group": image_id}
@@ -97,25 +105,24 @@ def _find_places(data_set, folder):
 
 
 def _expect_every_class(data_set, folder, places):
-    """Make sure that each part that is needed has images of each class; tell of classes that may be missing."""
-    found = Counter((part, label) for part, label, _ in places)
+    """Make sure that each part that is needed has images of each class; return the classes that there are."""
+    found = Counter((part, label) for part, label, _ in places if part not in data_set.flat_parts)
     there = {label for _, label in found}
     expected = [name for name in data_set.class_names if name in there or not data_set.may_lack_classes]
-    if len(expected) < 2:
-        raise InputError(describe_nothing_usable(folder, data_set, []))
     for part in data_set.expected_counts:
         missing = [label for label in expected if not found[part, label]]
         optional = part in data_set.optional_parts and len(missing) == len(expected)
-        if missing and not optional and part not in data_set.flat_parts:
+        if part not in data_set.flat_parts and missing and not optional:
             raise InputError(
                 f"{folder} has no images in {', '.join(f'{part}/{label}/' for label in missing)}. "
                 f"Expected: {data_set.files}. Fetch the original again, or set DATA_SOURCE=sample."
             )
-    lacking = [name for name in data_set.class_names if name not in expected]
-    if not lacking:
-        return []
-    problem = f"{len(lacking)} of {len(data_set.class_names)} classes are not in this copy: {', '.join(lacking)}"
-    return [{"file": f"*/{data_set.key_file}", "problem": problem, "action": IGNORED}]
+    if len(expected) < 2:
+        raise InputError(
+            f"{folder} has images of {len(expected)} of {len(data_set.class_names)} classes, at least 2 are needed. "
+            f"Expected: {data_set.files}. Fetch the original again, or set DATA_SOURCE=sample."
+        )
+    return expected
 
 
 def _read_name(stem, patterns):
@@ -126,5 +133,5 @@ def _read_name(stem, patterns):
 
 def _read_class(stem, classes_by_name):
     """Read the class from the name of a file that lies in no class folder: the beginning that it has, and a number."""
-    name = re.sub(r"[\s_()]*\d*[\s_()]*$", "", stem).lower()
+    name = re.sub(r"[\s_()\d]*$", "", stem).lower()
     return {start.lower(): label for start, label in classes_by_name.items()}.get(name)
