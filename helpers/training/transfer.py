@@ -213,8 +213,8 @@ def compute_features(extractor, pixels, rows=None, views=1):
     return np.concatenate(predict_views(extractor, pixels, rows, views))
 
 
-def build_head(features, n_classes, dropout=0.3, hidden=0):
-    """Build the small classifier on top: standardized features, dropout, one dense layer, or two.
+def build_head(features, n_classes, dropout=0.3):
+    """Build the small classifier on top: standardized features, dropout, one dense layer.
 
     Parameters
     ----------
@@ -222,9 +222,7 @@ def build_head(features, n_classes, dropout=0.3, hidden=0):
         Of the training images; they give the statistics.
     n_classes : int
     dropout : float
-        Share of features dropped during training, before each dense layer.
-    hidden : int
-        Number of units of a hidden layer with ReLU; 0 for none.
+        Share of features dropped during training.
 
     Returns
     -------
@@ -239,9 +237,6 @@ def build_head(features, n_classes, dropout=0.3, hidden=0):
         name="feature_scaling",
     )(inputs)
     x = layers.Dropout(dropout, name="dropout")(x)
-    if hidden:
-        x = layers.Dense(hidden, activation="relu", name="hidden")(x)
-        x = layers.Dropout(dropout, name="hidden_dropout")(x)
     outputs = layers.Dense(n_classes, activation="softmax", dtype="float32", name="probabilities")(x)
     return keras.Model(inputs, outputs, name="head")
 

@@ -176,7 +176,7 @@ def other_source(settings, seed, *arrays):
     [
         {"arrays": (np.array([0, 1, 2, 4]),)},
         {"arrays": (np.arange(4).reshape(2, 2),)},
-        {"arrays": (np.arange(4).astype("int32"),)},
+        {"arrays": (np.arange(4).view("uint64"),)},
         {"arrays": (np.arange(4), np.arange(4))},
         {"arrays": ()},
         {"train": act_otherwise},

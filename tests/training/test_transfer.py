@@ -564,35 +564,6 @@ def test_head_standardizes_the_features_and_gives_probabilities():
     assert build_head(features, 4, dropout=0.7).get_layer("dropout").rate == 0.7
 
 
-def test_a_hidden_layer_stands_between_features_and_classes():
-    features = make_features()
-    head = build_head(features, 4, dropout=0.4, hidden=5)
-    names = ["features_in", "feature_scaling", "dropout", "hidden", "hidden_dropout", "probabilities"]
-    assert [layer.name for layer in head.layers] == names
-    assert head.count_params() == (6 * 5 + 5) + (5 * 4 + 4)
-    assert head.get_layer("dropout").rate == head.get_layer("hidden_dropout").rate == 0.4
-    scaling = keras.Model(head.input, head.get_layer("feature_scaling").output)
-    (kernel, bias), (last, last_bias) = (head.get_layer(name).get_weights() for name in ("hidden", "probabilities"))
-    bias += np.linspace(-1, 1, 5)
-    head.get_layer("hidden").set_weights([kernel, bias])
-    scores = np.maximum(np.array(scaling(features)) @ kernel + bias, 0) @ last + last_bias
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    expected = powers / powers.sum(axis=1, keepdims=True)
-    assert np.ptp(expected, axis=0).max() > 0.05
-    np.testing.assert_allclose(head(features), expected, rtol=1e-3, atol=1e-5)
-    assert build_head(features, 4, hidden=5).get_layer("hidden_dropout").rate == 0.3
-
-
-def test_a_head_with_a_hidden_layer_can_be_joined():
-    extractor, _ = make_small()
-    pixels = make_pixels(20, (8, 8, 2))
-    head = build_head(compute_features(extractor, pixels), 3, hidden=7)
-    model = join(extractor, head)
-    np.testing.assert_allclose(model(pixels), head(extractor(pixels)), rtol=1e-5, atol=1e-6)
-    unfreeze_from(model, "hidden")
-    assert {layer.name for layer in model.layers if layer.trainable_weights} == {"hidden", "probabilities"}
-
-
 def test_features_that_are_always_the_same_do_no_harm():
     features = make_features()
     features[:, 2] = 0.0
