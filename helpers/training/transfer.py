@@ -102,7 +102,7 @@ def find_weights(data_dir, base="mobilenet_v2_0.35"):
     return "imagenet", f"{of_base.source}: ImageNet weights from Keras."
 
 
-def build_feature_extractor(input_shape, weights, base="mobilenet_v2_0.35"):
+def build_feature_extractor(input_shape, weights, base="mobilenet_v2_0.35", until=None):
     """Build a base network without its classifier, its batch normalizations folded as far as they can be.
 
     Parameters
@@ -113,6 +113,8 @@ def build_feature_extractor(input_shape, weights, base="mobilenet_v2_0.35"):
         From `find_weights`: a file, "imagenet", or None for random weights.
     base : str
         A key of `BASES`.
+    until : str, optional
+        Name of the last layer of the base network to keep, such as ``block_5_add`` of MobileNetV2; all by default.
 
     Returns
     -------
@@ -121,7 +123,7 @@ def build_feature_extractor(input_shape, weights, base="mobilenet_v2_0.35"):
     Raises
     ------
     ValueError
-        There is no such base network.
+        There is no such base network, or no such layer.
     """
     of_base, grey = _get_base(base), input_shape[-1] == 1
 
@@ -131,6 +133,8 @@ def build_feature_extractor(input_shape, weights, base="mobilenet_v2_0.35"):
         return layers.Concatenate(name="grey_to_colour")([pixels] * 3) if grey else pixels
 
     network = of_base.build((*input_shape[:2], 3), weights)
+    if until is not None:
+        network = keras.Model(network.input, network.get_layer(until).output, name=network.name)
     folded = fold_batch_normalization(network, prepare, input_shape)
     features = layers.GlobalAveragePooling2D(name="features")(folded.output)
     return keras.Model(folded.input, features, name=base.replace(".", "_"))

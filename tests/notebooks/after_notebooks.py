@@ -253,8 +253,8 @@ def test_melanoma_network_from_scratch_learns_the_drawn_lesions():
         "everything",
         "average",
     ]
-    assert results["scratch"]["cross-validation"]["roc_auc"]["value"] >= 0.8
-    assert results["border_pixels"]["cross-validation"]["roc_auc"]["value"] <= 0.7
+    assert results["scratch"]["cross-validation"]["roc_auc"]["value"] >= 0.7
+    assert results["border_pixels"]["cross-validation"]["roc_auc"]["value"] <= 0.6
 
 
 def test_melanoma_leaves_out_the_contradictory_labels():

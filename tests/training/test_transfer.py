@@ -564,6 +564,15 @@ def test_head_standardizes_the_features_and_gives_probabilities():
     assert build_head(features, 4, dropout=0.7).get_layer("dropout").rate == 0.7
 
 
+def test_a_base_network_can_be_cut():
+    whole, cut = (build_feature_extractor((32, 32, 3), None, until=until) for until in (None, "block_5_add"))
+    assert cut.layers[-2].name == "block_5_add"
+    assert cut.output_shape == (None, cut.get_layer("block_5_add").output.shape[-1])
+    assert cut.count_params() < 0.2 * whole.count_params()
+    with pytest.raises(ValueError, match="block_99"):
+        build_feature_extractor((32, 32, 3), None, until="block_99")
+
+
 def test_features_that_are_always_the_same_do_no_harm():
     features = make_features()
     features[:, 2] = 0.0
