@@ -82,7 +82,7 @@ def _hash_orientations(frequencies):
     powers = np.uint64(2) ** np.arange(1, _SIDE**2, dtype="uint64")
     hashes = []
     for orientation in _ORIENTATIONS:
-        bits = _orient(low, orientation).reshape(len(low), -1)[:, 1:] > 0  # the first is the mean level
+        bits = _orient(low, orientation).reshape(len(low), _SIDE**2)[:, 1:] > 0  # the first is the mean level
         hashes.append((bits * powers).sum(axis=1, dtype="uint64"))
     return np.array(hashes)
 
@@ -106,7 +106,8 @@ def _correlate(frequencies, candidates):
     """Correlate the images of each pair, the second one in its orientation, but for the lowest frequencies."""
     across = np.arange(frequencies.shape[1])
     detail = np.where(across[:, None] + across < _LOWEST, 0, frequencies)
-    detail /= np.maximum(np.linalg.norm(detail, axis=(1, 2), keepdims=True), 1e-6)
+    # An image without detail of at least half a grey level is blank: it correlates with none.
+    detail /= np.maximum(np.linalg.norm(detail, axis=(1, 2), keepdims=True), 0.5 * len(across))
     correlation = np.empty(len(candidates))
     for number, orientation in enumerate(_ORIENTATIONS):
         rows = np.flatnonzero(candidates["orientation"] == number)

@@ -71,7 +71,7 @@ def find_data(data_set: DataSet, settings: Settings) -> Source:
         raise InputError(f"DATA_DIR={settings.data_dir} is no folder. {remedy}")
     if settings.data_dir_given and not any(settings.data_dir.iterdir()):
         raise InputError(f"DATA_DIR={settings.data_dir} is empty. {remedy}")
-    if (settings.data_dir / data_set.key_file).exists():
+    if _has_key_file(settings.data_dir, data_set):
         if settings.data_dir.name == data_set.name:
             advice = f"is the folder of {data_set.name} itself: name its parent"
         else:
@@ -107,8 +107,11 @@ def choose_data_set(names: Sequence[str], settings: Settings) -> DataSet:
 
 
 def _has_key_file(folder, data_set):
-    """Tell whether a data set lies in a folder; archives of it differ in upper and lower case."""
-    return folder.is_dir() and any(path.name.lower() == data_set.key_file.lower() for path in folder.iterdir())
+    """Tell whether a data set lies in a folder; where the key is a folder itself, archives differ in its case."""
+    if (folder / data_set.key_file).exists():
+        return True
+    name = data_set.key_file.lower()
+    return folder.is_dir() and any(path.is_dir() and path.name.lower() == name for path in folder.iterdir())
 
 
 def _open_sample(data_set, settings, reason):

@@ -88,7 +88,7 @@ def render_feature_maps(model, image, layer, count=8):
     maps = np.moveaxis(keras.ops.convert_to_numpy(keras.ops.cast(maps, "float32"))[0], -1, 0)
     maps = maps[np.argsort(-maps.std(axis=(1, 2)), kind="stable")[:count]]
     low, high = maps.min(axis=(1, 2), keepdims=True), maps.max(axis=(1, 2), keepdims=True)
-    return (255 * (maps - low) / np.maximum(high - low, 1e-6)).astype("uint8")[..., None]
+    return (255 * (maps - low) / np.maximum(high - low, 1e-6)).round().astype("uint8")[..., None]
 
 
 def cover_border(images, share, level):

@@ -14,7 +14,8 @@ import seaborn as sns
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 PALETTE = sns.color_palette("colorblind")
-_MANY_CLASSES = 12  # above it the cells of a confusion matrix are small
+_MANY_CLASSES = 12  # above it the cells of a confusion matrix are small, and names stand upright
+_MANY_LETTERS = 120  # above it the names of classes do not fit side by side
 # Nine colours (the tenth is a light yellow), seven markers, four lines: of any two models at least one differs.
 _CHANNEL_COLORS = (PALETTE[3], PALETTE[2], PALETTE[0])
 _COLORS, _MARKERS, _LINES = PALETTE[:8] + PALETTE[9:], "osD^vPX", ["-", "--", "-.", ":"]
@@ -167,7 +168,7 @@ def plot_mean_colors(images, class_names, ax=None):
     class_names : sequence of str
         The order of the classes.
     """
-    many = sum(map(len, class_names)) > 10 * len(class_names) > 30  # long names do not fit side by side
+    many = len(class_names) > _MANY_CLASSES or sum(map(len, class_names)) > _MANY_LETTERS
     ax = _new_axes(ax, width=max(6, (0.3 if many else 0.9) * len(class_names)))
     channels = ["red", "green", "blue"]
     grouped = images.groupby("label")[channels]

@@ -180,6 +180,7 @@ def test_the_key_folder_is_found_in_upper_and_lower_case(source, outer, read, tm
     data_set, folder = get_data_set("plants"), tmp_path / "data" / "plants"
     outer = f"{outer}DATASET(AUGMENTED)" if outer.endswith(" ") else outer
     write_plants(folder, outer)
+    (folder / "README.txt").touch()
     found = find_data(data_set, read(source))
     assert (found.kind, found.folder) == ("download" if source == "download" else "local", folder)
     images, _ = index_images(data_set, found.folder)

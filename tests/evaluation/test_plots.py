@@ -178,7 +178,7 @@ def test_axes_are_made_or_those_passed_in_are_used(draw, name):
 
 def test_every_function_is_tested_above_or_draws_a_grid():
     functions = {name for name in vars(plots) if name.startswith("plot_")}
-    assert functions == {f"plot_{name}" for name in NAMES} | {"plot_image_grid", "plot_learning_curves"}
+    assert functions == {f"plot_{name}" for name in NAMES} | {"plot_image_grid", "plot_learning_curves", "plot_effects"}
 
 
 def test_the_style_is_set():

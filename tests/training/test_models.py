@@ -487,7 +487,7 @@ def test_the_sum_is_activated_and_not_its_parts():
     """What was activated before could only ever be raised by a block."""
     model = make_cnn(residual=True, filters=((4, 5),))
     for name in ("block1_2_norm", "block1_shortcut_norm"):
-        (values,) = get_outputs(model, make_pixels(), name)
+        values = np.array(get_outputs(model, make_pixels(), name))
         assert values.min() < 0 < values.max()
     assert [type(layer) for layer in model.layers[-5:]] == [
         layers.Add,
