@@ -214,6 +214,14 @@ def test_blank_images_have_no_detail_to_agree_in(side):
     assert everything.notna().all(axis=None)
 
 
+@pytest.mark.parametrize(("share", "found"), [(0.12, True), (0.04, False)])
+def test_detail_of_less_than_half_a_grey_level_is_none(share, found):
+    """A few pixels are two levels lighter: 2 * sqrt(share * (1 - share)) is 0.65 or 0.39 levels."""
+    faint = 100 + 2 * (np.random.default_rng(0).random((1, SIDE, SIDE, 1)) < share)
+    assert (faint.std() > 0.5) == found
+    assert len(find_near_duplicates(np.concatenate([faint, turn(faint, 1, True)]).astype("uint8"))) == found
+
+
 # Positions
 
 
