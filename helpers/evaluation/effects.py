@@ -100,7 +100,8 @@ def compute_effects(table, metric, resamples=10_000, seed=0):
             if trainings not in noise_of:
                 noise_of[trainings] = rng.standard_normal(resamples) / np.sqrt(len(of_level))
             noise.append(noise_of[trainings] * spreads)
-        best, worst = levels["mean"].argmax(), levels["mean"].argmin()
+        best = levels["mean"].argmax()
+        worst = len(levels) - 1 - levels["mean"][::-1].argmin()  # the last of equals, so that it is not the best
         effect = levels["mean"].iloc[best] - levels["mean"].iloc[worst]
         drawn.append(effect + noise[best] - noise[worst])
         low, high = np.quantile(drawn[-1], [(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2])

@@ -117,6 +117,13 @@ def test_luck_is_as_large_as_equal_levels_make_it():
     assert effects["effect"].mean() == pytest.approx(effects["luck"].mean(), rel=0.2)
 
 
+def test_of_equal_levels_best_and_worst_are_still_two():
+    levels = {"filters": {"16": 0.8, "32": 0.8}}
+    effect = compute_effects(make_table(levels), METRIC).iloc[0]
+    assert effect["effect"] == 0
+    assert {effect["best"], effect["worst"]} == {"16", "32"}
+
+
 def test_spread_is_pooled_within_the_factor(table):
     table.loc[table["level"] == "2 blocks", METRIC] = 0.74 + 3 * SPREAD
     table = fail(table, 12)  # leaves two seeds 0.01 apart
