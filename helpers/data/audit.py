@@ -19,16 +19,21 @@ def count_images(images, by=("part", "label")):
     images : DataFrame
         One row per image.
     by : tuple of 2 str
-        Columns that become the rows and the columns of the table.
+        Columns that become the rows and the columns of the table. Images without a value are counted as ``missing``.
 
     Returns
     -------
-    DataFrame of int, with the sums as last row and column ``all``.
+    DataFrame of int, with the sums as last row and column ``all``, or ``total`` where that is the name of a class.
     """
-    rows, columns = by
-    table = pd.crosstab(images[rows], images[columns], margins=True, margins_name="all")
-    order = [value for value in images[rows].drop_duplicates() if value in table.index]
-    return table.loc[[*order, "all"]]
+    rows, columns = (_fill_missing(images[name]) for name in by)
+    total = "total" if "all" in {*rows, *columns} else "all"
+    table = pd.crosstab(rows, columns, margins=True, margins_name=total)
+    order = [value for value in rows.drop_duplicates() if value in table.index]
+    return table.loc[[*order, total]]
+
+
+def _fill_missing(values):
+    return values.astype("object").fillna("missing") if values.hasnans else values
 
 
 def list_classes(images, data_set):

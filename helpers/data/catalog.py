@@ -292,6 +292,31 @@ _CATALOG = {
             ),
             may_lack_classes=True,
         ),
+        DataSet(
+            name="leukemia",
+            title="C-NMC leukemia: white blood cells",
+            task="Is the white blood cell a leukemic one (acute lymphoblastic leukemia) or a healthy one?",
+            class_names=("hem", "all"),
+            class_labels=MappingProxyType({"hem": "healthy", "all": "leukemic"}),
+            layout="cnmc",
+            key_file="C-NMC_Leukemia",
+            files="images in C-NMC_Leukemia/training_data/fold_{0,1,2}/{all,hem}/, not all folds need be there; "
+            "validation_data/C-NMC_test_prelim_phase_data/ and its labels in "
+            "validation_data/C-NMC_test_prelim_phase_data_labels.csv; "
+            "testing_data/C-NMC_test_final_phase_data/, without labels, may be missing",
+            handle="kaggle:andrewmvd/leukemia-classification/versions/2",
+            expected_counts=MappingProxyType(
+                {"training_data": 10_661, "validation_data": 1_867, "testing_data": 2_586}
+            ),
+            group_rule="cells of the same subject",
+            image_shape=(112, 112, 3),
+            allowed_augmentation="any rotation, flips, small shifts, stain and brightness; hardly any zoom: the size "
+            "of a cell is a sign",
+            citation="Gupta and Gupta (2019), ALL challenge dataset of ISBI 2019 (C-NMC 2019), The Cancer Imaging "
+            "Archive, doi:10.7937/tcia.2019.dc64i46r",
+            licence="CC BY 3.0",
+            optional_parts=("testing_data",),
+        ),
     ]
 }
 

@@ -8,6 +8,7 @@ what is left is enough.
 import pandas as pd
 
 from helpers.data.layouts.class_folders import index_class_folders
+from helpers.data.layouts.cnmc import index_cnmc
 from helpers.data.layouts.common import LEFT_OUT, PROBLEM_COLUMNS
 from helpers.data.layouts.ham10000 import index_ham10000
 from helpers.data.layouts.mnist_archive import index_mnist_archive
@@ -18,6 +19,7 @@ _INDEXERS = {
     "mnist_archive": index_mnist_archive,
     "ham10000": index_ham10000,
     "class_folders": index_class_folders,
+    "cnmc": index_cnmc,
 }
 
 
@@ -35,7 +37,9 @@ def index_images(data_set, folder):
     images : DataFrame
         One row per image and the columns ``image_id``; ``path``, relative to ``folder``; ``label``, one of the class
         names; ``group``, what has to stay together in a split; ``part``, the part of the original that the image is
-        shipped in. For images inside an array file also ``array`` and ``position``. Metadata adds further columns.
+        shipped in. ``label`` and ``group`` are missing where a data set ships images without labels: those can be
+        neither split nor scored. For images inside an array file also ``array`` and ``position``. Metadata adds further
+        columns.
     problems : DataFrame
         What could not be used and what looks wrong, see the module's description.
 

@@ -5,10 +5,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from helpers.data.drawings import chest_xray, ham10000, melanoma, mnist, plants
+from helpers.data.drawings import chest_xray, ham10000, leukemia, melanoma, mnist, plants
 
 # Part of the samples' folder: raise it whenever a sample would be drawn otherwise.
-_VERSION = 8
+_VERSION = 9
 _DRAWERS = {
     "mnist": mnist.draw,
     "ham10000": ham10000.draw,
@@ -16,6 +16,7 @@ _DRAWERS = {
     "melanoma": melanoma.draw,
     "melanoma-isic": melanoma.draw,
     "plants": plants.draw,
+    "leukemia": leukemia.draw,
 }
 
 

@@ -7,6 +7,9 @@ is what a network could score by the same shortcuts.
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from helpers.files import release_pages
 
@@ -72,6 +75,35 @@ def predict_from_shortcuts(x_train, y_train, x_test, seed=42):
         raise ValueError("A class has no training image, so that the forest could not tell it.")
     forest = RandomForestClassifier(300, min_samples_leaf=3, class_weight="balanced", random_state=seed, n_jobs=-1)
     return forest.fit(x_train, y_train.argmax(axis=1)).predict_proba(x_test)
+
+
+def fit_regression(x, y):
+    """Fit a logistic regression on a few numbers of each image, each class with the same total weight.
+
+    Parameters
+    ----------
+    x : array (n, n_features)
+    y : array (n, n_classes)
+        One-hot labels.
+
+    Returns
+    -------
+    scikit-learn pipeline with ``predict_proba``; it standardizes the numbers first.
+    """
+    regression = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
+    return regression.fit(x, y.argmax(axis=1))
+
+
+def get_coefficients(regression):
+    """Take the coefficients out of a regression of two classes from `fit_regression`.
+
+    Returns
+    -------
+    tuple of floats, for the log odds of the second class: the intercept, then the weight of each number.
+    """
+    scaler, logistic = regression[0], regression[-1]
+    weights = logistic.coef_[0] / scaler.scale_
+    return float(logistic.intercept_[0] - weights @ scaler.mean_), *(float(weight) for weight in weights)
 
 
 def find_contrary(predictions, share=0.3):

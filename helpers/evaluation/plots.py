@@ -10,12 +10,14 @@ from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 PALETTE = sns.color_palette("colorblind")
 _MANY_CLASSES = 12  # above it the cells of a confusion matrix are small, and names stand upright
 _MANY_LETTERS = 120  # above it the names of classes do not fit side by side
+_LEGEND_ROWS = 20  # more names stand in several columns
 # Nine colours (the tenth is a light yellow), seven markers, four lines: of any two models at least one differs.
 _CHANNEL_COLORS = (PALETTE[3], PALETTE[2], PALETTE[0])
 _COLORS, _MARKERS, _LINES = PALETTE[:8] + PALETTE[9:], "osD^vPX", ["-", "--", "-.", ":"]
@@ -535,6 +537,78 @@ def plot_effects(table, metrics=("validation_accuracy", "test_accuracy"), column
         axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncol=len(metrics), fontsize=8)
     return figure
+
+
+def plot_embedding(points, labels, title="", legend_title=None, ax=None):
+    """Draw points in the plane, colour and marker for their label.
+
+    Parameters
+    ----------
+    points : array (n, 2)
+        Such as from `helpers.evaluation.clusters.embed`. The axes have no unit and show no numbers.
+    labels : sequence of length n
+        In the legend in sorted order, those of a Categorical in the order of its categories. Up to about 12 can be
+        told apart at a glance. Points without a label are left out.
+    title, legend_title : str, optional
+
+    Raises
+    ------
+    ValueError
+        Points and labels differ in number.
+    """
+    points, labels = np.asarray(points), pd.Series(labels).reset_index(drop=True)
+    if points.shape != (len(labels), 2):
+        raise ValueError(f"Points of shape {points.shape} do not belong to {len(labels)} labels.")
+    ax = _new_axes(ax, width=7.5, height=5.2)
+    area = float(np.clip(20_000 / max(1, len(points)), 12, 40))
+    parts = labels.groupby(labels, sort=True, observed=True)
+    for (name, part), color, marker in zip(parts, cycle(_COLORS), cycle(_MARKERS), strict=False):
+        rarity = 2 + 0.5 * (1 - len(part) / len(labels))  # the rare above the frequent, which would hide them
+        of_part = points[part.index]
+        ax.scatter(*of_part.T, area, color=color, marker=marker, alpha=0.65, lw=0, label=str(name), zorder=rarity)
+    ax.set(xlabel="first dimension", ylabel="second dimension", title=title, xticks=[], yticks=[])
+    ax.set_aspect("equal", adjustable="datalim")
+    # Outside: points are everywhere.
+    columns = max(1, -(-len(parts) // _LEGEND_ROWS))
+    legend = ax.legend(title=legend_title, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), ncols=columns)
+    for handle in legend.legend_handles:
+        handle.set(alpha=1, sizes=[36])
+    return ax
+
+
+def plot_clusterings(table, class_name="class", group_name="subject", axes=None):
+    """Draw silhouette and agreement with class and subject over the number of clusters, a line for each method.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `helpers.evaluation.clusters.compare_clusterings`.
+    class_name, group_name : str
+        For the legend. Agreement with the class has solid lines and full markers, with the group dashed and empty ones.
+    axes : sequence of 2 Axes, optional
+
+    Returns
+    -------
+    Figure
+    """
+    axes = plt.subplots(1, 2, figsize=(10, 3.8))[1] if axes is None else axes
+    for (method, part), color, marker in zip(
+        table.groupby("method", sort=False), cycle(_COLORS), cycle(_MARKERS), strict=False
+    ):
+        part, how = part.sort_values("clusters"), {"color": color, "marker": marker}
+        axes[0].plot(part["clusters"], part["silhouette"], **how, label=method)
+        axes[1].plot(part["clusters"], part["agreement_class"], **how, label=f"{method}, {class_name}")
+        how |= {"ls": "--", "mfc": "white"}
+        axes[1].plot(part["clusters"], part["agreement_group"], **how, label=f"{method}, {group_name}")
+    axes[0].set(ylabel="silhouette", title="Silhouette")
+    axes[1].set(ylabel="adjusted Rand index", title="Agreement")
+    axes[1].axhline(0, color="grey", lw=1, ls=":")
+    for ax in axes:
+        ax.set_xlabel("number of clusters")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].legend(fontsize=8)
+    axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return axes[0].figure
 
 
 def overlay_heatmaps(images, heatmaps, strength=0.45):

@@ -267,6 +267,28 @@ def make_exposure_augmenter(*, gamma=0.0, contrast=0.0, brightness=0.0, sharpnes
     return expose
 
 
+def keep_background(augmenter, threshold=8):
+    """Keep an augmenter from changing the background of images of single cells on black.
+
+    Parameters
+    ----------
+    augmenter : function ``(images, rng) -> images``
+        Moves nothing, such as from `make_exposure_augmenter`.
+    threshold : float
+        Pixels are background where no channel is above it; they become 0, and the others stay above 0.
+
+    Returns
+    -------
+    function ``(images, rng) -> images``: an augmenter, see the module's description.
+    """
+
+    def augment(images, rng):
+        cell = images.max(axis=-1, keepdims=True) > threshold
+        return np.where(cell, np.maximum(augmenter(images, rng), threshold + 1), 0).astype(images.dtype)
+
+    return augment
+
+
 def chain_augmenters(*augmenters):
     """Make an augmenter that runs several one after the other."""
 

@@ -22,6 +22,7 @@ _LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")
 _BEST = {  # how to rank epochs; the first of the highest is the best
     "val_loss": lambda row: -row["val_loss"],
     "val_accuracy": lambda row: (row["val_accuracy"], row["epoch"]),
+    "last": lambda row: row["epoch"],
 }
 _SHUFFLING, _AUGMENTATION, _DROPOUT = range(3)  # part of the seeds, so that no two streams are the same
 
@@ -45,7 +46,7 @@ def fit_model(
     progress=False,
     checkpoint=None,
 ):
-    """Train a model and leave it with the weights of its best validation epoch.
+    """Train a model and leave it with the weights of its best validation epoch, or of its last one.
 
     AdamW with a linear warm-up over the first epoch's half and cosine decay to zero. After each epoch the
     exponential moving average of the weights is scored on the validation images, and it is these averaged weights
@@ -75,10 +76,11 @@ def fit_model(
     label_smoothing, weight_decay : float
     ema_epochs : float
         Over how many epochs the average of the weights reaches back (the time constant of its exponential).
-    monitor : {"val_loss", "val_accuracy"}
+    monitor : {"val_loss", "val_accuracy", "last"}
         What the best epoch has: the lowest validation loss, or the highest validation accuracy (the last of several). A
         network that goes on learning may win accuracy while over-confidence, which can be mended afterwards by
-        temperature scaling, makes its loss worse.
+        temperature scaling, makes its loss worse. With "last" nothing is chosen, so that the validation images have no
+        part in the training and may serve as test images.
     seed : int
     progress : bool
         Whether to draw a progress bar.

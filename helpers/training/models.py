@@ -4,16 +4,20 @@ A model takes raw pixels (uint8 or float, 0 to 255). Standardization is its firs
 training images, so that a saved model cannot be fed wrongly scaled input. It returns class probabilities in float32.
 """
 
+import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
-from keras import layers
+from keras import layers, ops
 
 from helpers.files import release_pages, replace_atomically
 from helpers.training import tf
+
+_ABOUT = "about.json"  # the member of a saved model that save_model adds
 
 
 class FusedBatchNormalization(layers.BatchNormalization):
@@ -82,8 +86,9 @@ def set_seed(seed):
 def build_cnn(
     input_shape,
     n_classes,
-    statistics,
+    statistics=None,
     *,
+    prepare=None,
     filters=((32, 32), (64, 64), (128, 128)),
     first_stride=1,
     average_pooling=False,
@@ -102,8 +107,10 @@ def build_cnn(
     input_shape : tuple of 3 ints
         Height, width, channels.
     n_classes : int
-    statistics : tuple of 2 arrays of length ``channels``
+    statistics : tuple of 2 arrays of length ``channels``, optional
         Mean and standard deviation of the training pixels on the scale 0 to 255.
+    prepare : function ``tensor -> tensor``, optional
+        Standardizes raw pixels in another way, instead of by ``statistics``.
     filters : sequence of sequences of ints
         For each block the number of filters of each of its convolutions.
     first_stride : int
@@ -125,7 +132,7 @@ def build_cnn(
     keras.Model from raw pixels (n, height, width, channels) to probabilities (n, n_classes) in float32.
     """
     inputs = x = layers.Input(input_shape, name="pixels")
-    x = standardization_layer(statistics)(x)
+    x = (prepare or standardization_layer(statistics))(x)
     for block, filters_of_block in enumerate(filters, 1):
         before, stride = x, first_stride if block == 1 else 1
         for number, n_filters in enumerate(filters_of_block, 1):
@@ -166,6 +173,35 @@ def standardization_layer(statistics):
     """
     mean, std = (np.asarray(values, "float64") for values in statistics)
     return layers.Normalization(mean=mean, variance=std**2, dtype="float32", name="standardization")
+
+
+def standardize_cells(pixels, size, threshold=8):
+    """Crop images to their middle and standardize each one's colours over what is not background.
+
+    For images of single cells on black. Each channel of each image gets mean 0 and standard deviation 1 over its cell,
+    so that stain and light of the slide are gone (after Reinhard et al. 2001); the background becomes 0. Part of the
+    network, so that a saved model takes raw pixels.
+
+    Parameters
+    ----------
+    pixels : keras tensor (n, height, width, 3)
+        Raw pixels, 0 to 255.
+    size : int
+        Height and width to crop to, an even number of pixels less than the images have.
+    threshold : float
+        Pixels are background where no channel is above it.
+
+    Returns
+    -------
+    keras tensor (n, size, size, 3), float32
+    """
+    margins = [((length - size) // 2, (length - size) - (length - size) // 2) for length in pixels.shape[1:3]]
+    cropped = layers.Cropping2D(margins, dtype="float32", name="crop")(pixels)
+    cell = ops.cast(ops.max(cropped, axis=-1, keepdims=True) > threshold, "float32")
+    count = ops.sum(cell, axis=(1, 2), keepdims=True) + 1
+    centred = (cropped - ops.sum(cropped * cell, axis=(1, 2), keepdims=True) / count) * cell
+    variance = ops.sum(ops.square(centred), axis=(1, 2), keepdims=True) / count
+    return centred / ops.sqrt(variance + 1)
 
 
 def copy_model(model, name, precision=None, replace=None):
@@ -217,6 +253,51 @@ def build_in_temperature(model, temperature, name):
         raise ValueError(f"The last layer of {model.name} is {type(last).__name__}; expected a Dense one.")
     last.set_weights([weight / temperature for weight in last.get_weights()])
     return calibrated
+
+
+def cut_at(model, layer):
+    """Cut a model off after a layer, given by its name; the layers are shared, not copied."""
+    return keras.Model(model.input, model.get_layer(layer).output, name=f"{model.name}_until_{layer}")
+
+
+def combine_networks(networks, name, views=1, temperature=1.0, regressions=None, threshold=8):
+    """Combine several networks to one model: their average, calibrated.
+
+    Parameters
+    ----------
+    networks : sequence of keras.Model
+        From raw pixels of one shape to probabilities of the same classes. They are copied.
+    name : str
+    views : {1, 4, 8}
+        Over how many views of each image each network is averaged too, see `predict_probabilities`.
+    temperature : float
+        From `helpers.evaluation.decisions.fit_temperature`: the logarithms of the averages are divided by it.
+    regressions : sequence of tuples of 3 floats, optional
+        Logistic regressions of two classes: intercept, weight of the average's log odds, and weight of the area of the
+        cell in pixels. The mean of their probabilities takes the place of the average.
+    threshold : float
+        Pixels belong to the cell where a channel is above it.
+
+    Returns
+    -------
+    keras.Model from raw pixels to probabilities in float32.
+    """
+    inputs = layers.Input(networks[0].input_shape[1:], name="pixels")
+    members = [copy_model(network, f"member_{number}") for number, network in enumerate(networks, 1)]
+    outputs = [member(view) for member in members for view in _list_views(inputs, views, ops.transpose)]
+    average = sum(outputs[1:], outputs[0]) / len(outputs)
+    if regressions is not None:
+        cell = ops.cast(ops.max(inputs, axis=-1) > threshold, "float32")
+        area = ops.sum(cell, axis=(1, 2))
+        score = _compute_logarithm(average)
+        odds = score[:, 1] - score[:, 0]
+        positive = sum(ops.sigmoid(a + b * odds + c * area) for a, b, c in regressions) / len(regressions)
+        average = ops.stack([1 - positive, positive], axis=1)
+    return keras.Model(inputs, ops.softmax(_compute_logarithm(average) / temperature), name=name)
+
+
+def _compute_logarithm(probabilities):
+    return ops.log(ops.clip(probabilities, 1e-6, 1.0))
 
 
 def describe_layers(model):
@@ -289,16 +370,16 @@ def predict_views(model, images, rows=None, views=1, batch_size=None):
     return outputs
 
 
-def _list_views(images, views):
+def _list_views(images, views, transpose=np.transpose):
     if views not in (1, 4, 8) or (views == 8 and images.shape[1] != images.shape[2]):
         raise ValueError(f"views={views} of images {images.shape[1:3]}: expected 1, 4, or for square images 8.")
     if views == 1:
         return [images]
     mirrored = [images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]]
-    return mirrored + [view.transpose(0, 2, 1, 3) for view in mirrored if views == 8]
+    return mirrored + [transpose(view, (0, 2, 1, 3)) for view in mirrored if views == 8]
 
 
-def save_model(model, path):
+def save_model(model, path, about=None):
     """Save a model as a ``.keras`` file that is either complete or not there.
 
     The model is written under a temporary name beside its place, loaded once as a check, and then renamed.
@@ -308,18 +389,61 @@ def save_model(model, path):
     model : keras.Model
     path : str or Path
         Ends in ``.keras``; its folder is made.
+    about : dict, optional
+        What to know to use the model, such as ``class_names``; kept in the file, where Keras ignores it, for
+        `read_about`. Of what JSON can hold, and of mappings, NumPy numbers and arrays, which come back as dicts,
+        numbers and lists.
 
     Returns
     -------
     Path of the saved file.
+
+    Raises
+    ------
+    ValueError
+        The name does not end in ``.keras``, or ``about`` is no mapping or holds NaN or infinity.
+    TypeError
+        ``about`` holds something else that JSON cannot.
     """
     path = Path(path)
     if path.suffix != ".keras":
         raise ValueError(f"{path}: the name of a saved model ends in .keras.")
+    if about is not None and not isinstance(about, Mapping):
+        raise ValueError(f"about is a {type(about).__name__}; expected a dict.")
+    text = json.dumps(about, default=_simplify, allow_nan=False, ensure_ascii=False, indent=1)
     with replace_atomically(path) as unfinished:
         model.save(unfinished)
+        if about is not None:
+            with zipfile.ZipFile(unfinished, "a") as archive:
+                archive.writestr(zipfile.ZipInfo(_ABOUT), text)  # without the time of writing
         load_model(unfinished)
     return path
+
+
+def read_about(path):
+    """Read what `save_model` was told about a model.
+
+    Returns
+    -------
+    dict, empty if it was told nothing.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        The file is no Keras model, or what it says about itself is damaged.
+    """
+    path = _find_archive(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            archive.getinfo("config.json")  # which every Keras model has
+            about = json.loads(archive.read(_ABOUT)) if _ABOUT in archive.namelist() else {}
+    except Exception as error:  # a damaged archive fails in many ways inside zipfile and zlib
+        raise ValueError(f"{path}: this is no .keras model, or it is damaged: {error}") from error
+    if not isinstance(about, dict):
+        raise ValueError(f"{path}: {_ABOUT} in it is a {type(about).__name__}; expected an object.")
+    return about
 
 
 def load_model(path):
@@ -332,16 +456,30 @@ def load_model(path):
     ValueError
         The file is no Keras model, or would run code of its own when loaded.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file. The notebooks save their models in models/: train one first.")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: this is no .keras model (or it is truncated). Save it again with save_model.")
+    path = _find_archive(path)
     try:
         return keras.models.load_model(path, custom_objects={"BatchNormalization": FusedBatchNormalization})
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path}: Keras could not load this model: {reason}") from error
+
+
+def _find_archive(path):
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file. The notebooks save their models in models/: train one first.")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: this is no .keras model (or it is truncated). Save it again with save_model.")
+    return path
+
+
+def _simplify(value):
+    """Turn what JSON does not know into what it knows."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{value!r} cannot be kept in {_ABOUT}: {type(value).__name__} is nothing that JSON can hold.")
 
 
 def _multiplies_bfloat16():

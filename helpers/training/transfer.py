@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 from helpers.training.models import predict_views
 
@@ -102,7 +102,7 @@ def find_weights(data_dir, base="mobilenet_v2_0.35"):
     return "imagenet", f"{of_base.source}: ImageNet weights from Keras."
 
 
-def build_feature_extractor(input_shape, weights, base="mobilenet_v2_0.35", until=None):
+def build_feature_extractor(input_shape, weights, base="mobilenet_v2_0.35", until=None, prepare=None):
     """Build a base network without its classifier, its batch normalizations folded as far as they can be.
 
     Parameters
@@ -115,6 +115,9 @@ def build_feature_extractor(input_shape, weights, base="mobilenet_v2_0.35", unti
         A key of `BASES`.
     until : str, optional
         Name of the last layer of the base network to keep, such as ``block_5_add`` of MobileNetV2; all by default.
+    prepare : function ``tensor -> tensor``, optional
+        Changes raw pixels (n, height, width, channels) before the base network sees them; what it returns may have
+        another height and width, and is in the range of pixels too.
 
     Returns
     -------
@@ -127,17 +130,38 @@ def build_feature_extractor(input_shape, weights, base="mobilenet_v2_0.35", unti
     """
     of_base, grey = _get_base(base), input_shape[-1] == 1
 
-    def prepare(pixels):
+    def prepare_for_base(pixels):
+        if prepare is not None:
+            pixels = prepare(pixels)
         if (of_base.scale, of_base.offset) != (1, 0):
             pixels = layers.Rescaling(of_base.scale, offset=of_base.offset, name="to_range_of_base")(pixels)
         return layers.Concatenate(name="grey_to_colour")([pixels] * 3) if grey else pixels
 
-    network = of_base.build((*input_shape[:2], 3), weights)
+    prepared_shape = prepare_for_base(layers.Input(input_shape)).shape[1:]
+    network = of_base.build(prepared_shape, weights)
     if until is not None:
         network = keras.Model(network.input, network.get_layer(until).output, name=network.name)
-    folded = fold_batch_normalization(network, prepare, input_shape)
+    folded = fold_batch_normalization(network, prepare_for_base, input_shape)
     features = layers.GlobalAveragePooling2D(name="features")(folded.output)
     return keras.Model(folded.input, features, name=base.replace(".", "_"))
+
+
+def to_pixel_range(standardized, size):
+    """Give standardized images the range of pixels, and another size.
+
+    Parameters
+    ----------
+    standardized : keras tensor (n, height, width, 3)
+        About mean 0 and standard deviation 1, such as from `helpers.training.models.standardize_cells`.
+    size : int
+        Height and width to resize to.
+
+    Returns
+    -------
+    keras tensor (n, size, size, 3) with values from 0 to 255: 0 becomes 128, and 50 levels are a standard deviation.
+    """
+    enlarged = layers.Resizing(size, size, dtype="float32", name="resize")(standardized)
+    return ops.clip(128 + 50 * enlarged, 0, 255)
 
 
 def fold_batch_normalization(model, prepare=None, input_shape=None):

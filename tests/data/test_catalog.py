@@ -7,7 +7,7 @@ import pytest
 from helpers.data.catalog import get_data_set
 from helpers.errors import InputError
 
-NAMES = ["mnist", "ham10000", "chest-xray", "melanoma", "melanoma-isic", "plants"]
+NAMES = ["mnist", "ham10000", "chest-xray", "melanoma", "melanoma-isic", "plants", "leukemia"]
 CROPS = {
     *("apple", "bell pepper", "blueberry", "cherry", "corn", "grape", "orange", "peach", "potato", "raspberry"),
     *("soybean", "squash", "strawberry", "tomato"),
@@ -90,10 +90,19 @@ def test_downloads_are_pinned_to_a_version(name):
         ("melanoma", {"train": 9_605, "test": 1_000}),
         ("melanoma-isic", {"train": 11_879, "test": 2_000}),
         ("plants", {"train": 70_295, "valid": 17_572, "test": 33}),
+        ("leukemia", {"training_data": 10_661, "validation_data": 1_867, "testing_data": 2_586}),
     ],
 )
 def test_images_of_the_originals(name, counts):
     assert dict(get_data_set(name).expected_counts) == counts
+
+
+def test_the_order_of_the_leukemia_classes_is_that_of_its_label_codes():
+    """The layout reads the codes 0 and 1 by it."""
+    record = get_data_set("leukemia")
+    assert record.class_names == ("hem", "all")
+    assert dict(record.class_labels) == {"hem": "healthy", "all": "leukemic"}
+    assert record.optional_parts == ("testing_data",)
 
 
 def test_the_two_melanoma_data_sets_ask_the_same_question():

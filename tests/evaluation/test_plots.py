@@ -151,12 +151,14 @@ def draw(images, scores, curves, layers, predict):
             compute_class_metrics(predict(50), 10), "class", "share", ax=ax
         ),
         "layers": lambda ax=None: plots.plot_layers(layers, ax=ax),
+        "embedding": lambda ax=None: plots.plot_embedding(np.arange(8).reshape(4, 2), list("abca"), ax=ax),
     }
 
 
 NAMES = [
     *("counts", "distribution", "boxes", "image_sizes", "mean_colors", "confusion_matrix", "metrics"),
     *("robustness", "calibration", "roc", "precision_recall", "net_benefit", "intervals", "layers"),
+    "embedding",
 ]
 
 
@@ -178,7 +180,8 @@ def test_axes_are_made_or_those_passed_in_are_used(draw, name):
 
 def test_every_function_is_tested_above_or_draws_a_grid():
     functions = {name for name in vars(plots) if name.startswith("plot_")}
-    assert functions == {f"plot_{name}" for name in NAMES} | {"plot_image_grid", "plot_learning_curves", "plot_effects"}
+    grids = {"plot_image_grid", "plot_learning_curves", "plot_effects", "plot_clusterings"}
+    assert functions == {f"plot_{name}" for name in NAMES} | grids
 
 
 def test_the_style_is_set():
@@ -900,3 +903,99 @@ def test_overlays_fit_into_the_grid_of_images():
     figure = plots.plot_image_grid(plots.overlay_heatmaps(images, np.full((3, 6, 6), 0.5)))
     assert len(figure.axes) == 3
     assert figure.axes[0].get_images()[0].get_array().shape == (6, 6, 3)
+
+
+def get_shape(points):
+    return points.get_paths()[0].vertices.tobytes()
+
+
+def test_embedded_points_have_the_colour_and_marker_of_their_label():
+    points = np.random.default_rng(0).normal(size=(9, 2))
+    labels = pd.Series(list("babcabbbb"), index=range(20, 11, -1))
+    ax = plots.plot_embedding(points, labels, title="Features", legend_title="class")
+    assert get_legend(ax) == ["a", "b", "c"]
+    assert ax.get_legend().get_title().get_text() == "class"
+    for name, drawn in zip("abc", ax.collections, strict=True):
+        np.testing.assert_array_equal(drawn.get_offsets(), points[labels.to_numpy() == name])
+    assert len({to_hex(drawn.get_facecolor()[0]) for drawn in ax.collections}) == 3
+    assert len({get_shape(drawn) for drawn in ax.collections}) == 3
+    for handle, drawn in zip(ax.get_legend().legend_handles, ax.collections, strict=True):
+        assert to_hex(handle.get_facecolor()[0]) == to_hex(drawn.get_facecolor()[0])
+        assert get_shape(handle) == get_shape(drawn)
+    order = sorted("abc", key=lambda name: ax.collections["abc".index(name)].get_zorder())
+    assert order[0] == "b"  # the many do not hide the few
+    assert (ax.get_title(), len(ax.get_xticks()), len(ax.get_yticks())) == ("Features", 0, 0)
+
+
+def test_labels_of_points_keep_their_order_and_may_be_numbers():
+    points = np.arange(6).reshape(3, 2)
+    labels = pd.Categorical(["low", "high", "low"], categories=["low", "middle", "high"])
+    assert get_legend(plots.plot_embedding(points, labels)) == ["low", "high"]
+    assert get_legend(plots.plot_embedding(points, [10, 2, 2])) == ["2", "10"]
+    assert len(plots.plot_embedding(points, ["a", None, "b"]).collections) == 2
+
+
+@pytest.mark.usefixtures("printed")
+@pytest.mark.parametrize("count", [2, 12, 45])
+def test_points_of_many_labels_can_be_told_apart(count):
+    points = np.random.default_rng(0).normal(size=(3 * count, 2))
+    ax = plots.plot_embedding(points, [f"subject {number % count:02d}" for number in range(3 * count)])
+    looks = {(to_hex(drawn.get_facecolor()[0]), get_shape(drawn)) for drawn in ax.collections}
+    assert len(looks) == count
+    ax.figure.canvas.draw()
+    legend, figure = ax.get_legend().get_window_extent(), ax.figure.bbox
+    assert legend.x0 >= ax.get_window_extent().x1  # beside the points, not above them
+    assert legend.x1 <= figure.x1
+    assert legend.y0 >= figure.y0
+
+
+def test_many_points_are_small_and_few_are_large():
+    sizes = [plots.plot_embedding(np.zeros((n, 2)), ["a"] * n).collections[0].get_sizes()[0] for n in (5, 1000, 50_000)]
+    assert sizes[0] > sizes[1] > sizes[2] > 5
+
+
+def test_points_and_labels_belong_together():
+    for points in (np.zeros((3, 2)), np.zeros((2, 3)), np.zeros(2)):
+        with pytest.raises(ValueError, match="do not belong to 2 labels"):
+            plots.plot_embedding(points, ["a", "b"])
+
+
+@pytest.fixture
+def clusterings():
+    table = {"method": ["k-means"] * 3 + ["hierarchical"] * 3, "clusters": [2, 4, 3] * 2}
+    table |= {"silhouette": [0.5, 0.2, 0.3, 0.45, 0.1, 0.2]}
+    table |= {"agreement_class": [0.9, 0.7, 0.8, 0.6, 0.4, 0.5], "agreement_group": [0.1, 0.0, 0.2, 0.05, -0.1, 0.0]}
+    return pd.DataFrame(table)
+
+
+def test_clusterings_are_lines_over_the_number_of_clusters(clusterings):
+    figure = plots.plot_clusterings(clusterings, group_name="patient")
+    assert isinstance(figure, Figure)
+    left, right = figure.axes
+    names = ["k-means", "hierarchical"]
+    assert get_legend(left) == names
+    assert get_legend(right) == [f"{method}, {name}" for method in names for name in ("class", "patient")]
+    lines = get_labelled_lines(left) | get_labelled_lines(right)
+    expected = {method: part.sort_values("clusters") for method, part in clusterings.groupby("method")}
+    for method, part in expected.items():
+        shown = {method: "silhouette", f"{method}, class": "agreement_class", f"{method}, patient": "agreement_group"}
+        for name, column in shown.items():
+            assert lines[name].get_xdata().tolist() == [2, 3, 4]
+            assert lines[name].get_ydata().tolist() == part[column].tolist()
+        of_class, of_group = lines[f"{method}, class"], lines[f"{method}, patient"]
+        assert of_class.get_color() == of_group.get_color() == lines[method].get_color()
+        assert of_class.get_linestyle() != of_group.get_linestyle()
+        assert of_class.get_markerfacecolor() != of_group.get_markerfacecolor()
+    assert len({lines[method].get_marker() for method in names}) == 2
+    assert len({to_hex(lines[method].get_color()) for method in names}) == 2
+    assert [ax.get_ylabel() for ax in figure.axes] == ["silhouette", "adjusted Rand index"]
+    assert {ax.get_xlabel() for ax in figure.axes} == {"number of clusters"}
+    figure.canvas.draw()
+    assert all(float(tick) == int(tick) for tick in right.get_xticks())
+
+
+def test_clusterings_can_be_drawn_on_axes_passed_in(clusterings):
+    figure, axes = plt.subplots(1, 3)
+    assert plots.plot_clusterings(clusterings, axes=axes[1:]) is figure
+    assert [ax.has_data() for ax in axes] == [False, True, True]
+    assert plt.get_fignums() == [figure.number]

@@ -1,9 +1,12 @@
 """Models: the fused batch normalization against Keras's own, the network by hand, saving and loading."""
 
+import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
+from types import MappingProxyType
 
 import keras
 import numpy as np
@@ -22,6 +25,7 @@ from helpers.training.models import (
     load_model,
     predict_probabilities,
     predict_views,
+    read_about,
     save_model,
     set_precision,
     standardization_layer,
@@ -957,6 +961,150 @@ def test_what_is_no_safe_model_is_refused_by_name(tmp_path, write):
     write(path)
     with pytest.raises(ValueError, match=r"suspicious\.keras"):
         load_model(path)
+
+
+def test_a_model_that_asks_for_code_of_its_own_is_refused_in_one_line(tmp_path):
+    write_lambda(tmp_path / "suspicious.keras")
+    with pytest.raises(ValueError, match=r"suspicious\.keras.*Lambda.*arbitrary code execution") as raised:
+        load_model(tmp_path / "suspicious.keras")
+    assert "\n" not in str(raised.value)
+
+
+# What a saved model says about itself
+
+ABOUT = {
+    "class_names": ["all", "hem"],
+    "class_labels": {"hem": "gesund", "all": "Leukämie"},
+    "views": 8,
+    "conformal": {"all": 0.1 + 0.2, "hem": 1e-300},
+}
+
+
+def list_members(path):
+    with zipfile.ZipFile(path) as archive:
+        return archive.namelist()
+
+
+def test_what_a_model_is_about_is_kept_in_its_file(tmp_path):
+    path = save_model(make_cnn(), tmp_path / "model.keras", ABOUT)
+    about = read_about(str(path))
+    assert about == ABOUT
+    assert list(about["class_labels"]) == ["hem", "all"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.keras"]
+    assert list_members(path).count("about.json") == 1
+
+
+def test_a_model_with_about_opens_in_plain_keras_and_in_ours(tmp_path):
+    model, pixels = make_cnn(), make_pixels()
+    path = save_model(model, tmp_path / "model.keras", ABOUT)
+    for loaded in (keras.models.load_model(path), load_model(path)):
+        np.testing.assert_allclose(loaded(pixels), model(pixels), atol=1e-5)
+
+
+@pytest.mark.parametrize("about", [None, {}])
+def test_a_model_saved_with_nothing_to_say_is_about_nothing(tmp_path, about):
+    assert read_about(save_model(make_cnn(), tmp_path / "model.keras", about)) == {}
+    make_cnn().save(tmp_path / "plain.keras")
+    assert read_about(tmp_path / "plain.keras") == {}
+
+
+def test_saving_again_keeps_nothing_of_the_earlier_about(tmp_path):
+    save_model(make_cnn(), tmp_path / "model.keras", ABOUT)
+    save_model(make_cnn(), tmp_path / "model.keras")
+    assert read_about(tmp_path / "model.keras") == {}
+    assert "about.json" not in list_members(tmp_path / "model.keras")
+
+
+def test_numpy_and_mappings_come_back_as_what_json_has(tmp_path):
+    about = {
+        "labels": MappingProxyType({"a": "A"}),
+        "share": np.float32(0.5),
+        "count": np.int64(3),
+        "flag": np.bool_(True),
+        "shares": np.array([0.25, 0.75]),
+        "names": ("a", "b"),
+    }
+    expected = {
+        "labels": {"a": "A"}, "share": 0.5, "count": 3, "flag": True, "shares": [0.25, 0.75], "names": ["a", "b"]
+    }  # fmt: skip
+    assert read_about(save_model(make_cnn(), tmp_path / "model.keras", about)) == expected
+
+
+def test_the_member_does_not_tell_when_it_was_written(tmp_path):
+    members = []
+    for name in ("first.keras", "second.keras"):
+        with zipfile.ZipFile(save_model(make_cnn(), tmp_path / name, ABOUT)) as archive:
+            member = archive.getinfo("about.json")
+            members.append((member.date_time, archive.read(member)))
+    assert members[0] == members[1]
+    assert members[0][0] == (1980, 1, 1, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("about", "error", "message"),
+    [
+        (["all", "hem"], ValueError, "about is a list; expected a dict"),
+        ({"threshold": float("nan")}, ValueError, "not JSON compliant"),
+        ({"folder": Path("models")}, TypeError, "cannot be kept in about.json"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_before_anything_is_written(tmp_path, about, error, message):
+    path = save_model(make_cnn(), tmp_path / "model.keras", ABOUT)
+    before = path.read_bytes()
+    with pytest.raises(error, match=message):
+        save_model(make_cnn(), path, about)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_failing_to_add_about_keeps_the_earlier_file(tmp_path, monkeypatch):
+    path = save_model(make_cnn(seed=1), tmp_path / "model.keras", ABOUT)
+    before = path.read_bytes()
+
+    class FullDisk(zipfile.ZipFile):
+        def writestr(self, member, *arguments, **settings):
+            if getattr(member, "filename", "") == "about.json":
+                raise OSError("disk full, on purpose")
+            super().writestr(member, *arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models.zipfile, "ZipFile", FullDisk)
+        with pytest.raises(OSError, match="on purpose"):
+            save_model(make_cnn(seed=2), path, {"views": 1})
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.keras"]
+
+
+def write_about(path, content):
+    make_cnn().save(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("about.json", content)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        write_text,
+        write_nothing,
+        write_truncated,
+        write_other_archive,
+        lambda path: write_about(path, "{"),
+        lambda path: write_about(path, b"\xff\xfe\x00"),
+        lambda path: write_about(path, json.dumps(["all", "hem"])),
+    ],
+    ids=["text", "nothing", "truncated", "other archive", "no JSON", "no text", "a list"],
+)
+def test_what_no_model_says_is_refused_by_name(tmp_path, write):
+    path = tmp_path / "suspicious.keras"
+    write(path)
+    with pytest.raises(ValueError, match=r"suspicious\.keras"):
+        read_about(path)
+
+
+def test_about_of_a_missing_file_names_it(tmp_path):
+    for path in (tmp_path / "missing.keras", tmp_path):
+        with pytest.raises(FileNotFoundError, match=path.name):
+            read_about(path)
 
 
 def test_temperature_needs_a_dense_layer_at_the_end():

@@ -11,6 +11,7 @@ from helpers.data.layouts.common import (
     LEFT_OUT,
     describe_nothing_usable,
     list_files,
+    set_macos_files_aside,
 )
 from helpers.errors import InputError
 
@@ -66,12 +67,11 @@ def _find_places(data_set, folder):
     parts = {name.lower(): name for name in data_set.expected_counts}
     flat = {name.lower(): name for name in data_set.flat_parts}
     labels = {name.lower(): name for name in data_set.class_names}
-    places, problems, from_macos, copies = {}, [], 0, 0
-    for path in list_files(folder):
+    places, problems, copies = {}, [], 0
+    paths, from_macos = set_macos_files_aside(list_files(folder))
+    for path in paths:
         *_, part, label = ("", "", *(name.lower() for name in path.parts[:-1]))
-        if "__MACOSX" in path.parts or path.name.startswith("._"):
-            from_macos += 1
-        elif (part in parts and label in labels) or label in flat:
+        if (part in parts and label in labels) or label in flat:
             if path.suffix.lower() not in IMAGE_ENDINGS:
                 problems.append({"file": path.as_posix(), "problem": "is no image file", "action": IGNORED})
                 continue
@@ -98,10 +98,7 @@ def _find_places(data_set, folder):
     if copies:
         problem = f"{copies:,} second copies under the same part, class and name, of the same size"
         problems.append({"file": f"*/{data_set.key_file}", "problem": problem, "action": IGNORED})
-    if from_macos:
-        problem = f"{from_macos:,} files that macOS leaves in archives; they are no images"
-        problems.append({"file": "__MACOSX/, ._*", "problem": problem, "action": IGNORED})
-    return places, problems
+    return places, problems + from_macos
 
 
 def _expect_every_class(data_set, folder, places):

@@ -41,11 +41,50 @@ def read_arrays(path, names):
     return found
 
 
+def read_metadata(path, needed):
+    """Read a table of metadata with one row per image, as text, numbered by ``metadata_row``.
+
+    Raises
+    ------
+    InputError
+        The file is missing, no such table, or lacks one of the columns ``needed``.
+    """
+    try:
+        metadata = pd.read_csv(path, dtype="str", encoding="utf-8-sig", skipinitialspace=True, index_col=False)
+    except (OSError, ValueError) as error:  # ValueError: what pandas makes of empty, binary and ragged files
+        raise InputError(f"{path} cannot be read as a table of comma-separated values ({error}).") from error
+    metadata.columns = metadata.columns.str.strip()
+    if missing := [name for name in needed if name not in metadata]:
+        raise InputError(
+            f"{path} has no column {', '.join(missing)}; it has {', '.join(metadata.columns)}. "
+            "Without it no image can be used: fetch the original again, or set DATA_SOURCE=sample."
+        )
+    metadata["metadata_row"] = range(len(metadata))
+    return metadata
+
+
 def list_files(folder):
     """List all files below a folder as paths relative to it, the least deep first, each depth in alphabetical order."""
     walk = os.walk(folder, followlinks=True)
     paths = [(Path(place) / name).relative_to(folder) for place, _, names in walk for name in names]
     return sorted(paths, key=lambda path: (len(path.parts), path))
+
+
+def set_macos_files_aside(paths):
+    """Set the files aside that macOS leaves in archives, in ``__MACOSX`` and under names that begin with ``._``.
+
+    Returns
+    -------
+    paths : list of Path
+        The others.
+    problems : list of dict
+        One that counts the files set aside, or none.
+    """
+    others = [path for path in paths if "__MACOSX" not in path.parts and not path.name.startswith("._")]
+    if len(others) == len(paths):
+        return others, []
+    problem = f"{len(paths) - len(others):,} files that macOS leaves in archives; they are no images"
+    return others, [{"file": "__MACOSX/, ._*", "problem": problem, "action": IGNORED}]
 
 
 def find_image_files(folder):

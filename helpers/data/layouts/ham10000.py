@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from helpers.data.layouts.common import LEFT_OUT, describe_nothing_usable, find_image_files, name_part
+from helpers.data.layouts.common import LEFT_OUT, describe_nothing_usable, find_image_files, name_part, read_metadata
 from helpers.errors import InputError
 
 
@@ -13,7 +13,7 @@ def index_ham10000(data_set, folder):
     The columns beside the common ones are ``age`` in years, ``sex``, ``localization``, ``dx_type`` (how the diagnosis
     was confirmed; it gives the label away) and ``metadata_row``, the row of the table counted from 0.
     """
-    metadata = _read_metadata(folder / data_set.key_file, ["lesion_id", "image_id", "dx"])
+    metadata = read_metadata(folder / data_set.key_file, ["lesion_id", "image_id", "dx"])
     paths, problems = find_image_files(folder)
     name = data_set.key_file
 
@@ -58,19 +58,3 @@ def index_ham10000(data_set, folder):
     images["label"], images["group"] = images["dx"], images["lesion_id"]
     columns = ["image_id", "path", "label", "group", "part", "age", "sex", "localization", "dx_type", "metadata_row"]
     return images[columns], problems
-
-
-def _read_metadata(path, needed):
-    """Read a table of metadata with one row per image, as text, numbered by ``metadata_row``."""
-    try:
-        metadata = pd.read_csv(path, dtype="str", encoding="utf-8-sig", skipinitialspace=True, index_col=False)
-    except (OSError, ValueError) as error:  # ValueError: what pandas makes of empty, binary and ragged files
-        raise InputError(f"{path} cannot be read as a table of comma-separated values ({error}).") from error
-    metadata.columns = metadata.columns.str.strip()
-    if missing := [name for name in needed if name not in metadata]:
-        raise InputError(
-            f"{path} has no column {', '.join(missing)}; it has {', '.join(metadata.columns)}. "
-            "Without it no image can be used: fetch the original again, or set DATA_SOURCE=sample."
-        )
-    metadata["metadata_row"] = range(len(metadata))
-    return metadata

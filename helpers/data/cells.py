@@ -1,0 +1,230 @@
+"""Cells: images of single cells, cut out on black. Where the cell is, its size, shape and colour, and a crop to it."""
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from helpers.files import release_pages
+
+_CHANNELS = ("red", "green", "blue")
+_CHUNK = 256  # masks counted at a time
+_CONSTANT = 1e-6  # a standard deviation below it, of levels from 0 to 255, is none
+
+
+def find_cells(pixels, threshold=8):
+    """Find the cell in each image: what is not black, in one piece and without holes.
+
+    Parameters
+    ----------
+    pixels : uint8 array (n, height, width, channels)
+        May be memory-mapped.
+    threshold : int
+        A pixel belongs to a cell if one of its channels, 0 to 255, is above it.
+
+    Returns
+    -------
+    bool array (n, height, width)
+        The largest connected part (pixels that share a side), its holes filled; all False for a black image.
+
+    Raises
+    ------
+    ValueError
+        The pixels have not four dimensions.
+    """
+    _check_images(pixels)
+    masks = np.zeros(pixels.shape[:3], bool)
+    for mask, image in zip(masks, pixels, strict=True):
+        mask[:] = _find_cell(np.asarray(image), threshold)
+    release_pages(pixels)
+    return masks
+
+
+def measure_cells(pixels, masks=None):
+    """Measure size, shape and colour of the cell in each image.
+
+    Parameters
+    ----------
+    pixels : uint8 array (n, height, width, 3)
+        May be memory-mapped.
+    masks : bool array (n, height, width), optional
+        The cells; from `find_cells` by default.
+
+    Returns
+    -------
+    DataFrame with one row per image: ``area`` in pixels; ``diameter`` in pixels, of the circle of that area;
+    ``roundness``, 4 pi area / perimeter², 1 for a circle and less for all else; ``red, green, blue``, the mean level of
+    the cell from 0 to 255, and ``red_std, green_std, blue_std``, its standard deviation. An image without a cell has
+    area and diameter 0 and no other values.
+
+    Raises
+    ------
+    ValueError
+        The images have not three channels, or the masks another shape.
+
+    Notes
+    -----
+    The perimeter is the one of Crofton's formula with four directions (Legland, Kiêu and Devaux 2007), right on average
+    for a circle and up to 5 % short for a square; an edge of the image that cuts a cell counts. Roundness is limited to
+    1, which the estimate may exceed for cells of a few pixels.
+    """
+    _check_images(pixels, masks, channels=3)
+    rows = []
+    for number, image in enumerate(pixels):
+        image = np.asarray(image)
+        rows.append(_measure_cell(image, _find_cell(image) if masks is None else masks[number]))
+    release_pages(pixels)
+    names = ["area", "diameter", "roundness", *_CHANNELS, *(f"{channel}_std" for channel in _CHANNELS)]
+    return pd.DataFrame(rows, columns=names).astype({"area": int})
+
+
+def crop_to_center(pixels, size):
+    """Cut out the middle of images.
+
+    Parameters
+    ----------
+    pixels : array (n, height, width, ...)
+        Images or masks.
+    size : int or tuple of 2 ints
+        Height and width of the crop in pixels; one number for a square. Of an odd rest, the larger half is cut off
+        below and at the right.
+
+    Returns
+    -------
+    array (n, *size, ...): a view of ``pixels``, not a copy.
+
+    Raises
+    ------
+    ValueError
+        The crop is larger than the images, or empty.
+    """
+    height, width = (size, size) if np.isscalar(size) else size
+    high, wide = pixels.shape[1:3]
+    if not (0 < height <= high and 0 < width <= wide):
+        raise ValueError(f"No crop of {height} × {width} pixels can be cut from images of {high} × {wide}.")
+    top, left = (high - height) // 2, (wide - width) // 2
+    return pixels[:, top : top + height, left : left + width]
+
+
+def find_crop(masks, share=0.995, multiple=8):
+    """Find the side of the smallest square in the middle of the images that holds nearly all of the cells.
+
+    Give it training images only, as for all that a network depends on.
+
+    Parameters
+    ----------
+    masks : bool array (n, height, width)
+        From `find_cells`. Masks without a cell are left out.
+    share : float
+        The part of a cell's pixels that is to lie inside, on average over the cells: each counts the same, large or
+        small.
+    multiple : int
+        The side in pixels is a multiple of it.
+
+    Returns
+    -------
+    int: the size to give to `crop_to_center`.
+
+    Raises
+    ------
+    ValueError
+        There is no cell, the share lies not between 0 and 1, or no such square holds enough.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"Expected a share above 0 and up to 1, got {share}.")
+    occupied = _average_cells(masks)[None]
+    held = 0.0
+    for side in range(multiple, min(masks.shape[1:3]) + 1, multiple):
+        held = float(crop_to_center(occupied, side).sum())
+        if held >= share - 1e-9:
+            return side
+    high, wide = masks.shape[1:3]
+    raise ValueError(
+        f"No square with a side of a multiple of {multiple} in images of {high} × {wide} pixels holds {share:.1%} of "
+        f"the cells; the largest holds {held:.1%}."
+    )
+
+
+def standardize_colors(pixels, masks=None):
+    """Give the cells of all images the same mean and spread in each channel, so that no stain or lamp tells them apart.
+
+    Parameters
+    ----------
+    pixels : uint8 array (n, height, width, channels)
+        May be memory-mapped.
+    masks : bool array (n, height, width), optional
+        The cells; from `find_cells` by default.
+
+    Returns
+    -------
+    float32 array (n, height, width, channels)
+        For each image and channel mean 0 and standard deviation 1 over the cell; 0 around it, and in a channel in which
+        the cell is constant.
+
+    Raises
+    ------
+    ValueError
+        The pixels have not four dimensions, or the masks another shape.
+
+    Notes
+    -----
+    The transfer of mean and standard deviation of Reinhard et al. (2001), here of the channels as they are instead of
+    those of the colour space lαβ.
+    """
+    _check_images(pixels, masks)
+    standardized = np.zeros(pixels.shape, "float32")
+    for number, image in enumerate(pixels):
+        image = np.asarray(image)
+        mask = _find_cell(image) if masks is None else masks[number]
+        if mask.any():
+            cell = image[mask].astype("float64")
+            std = cell.std(axis=0)
+            constant = std < _CONSTANT
+            standardized[number][mask] = np.where(constant, 0, (cell - cell.mean(axis=0)) / np.where(constant, 1, std))
+    release_pages(pixels)
+    return standardized
+
+
+def _check_images(pixels, masks=None, channels=None):
+    if pixels.ndim != 4 or (channels and pixels.shape[-1] != channels):
+        raise ValueError(f"Expected images (n, height, width, {channels or 'channels'}), got shape {pixels.shape}.")
+    if masks is not None and masks.shape != pixels.shape[:3]:
+        raise ValueError(f"Masks of shape {masks.shape} do not belong to images of shape {pixels.shape}.")
+
+
+def _find_cell(image, threshold=8):
+    bright = np.pad(image.max(axis=-1) > threshold, 1)
+    if not bright.any():
+        return bright[1:-1, 1:-1]
+    outside = ndimage.label(~bright)[0] == 1  # the padding, and all dark pixels that are connected with it
+    parts = ndimage.label(~outside)[0][1:-1, 1:-1]
+    return parts == np.bincount(parts.ravel())[1:].argmax() + 1
+
+
+def _measure_cell(image, mask):
+    area = int(mask.sum())
+    if not area:
+        return [0, 0.0, *[np.nan] * 7]
+    roundness = min(1.0, 4 * np.pi * area / _measure_perimeter(mask) ** 2)
+    cell = image[mask].astype("float64")
+    return [area, 2 * np.sqrt(area / np.pi), roundness, *cell.mean(axis=0), *cell.std(axis=0)]
+
+
+def _measure_perimeter(mask):
+    """Count how often lines in four directions cross the edge of the mask."""
+    mask = np.pad(mask, 1)
+    straight = (mask[1:] != mask[:-1]).sum() + (mask[:, 1:] != mask[:, :-1]).sum()
+    diagonal = (mask[1:, 1:] != mask[:-1, :-1]).sum() + (mask[1:, :-1] != mask[:-1, 1:]).sum()
+    return np.pi / 8 * (straight + diagonal / np.sqrt(2))
+
+
+def _average_cells(masks):
+    """Average the masks, each divided by its area; the result sums to 1."""
+    areas = masks.sum(axis=(1, 2))
+    if not areas.any():
+        raise ValueError("There is no cell in any mask.")
+    weights = np.divide(1, areas, out=np.zeros(len(areas)), where=areas > 0) / np.count_nonzero(areas)
+    total = np.zeros(masks.shape[1:])
+    for start in range(0, len(masks), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        total += np.tensordot(weights[part], masks[part], 1)
+    return total

@@ -1,0 +1,302 @@
+"""Clusters: what the features of a network have in common without their labels, beside class and subject.
+
+An analysis that goes with others: clusters are no classes, and their number is not known beforehand.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.cluster.hierarchy import cut_tree, linkage
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.metrics import adjusted_rand_score, silhouette_score
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+METHODS = ("k-means", "hierarchical")
+_DECIMALS = 3  # values that are equal to as many are called equal
+# On processors that others use, too, threads wait for one another: t-SNE then takes ten times as long as in one.
+_run_in_one_thread = threadpool_limits.wrap(limits=1)
+
+
+def reduce_features(features, components=50, seed=42):
+    """Reduce features to their principal components, each feature standardized first.
+
+    Parameters
+    ----------
+    features : array (n, n_features)
+        Constant features say nothing and do no harm.
+    components : int
+        At most as many; fewer if there are fewer images or features.
+    seed : int
+
+    Returns
+    -------
+    reduced : array (n, c)
+    explained : float
+        Share of the variance of the standardized features that the components hold, 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two images, all features constant, values missing, or fewer than one component.
+    """
+    features = _check_features(features)
+    if components < 1:
+        raise ValueError(f"Expected at least one component, got {components}.")
+    standardized = StandardScaler().fit_transform(features)
+    pca = PCA(min(*features.shape, components), random_state=seed)
+    reduced = pca.fit_transform(standardized)
+    return reduced, min(1.0, float(pca.explained_variance_ratio_.sum()))
+
+
+@_run_in_one_thread
+def embed(features, seed=42, perplexity=30):
+    """Lay features out in two dimensions so that neighbours stay neighbours: t-SNE (van der Maaten and Hinton 2008).
+
+    Parameters
+    ----------
+    features : array (n, n_features)
+        Such as from `reduce_features`, with which it is faster.
+    seed : int
+    perplexity : float
+        About how many neighbours of an image count; limited to a third of the other images.
+
+    Returns
+    -------
+    float32 array (n, 2)
+        Distances between groups and their sizes mean little; that images lie together does.
+
+    Raises
+    ------
+    ValueError
+        Fewer than four images or two features, all features constant, or values missing.
+    """
+    features = _check_features(features, rows=4, columns=2)
+    perplexity = min(perplexity, (len(features) - 1) / 3)
+    return TSNE(2, init="pca", perplexity=perplexity, random_state=seed).fit_transform(features)
+
+
+@_run_in_one_thread
+def compare_clusterings(features, labels, groups, counts=range(2, 9), seed=42):
+    """Cluster features into several numbers of clusters, and compare these with the classes and the subjects.
+
+    Parameters
+    ----------
+    features : array (n, n_features)
+        Up to some thousand images: the memory grows with the square of their number.
+    labels, groups : sequence of length n
+        Class and subject of each image.
+    counts : sequence of int
+        Numbers of clusters, from 2 to n - 1.
+    seed : int
+
+    Returns
+    -------
+    DataFrame with one row per method and number: ``method`` (of `METHODS`), ``clusters``, ``silhouette`` (-1 to 1;
+    Rousseeuw 1987), ``agreement_class, agreement_group`` (adjusted Rand indices, 0 for chance and 1 for the same
+    partition; Hubert and Arabie 1985), ``whole_class, whole_group`` (see below).
+
+    Raises
+    ------
+    ValueError
+        Fewer than three images, as many clusters as images or more than different images, labels or groups of another
+        length or missing.
+
+    Notes
+    -----
+    Few clusters cannot agree with many subjects: where all images of each of 200 subjects lie together in one of two
+    clusters, the index is about 0.01. ``whole_group`` is therefore the index of the subjects with clusters that leave
+    them whole, each in the cluster that holds most of it; ``whole_class`` the same for classes. An agreement is to be
+    read beside it.
+    """
+    features = _check_features(features, rows=3)
+    references = {"class": _encode(labels, "labels", features), "group": _encode(groups, "groups", features)}
+    counts = list(counts)
+    if not counts or min(counts) < 2 or max(counts) >= len(features):
+        raise ValueError(f"Expected numbers of clusters from 2 to {len(features) - 1}, got {counts}.")
+    _check_count(features, max(counts))
+    rows = []
+    for method in METHODS:
+        for count, clusters in zip(counts, _cluster(features, counts, method, seed), strict=True):
+            row = {"method": method, "clusters": count, "silhouette": float(silhouette_score(features, clusters))}
+            for name, codes in references.items():
+                row[f"agreement_{name}"] = adjusted_rand_score(codes, clusters)
+            for name, codes in references.items():
+                row[f"whole_{name}"] = adjusted_rand_score(codes, _keep_whole(codes, clusters))
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@_run_in_one_thread
+def cluster(features, count, method="k-means", seed=42):
+    """Divide images into clusters.
+
+    Parameters
+    ----------
+    features : array (n, n_features)
+    count : int
+        Number of clusters.
+    method : str
+        One of `METHODS`: k-means, the best of ten starts, or hierarchical, by the criterion of Ward (1963).
+    seed : int
+        For k-means.
+
+    Returns
+    -------
+    int array of length n: numbers of clusters from 0, the largest cluster first, of equal ones that of the first image.
+
+    Raises
+    ------
+    ValueError
+        An unknown method, more clusters than different images, fewer than one, or values missing.
+    """
+    features = _check_features(features)
+    _check_count(features, count)
+    return _sort_by_size(_cluster(features, [count], method, seed)[0])
+
+
+def find_central(features, clusters, count=6):
+    """Find the images nearest to the centre of each cluster, which is the mean of its features.
+
+    Parameters
+    ----------
+    features : array (n, n_features)
+        As given to `cluster`.
+    clusters : int array of length n
+        From `cluster`.
+    count : int
+        Images of each cluster; all of them if it has fewer.
+
+    Returns
+    -------
+    dict of int to int array: cluster and positions of its images, the nearest first.
+
+    Raises
+    ------
+    ValueError
+        Features and clusters differ in length.
+    """
+    features, clusters = np.asarray(features), np.asarray(clusters)
+    if len(clusters) != len(features):
+        raise ValueError(f"{len(clusters)} clusters for {len(features)} images: expected one for each.")
+    central = {}
+    for number in np.unique(clusters):
+        rows = np.flatnonzero(clusters == number)
+        distances = np.linalg.norm(features[rows] - features[rows].mean(axis=0), axis=1)
+        central[int(number)] = rows[np.argsort(distances, kind="stable")[:count]]
+    return central
+
+
+def describe_clusterings(table, class_name="class", group_name="subject"):
+    """Write what a comparison of clusterings says.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `compare_clusterings`.
+    class_name, group_name : str
+        What an image has of each, such as ``class`` and ``patient``.
+
+    Returns
+    -------
+    list of str: for each method the number of clusters with the highest silhouette; what its clusters agree with more;
+    how far agreement could go; and how agreement changes with the number of clusters. Of numbers that are equally good
+    the smallest is described.
+    """
+    names = {"class": class_name, "group": group_name}
+    return [
+        sentence
+        for method, part in table.groupby("method", sort=False)
+        for sentence in _describe_method(method, part.round(_DECIMALS), names)
+    ]
+
+
+def _describe_method(method, part, names):
+    tied = part[part["silhouette"] == part["silhouette"].max()].sort_values("clusters")
+    best = tied.iloc[0]
+    title = method[:1].upper() + method[1:]
+    also = f", equally with {_join(tied['clusters'][1:])}" if len(tied) > 1 else ""
+    yield f"{title}: the silhouette is highest with {best['clusters']} clusters{also} ({_write(best['silhouette'])})."
+    more, less = ("class", "group") if best["agreement_class"] >= best["agreement_group"] else ("group", "class")
+    first, second = (_write(best[f"agreement_{name}"]) for name in (more, less))
+    if first == second:
+        said = f"equally with the {names[more]} and with the {names[less]} (adjusted Rand index {first} for both)"
+    else:
+        said = f"more with the {names[more]} (adjusted Rand index {first}) than with the {names[less]} ({second})"
+    yield f"{title}: its {best['clusters']} clusters agree {said}."
+    whole = " and ".join(
+        f"{_write(best[f'whole_{name}'])} if none divided a {names[name]}"
+        for name in (more, less)
+        if f"whole_{name}" in part
+    )
+    if whole:
+        yield f"{title}: with as many clusters the same index would be {whole}."
+    if len(part) > 1:
+        spans = [
+            f"{_write(part[f'agreement_{name}'].min())} to {_write(part[f'agreement_{name}'].max())} with the {text}"
+            for name, text in names.items()
+        ]
+        low, high = part["clusters"].min(), part["clusters"].max()
+        yield f"{title}: from {low} to {high} clusters agreement is {' and '.join(spans)}."
+
+
+def _write(value):
+    return f"{value + 0.0:.{_DECIMALS}f}"  # no minus before a zero
+
+
+def _join(counts):
+    *others, last = map(str, counts)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _check_features(features, rows=2, columns=1):
+    features = np.asarray(features)
+    if features.ndim != 2 or len(features) < rows or features.shape[1] < columns:
+        raise ValueError(
+            f"Expected features of at least {rows} images, at least {columns} of each, got shape {features.shape}."
+        )
+    features = features.astype(np.result_type(features, "float32"), copy=False)
+    if not np.isfinite(features).all():
+        raise ValueError("Features have missing or infinite values.")
+    if not np.ptp(features, axis=0).any():
+        raise ValueError("All images have the same features: there is nothing to tell them apart.")
+    return features
+
+
+def _check_count(features, count):
+    if count < 1:
+        raise ValueError(f"Expected at least one cluster, got {count}.")
+    different = len(np.unique(features, axis=0))
+    if count > different:
+        raise ValueError(f"{count} clusters are more than there are different images ({different}).")
+
+
+def _encode(values, name, features):
+    codes, _ = pd.factorize(pd.Series(list(values), dtype=object))
+    if len(codes) != len(features):
+        raise ValueError(f"{len(codes)} {name} for {len(features)} images: expected one for each.")
+    if (codes < 0).any():
+        raise ValueError(f"{(codes < 0).sum()} {name} are missing.")
+    return codes
+
+
+def _cluster(features, counts, method, seed):
+    if method not in METHODS:
+        raise ValueError(f"Unknown method {method}: expected {' or '.join(METHODS)}.")
+    if method == "k-means":
+        return [KMeans(count, n_init=10, random_state=seed).fit_predict(features) for count in counts]
+    tree = linkage(features, "ward")
+    return [cut_tree(tree, count)[:, 0] for count in counts]
+
+
+def _sort_by_size(clusters):
+    _, first, codes, sizes = np.unique(clusters, return_index=True, return_inverse=True, return_counts=True)
+    places = np.empty(len(sizes), int)
+    places[np.lexsort((first, -sizes))] = np.arange(len(sizes))
+    return places[codes]
+
+
+def _keep_whole(codes, clusters):
+    """Put all images of a class, or of a subject, into the cluster that holds most of them."""
+    return pd.crosstab(codes, clusters).to_numpy().argmax(axis=1)[codes]

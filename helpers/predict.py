@@ -1,0 +1,373 @@
+"""Predict the classes of images with a saved model: ``python -m helpers.predict MODEL FOLDER_OR_FILE ...``.
+
+The table that it writes has one row per image and the columns ``file``; ``class``; ``confidence``, the largest
+probability; ``uncertain``, from the model's conformal thresholds, empty if it has none; ``p_<class>`` for each class;
+and ``model``, the beginning of the model file's SHA-256. Rows are written batch by batch: started again with the same
+model, options and table it goes on where it was stopped. Files that cannot be read are listed beside it, in
+``<name>.problems.csv``; they are tried again.
+
+What it needs to know is in the model file, see ``about`` of `helpers.training.models.save_model`; all of it may lack:
+``class_names``, in the order of the outputs; ``class_labels``, a readable name for each; ``views``, over how many views
+of an image to average; ``conformal``, the thresholds of `helpers.evaluation.conformal.fit_conformal`.
+"""
+
+import argparse
+import csv
+import hashlib
+import io
+import os
+import re
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from helpers.data.images import read_image
+from helpers.data.layouts.common import IMAGE_ENDINGS, list_files
+from helpers.errors import InputError
+from helpers.files import replace_atomically
+
+_BATCH_SIZE = 64
+_LISTED = 20  # so many problems are told
+_PROBLEM_COLUMNS = ["file", "problem"]
+_ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}  # any file name comes back as it was
+_REMEDY = "It was left as it is: choose another --out."
+
+
+def main(arguments=None):
+    """Run the command line.
+
+    Returns
+    -------
+    int, the exit status: 0; 1 (some files could not be read; the others are predicted); 2 (bad input, or the table
+    could not be written); 130 (Ctrl-C; the rows written are kept).
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.predict",
+        description="Predict the classes of images with a saved model. Started again it goes on where it was stopped.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a .keras file that a notebook saved")
+    parser.add_argument("paths", nargs="+", metavar="FOLDER_OR_FILE", help="images; folders with all below them")
+    parser.add_argument("--out", default="predictions.csv", metavar="FILE", help="the table; default: predictions.csv")
+    parser.add_argument("--batch-size", type=int, default=_BATCH_SIZE, metavar="N", help="images read at a time")
+    parser.add_argument("--views", type=int, choices=(1, 4, 8), help="mirrored and turned views to average over")
+    options = parser.parse_args(arguments)
+    try:
+        outcome = predict_files(
+            options.model, options.paths, options.out, batch_size=options.batch_size, views=options.views
+        )
+    except (InputError, OSError) as error:
+        sys.stderr.write(f"error: {_on_one_line(error)}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted\n")
+        return 130
+    before = f" ({outcome.before:,} before)" if outcome.before else ""
+    sys.stdout.write(f"{options.out}: predicted {outcome.predicted:,}{before}\n")
+    if len(outcome.problems):
+        sys.stderr.write(_describe_problems(outcome.problems, _name_problems(options.out)))
+    return int(len(outcome.problems) > 0)
+
+
+class Outcome(NamedTuple):
+    """What `predict_files` did."""
+
+    predicted: int
+    before: int  # images that were predicted before
+    problems: pd.DataFrame
+
+
+def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None, relative_to=None, progress=None):
+    """Predict the classes of image files, and write a table of them; see the module's description.
+
+    Parameters
+    ----------
+    model_path : str or Path
+        From `helpers.training.models.save_model`.
+    paths : sequence of str or Path
+        Images and folders, which are searched with all folders below them, in natural order: 2.bmp before 10.bmp.
+    out : str or Path
+        The table, a CSV file. Rows that it has already stay, and their files are skipped; a torn last row, of a
+        killed run, is dropped.
+    batch_size : int
+        How many images are read and written at a time. Twice as many are held in memory.
+    views : {1, 4, 8}, optional
+        See `helpers.training.models.predict_probabilities`; by default what the model says, or else 1.
+    relative_to : Path, optional
+        What the column ``file`` is relative to; by default the paths are written as they were given.
+    progress : bool, optional
+        Whether to show a progress bar; by default on terminals.
+
+    Returns
+    -------
+    Outcome
+        How many images were ``predicted``, how many were there ``before``, and ``problems``, a DataFrame with the
+        columns ``file, problem``: the files that could not be read.
+
+    Raises
+    ------
+    InputError
+        The model or a path is missing, the model cannot be used, there is no image, or ``out`` cannot be the table of
+        this model's predictions; nothing was written then.
+    """
+    out, problems = Path(out), []
+    if batch_size < 1:
+        raise InputError(f"batch size {batch_size}: expected 1 or more.")
+    _check_place(out)
+    files = find_images([paths] if isinstance(paths, str | Path) else paths, relative_to)
+    classifier = _Classifier(model_path, views)
+    done, size = _read_done(out, classifier)
+    waiting = [item for item in files.items() if item[0] not in done]
+    before = len(files) - len(waiting)
+    try:
+        with (
+            _open_table(out, size, classifier.header) as file,
+            tqdm(
+                total=len(files),
+                initial=before,
+                unit="image",
+                smoothing=0.05,
+                disable=None if progress is None else not progress,
+            ) as bar,
+        ):
+            _predict(classifier, waiting, batch_size, file, problems, bar)
+    finally:
+        if problems:  # also of a run that is stopped
+            _write_problems(_name_problems(out), problems)
+    if not problems:  # what an earlier run listed can be read now
+        _name_problems(out).unlink(missing_ok=True)
+    return Outcome(len(waiting) - len(problems), before, pd.DataFrame(problems, columns=_PROBLEM_COLUMNS))
+
+
+def find_images(paths, relative_to=None):
+    """Find images, in natural order within each folder.
+
+    Parameters
+    ----------
+    paths : sequence of str or Path
+        Files, taken whatever their endings; and folders, of which files with the ending of an image are taken, hidden
+        ones left out.
+    relative_to : Path, optional
+        What the names are relative to.
+
+    Returns
+    -------
+    dict of str to Path: the files by their names, which are paths with slashes.
+
+    Raises
+    ------
+    InputError
+        A path does not exist, or there is no image.
+    """
+    found = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = [below for below in list_files(path) if _is_image(below)]
+            found += [path / below for below in sorted(inside, key=_order_naturally)]
+        elif path.exists():
+            found.append(path)
+        else:
+            raise InputError(f"{path}: no such file or folder.")
+    if not found:
+        endings = ", ".join(sorted(IMAGE_ENDINGS))
+        raise InputError(f"no image in {', '.join(map(str, paths))}: expected files that end in {endings}.")
+    return {(path.relative_to(relative_to) if relative_to else path).as_posix(): path for path in found}
+
+
+def _is_image(path):
+    return path.suffix.lower() in IMAGE_ENDINGS and not any(part.startswith(".") for part in path.parts)
+
+
+def _order_naturally(path):
+    """Make a key that sorts numbers by their value, and otherwise regardless of case."""
+    parts = [re.split(r"(\d+)", part.casefold()) for part in path.parts]
+    return [[int(piece) if number % 2 else piece for number, piece in enumerate(pieces)] for pieces in parts], path
+
+
+class _Classifier:
+    """A saved model with what it says about itself."""
+
+    def __init__(self, path, views=None):
+        from helpers.training import models  # here only: TensorFlow takes seconds to start
+
+        try:
+            about = models.read_about(path)
+            self._model = models.load_model(path)
+        except (FileNotFoundError, ValueError) as error:
+            raise InputError(str(error)) from error
+        self._predict_probabilities = models.predict_probabilities
+        self.shape, n_classes = self._read_shapes(path)
+        self._names = about.get("class_names") or [f"class_{number}" for number in range(n_classes)]
+        self._labels = about.get("class_labels") or {}
+        self._views = views or about.get("views") or 1
+        self._thresholds = about.get("conformal") or {}
+        with open(path, "rb") as file:
+            self.digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+        try:
+            if len(set(self._names)) != n_classes or len(self._names) != n_classes:
+                raise ValueError(f"it has {n_classes} outputs, but class_names are {self._names}")
+            self.header = ["file", "class", "confidence", "uncertain", *(f"p_{name}" for name in self._names), "model"]
+            self.predict(np.zeros((1, *self.shape), "uint8"))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InputError(f"{path} cannot be used: {error}") from error
+
+    def _read_shapes(self, path):
+        """Read the shape of an image and the number of classes off the model."""
+        shapes = self._model.input_shape, self._model.output_shape
+        if [len(shape) for shape in shapes] == [4, 2] and all(isinstance(size, int) for size in shapes[0][1:]):
+            (_, *image_shape), (_, n_classes) = shapes
+            if image_shape[2] in (1, 3):
+                return tuple(image_shape), n_classes
+        raise InputError(f"{path} is no classifier of grey or colour images: from {shapes[0]} to {shapes[1]}.")
+
+    def predict(self, pixels):
+        """Predict images; return for each its row of the table, without the name of the file."""
+        y_prob = self._predict_probabilities(self._model, pixels, views=self._views).astype("float64")
+        uncertain = self._find_uncertain(y_prob)
+        return [
+            [self._name_class(of_image.argmax()), _round(of_image.max()), flag, *map(_round, of_image), self.digest]
+            for of_image, flag in zip(y_prob, uncertain, strict=True)
+        ]
+
+    def _find_uncertain(self, y_prob):
+        from helpers.evaluation.conformal import predict_sets  # here only: SciPy and scikit-learn
+
+        if not self._thresholds:
+            return [""] * len(y_prob)
+        table = pd.DataFrame(y_prob, columns=[f"p_{name}" for name in self._names])
+        return predict_sets(table, self._thresholds)["uncertain"].tolist()
+
+    def _name_class(self, code):
+        return self._labels.get(self._names[code], self._names[code])
+
+
+def _round(probability):
+    return f"{probability:.6g}"
+
+
+def _check_place(out):
+    """Check that a file can be where the table is to be."""
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; expected the name of a CSV file.")
+    place = next(folder for folder in out.absolute().parents if folder.exists())
+    if not place.is_dir():
+        raise InputError(f"{out} cannot be written: {place} is a file, not a folder.")
+
+
+def _read_done(out, classifier):
+    """Read which files a table has already, and how many bytes of it are complete rows."""
+    done, read, complete = set(), 0, 0
+    if not out.exists():
+        return done, complete
+
+    def read_lines(file):
+        nonlocal read
+        for line in file:
+            if line.endswith(b"\n"):  # or else the run was killed while it wrote this line
+                read += len(line)
+                yield line.decode(**_ENCODING)
+
+    with open(out, "rb") as file:
+        rows = csv.reader(read_lines(file), strict=True)
+        try:
+            header = next(rows, None)
+            if header is None and _format_rows([classifier.header]).startswith(out.read_bytes()):
+                return done, complete
+            if header != classifier.header:
+                raise InputError(f"{out} is no table of this model's predictions. {_REMEDY}")
+            complete = read
+            for row in rows:
+                if len(row) != len(header):
+                    raise InputError(f"{out}: line {rows.line_num} is no row of such a table. {_REMEDY}")
+                if row[-1] != classifier.digest:
+                    raise InputError(f"{out} is of the model {row[-1]}; this one is {classifier.digest}. {_REMEDY}")
+                done.add(row[0])
+                complete = read
+        except csv.Error as error:
+            if "unexpected end of data" not in str(error):  # torn inside a name of several lines
+                raise InputError(f"{out}: line {rows.line_num} cannot be read ({error}). {_REMEDY}") from error
+    return done, complete
+
+
+def _open_table(out, size, header):
+    """Open a table for further rows, after ``size`` bytes of complete ones; a new one begins with the header."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    file = open(out, "ab")  # noqa: SIM115 (the caller closes it)
+    file.truncate(size)
+    if not size:
+        file.write(_format_rows([header]))
+    return file
+
+
+def _predict(classifier, files, batch_size, table, problems, bar):
+    """Predict files batch by batch; while one batch is predicted the next one is read."""
+    batches = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
+    pool = ThreadPoolExecutor(os.cpu_count())
+
+    def start_reading(batch):
+        return [pool.submit(_try_to_read, path, classifier.shape) for _, path in batch]
+
+    with warnings.catch_warnings():
+        # A small file may unpack to gigabytes. Pillow only warns below twice its limit: here the limit is one.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            ahead = start_reading(batches[0]) if batches else []
+            for batch, following in zip(batches, [*batches[1:], []], strict=False):
+                images, ahead = [future.result() for future in ahead], start_reading(following)
+                _write_batch(classifier, [name for name, _ in batch], images, table, problems)
+                bar.update(len(batch))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _try_to_read(path, shape):
+    """Read an image, or tell in a str what is wrong with it."""
+    try:
+        return read_image(path, shape)
+    except InputError as error:
+        return _on_one_line(str(error).removeprefix(f"{path} "))
+
+
+def _write_batch(classifier, names, images, table, problems):
+    readable = [(name, image) for name, image in zip(names, images, strict=True) if not isinstance(image, str)]
+    problems += [(name, problem) for name, problem in zip(names, images, strict=True) if isinstance(problem, str)]
+    if readable:
+        predicted = classifier.predict(np.stack([image for _, image in readable]))
+        table.write(_format_rows([name, *row] for (name, _), row in zip(readable, predicted, strict=True)))
+        table.flush()
+
+
+def _format_rows(rows):
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode(**_ENCODING)
+
+
+def _name_problems(out):
+    return Path(out).with_name(f"{Path(out).stem}.problems.csv")
+
+
+def _write_problems(path, problems):
+    with replace_atomically(path) as unfinished:
+        unfinished.write_bytes(_format_rows([_PROBLEM_COLUMNS, *problems]))
+
+
+def _describe_problems(problems, path):
+    rows = [f"  {_on_one_line(row.file)}: {row.problem}" for row in problems.head(_LISTED).itertuples()]
+    further = f" (here the first {_LISTED})" if len(problems) > _LISTED else ""
+    return "\n".join([f"could not read {len(problems):,}, see {path}{further}:", *rows, ""])
+
+
+def _on_one_line(text):
+    return " ".join(str(text).split())
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to stop
+    sys.exit(main())

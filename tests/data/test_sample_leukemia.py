@@ -1,0 +1,228 @@
+"""The built-in sample of C-NMC: the layout and the traps of the original, learnable, always the same."""
+
+import hashlib
+import re
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.ndimage import binary_erosion, gaussian_filter, label
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from helpers.data.audit import find_conflicts, leave_out_unusable
+from helpers.data.catalog import get_data_set
+from helpers.data.images import hash_files, load_pixels, measure_images
+from helpers.data.index import index_images
+from helpers.data.sample import make_sample
+
+ROOT = "C-NMC_Leukemia"
+VALIDATION = f"{ROOT}/validation_data/C-NMC_test_prelim_phase_data"
+
+
+@pytest.fixture(scope="session")
+def data_set():
+    return get_data_set("leukemia")
+
+
+@pytest.fixture(scope="session")
+def folder(data_set, tmp_path_factory):
+    return make_sample(data_set, tmp_path_factory.mktemp("samples"))
+
+
+@pytest.fixture(scope="session")
+def indexed(data_set, folder):
+    return index_images(data_set, folder)
+
+
+@pytest.fixture(scope="session")
+def images(indexed):
+    return indexed[0]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def measured(images, folder, cache):
+    return measure_images(images, folder, cache)
+
+
+@pytest.fixture(scope="session")
+def pixels(images, folder, cache):
+    return load_pixels(images, folder, (72, 72, 3), cache)
+
+
+@pytest.fixture(scope="session")
+def inside(pixels):
+    return pixels.max(-1) > 0
+
+
+@pytest.fixture(scope="session")
+def signs(pixels, inside):
+    """Measure each cell: its area, the contrasts of its nucleus from fine to coarse, its darkest and lightest spot."""
+    return np.array([measure_cell(*pair) for pair in zip(pixels, inside, strict=True)])
+
+
+@pytest.fixture(scope="session")
+def sets(images):
+    """Tell which images are for training and which for validation."""
+    return [(images["part"] == part).to_numpy() for part in ("training_data", "validation_data")]
+
+
+def measure_cell(pixels, inside):
+    nucleus = binary_erosion(inside, iterations=7)
+    red = pixels[..., 0] / pixels[nucleus, 0].mean()
+    scales = [red, *(gaussian_filter(red, scale) for scale in (0.6, 1, 1.6, 2.5, 4))]
+    contrasts = [np.log((fine - coarse)[nucleus].std()) for fine, coarse in pairwise(scales)]
+    return inside.mean(), *contrasts, scales[2][nucleus].min(), scales[2][nucleus].max()
+
+
+def list_files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_nothing_is_wrong_with_the_files(indexed, measured):
+    images, problems = indexed
+    kept, problems = leave_out_unusable(images, problems, measured)
+    assert problems.empty
+    assert len(kept) == len(images)
+
+
+def test_layout_is_that_of_the_original(folder, images):
+    assert list_files(folder) == sorted([*images["path"], f"{VALIDATION}_labels.csv"])
+    assert {path.rpartition("/")[0] for path in images["path"]} == {
+        *(f"{ROOT}/training_data/fold_{fold}/{label}" for fold in range(3) for label in ("all", "hem")),
+        VALIDATION,
+        f"{ROOT}/testing_data/C-NMC_test_final_phase_data",
+    }
+
+
+def test_files_are_small_bitmaps_in_colour(folder, images, measured):
+    assert (measured[["width", "height"]] == 72).all(axis=None)
+    assert (measured["mode"] == "RGB").all()
+    for path in images["path"].iloc[[0, 450, -1]]:
+        with Image.open(folder / path) as image:
+            assert image.format == "BMP"
+    assert sum((folder / name).stat().st_size for name in list_files(folder)) < 12e6
+
+
+def test_counts(images):
+    counts = pd.crosstab(images["part"], images["label"].fillna("none"))
+    assert counts.loc["training_data"].tolist() == [277, 143, 0]
+    assert counts.loc["validation_data"].tolist() == [84, 46, 0]
+    assert counts.loc["testing_data"].tolist() == [0, 0, 60]
+
+
+def test_subjects(images):
+    """Ten for training, each in one fold, five others for validation; healthy ones have an H."""
+    labelled = images[images["group"].notna()]
+    place = labelled["fold"].fillna(labelled["part"])
+    assert place.groupby(labelled["group"]).nunique().max() == 1
+    assert pd.crosstab(place, labelled["label"]).gt(0).all(axis=None)
+    assert find_conflicts(labelled).empty
+    assert (labelled["group"].str.startswith("H") == (labelled["label"] == "hem")).all()
+    of_part = labelled.groupby("part")["group"].unique()
+    healthy = {part: [sum(name.startswith("H") for name in names), len(names)] for part, names in of_part.items()}
+    assert healthy == {"training_data": [4, 10], "validation_data": [2, 5]}
+
+
+def test_each_subject_has_several_cells_in_several_microscope_images(images):
+    of_subject = images.groupby("group")["microscope_image"].agg(["size", "nunique"])
+    assert of_subject["size"].between(20, 50).all()
+    assert (of_subject["nunique"] >= 5).all()
+    assert (of_subject["size"] > 1.5 * of_subject["nunique"]).all()
+
+
+def test_numbers_of_validation_and_testing_tell_nothing(images):
+    for part in ("validation_data", "testing_data"):
+        of_part = images[images["part"] == part]
+        assert of_part["path"].str.extract(r"/(\d+)\.bmp$")[0].astype(int).tolist() == list(range(1, len(of_part) + 1))
+    of_part = images[images["part"] == "validation_data"]
+    assert (of_part["group"] != of_part["group"].shift()).sum() > 60
+
+
+def test_the_table_is_written_as_in_the_original(folder):
+    header, *lines = (folder / f"{VALIDATION}_labels.csv").read_text().splitlines()
+    assert header == "Patient_ID,new_names,labels"
+    assert len(lines) == 130
+    for line in lines:
+        assert re.fullmatch(r"UID_(\d+_\d+_\d+_all\.bmp,\d+\.bmp,1|H\d+_\d+_\d+_hem\.bmp,\d+\.bmp,0)", line)
+
+
+def test_no_image_is_there_twice(images, folder):
+    assert hash_files(images, folder).is_unique
+
+
+def test_cells_are_cut_out_on_pure_black(pixels, inside):
+    """One piece in the middle, and hardly anything at the border of the image."""
+    assert not pixels[:, [0, 0, -1, -1], [0, -1, 0, -1]].any()
+    assert inside[:, 30:42, 30:42].mean() > 0.999
+    largest = [np.bincount(label(mask)[0].ravel())[1:].max() / mask.sum() for mask in inside]
+    assert np.mean(largest) > 0.99
+    border = np.concatenate([inside[:, 0], inside[:, -1], inside[:, :, 0], inside[:, :, -1]], axis=1)
+    assert border.mean() < 0.01
+
+
+def test_nuclei_are_purple_and_the_rim_is_lighter(pixels, inside):
+    nuclei = np.array([image[24:48, 24:48].mean((0, 1)) for image in pixels])
+    assert (nuclei[:, [0, 2]] > nuclei[:, [1]] * 1.2).all()
+    rims = np.array(
+        [
+            image[binary_erosion(mask) & ~binary_erosion(mask, iterations=4)].mean(0)
+            for image, mask in zip(pixels, inside, strict=True)
+        ]
+    )
+    assert (rims[:, 1] > nuclei[:, 1]).mean() > 0.95
+
+
+def test_each_subject_has_its_own_stain(images, pixels, inside):
+    """Colours differ more between subjects than within one."""
+    colors = pd.DataFrame([image[mask].mean(0) for image, mask in zip(pixels, inside, strict=True)])
+    of_subject = colors.groupby(images["group"])
+    assert (of_subject.mean().std() > 1.2 * of_subject.std().mean()).all()
+
+
+def test_each_subject_has_its_own_sizes(images, inside):
+    """The means of a class's subjects differ by more than chance alone would let them."""
+    areas = pd.DataFrame({"area": inside.mean((1, 2)), "group": images["group"], "label": images["label"]}).dropna()
+    of_subject = areas.groupby(["label", "group"])["area"].agg(["mean", "sem"])
+    spread = of_subject["mean"] - of_subject.groupby("label")["mean"].transform("mean")
+    assert spread.pow(2).sum() > 2 * of_subject["sem"].pow(2).sum()
+
+
+def test_the_area_alone_tells_something_but_not_all(images, signs, sets):
+    leukemic = images["label"] == "all"
+    for of_set in sets:
+        assert 0.72 < roc_auc_score(leukemic[of_set], signs[of_set, 0]) < 0.86
+
+
+def test_chromatin_tells_more_than_the_area_and_not_all_either(images, signs, sets):
+    """A line through all signs of the training set, tried on other subjects."""
+    training = sets[0]
+    leukemic = (images["label"] == "all").to_numpy()
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(signs[training], leukemic[training])
+    for of_set in sets:
+        area = roc_auc_score(leukemic[of_set], signs[of_set, 0])
+        assert area + 0.1 < roc_auc_score(leukemic[of_set], model.decision_function(signs[of_set])) < 0.975
+
+
+def test_clumps_are_a_sign_of_healthy_cells_with_overlap(images, signs, sets):
+    healthy = images["label"] == "hem"
+    for of_set in sets:
+        assert 0.7 < roc_auc_score(healthy[of_set], signs[of_set, 4]) < 0.95
+
+
+def test_drawing_twice_gives_the_same_bytes(data_set, folder, tmp_path):
+    def hash_all(folder):
+        return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in list_files(folder)}
+
+    first, again = hash_all(folder), hash_all(make_sample(data_set, tmp_path))
+    assert len(first) == 611
+    assert again == first

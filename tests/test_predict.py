@@ -1,0 +1,431 @@
+"""The command line that predicts image files: the table by hand, resuming, and what can be wrong."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from keras import layers
+from PIL import Image
+
+from helpers import predict
+from helpers.data.images import read_image
+from helpers.errors import InputError
+from helpers.evaluation.conformal import predict_sets
+from helpers.training.models import build_cnn, load_model, predict_probabilities, save_model
+
+# Keras hands TensorFlow's variables to NumPy in the old way when it writes a file.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+PROJECT = Path(__file__).parents[1]
+ABOUT = {
+    "class_names": ["a", "b", "c"],
+    "class_labels": {"a": "first", "b": "second, with a comma"},
+    "conformal": {"a": 0.2, "b": 0.2, "c": 0.2},
+}
+NAMES = ["1.bmp", "2.bmp", "10.bmp", "Part 2/x.PNG", "Part 2/y.jpg", "Part 10/a, b\nc.png", "Part 10/ü.tif"]
+
+
+def save_cnn(path, shape=(16, 16, 3), about=ABOUT, seed=7):
+    """Save a small network that takes different images for different classes."""
+    statistics = np.full(shape[2], 128.0), np.full(shape[2], 60.0)
+    model = build_cnn(shape, 3, statistics, filters=((4,), (5,)))
+    rng = np.random.default_rng(seed)
+    shapes = [weight.shape for weight in model.get_weights()]
+    model.set_weights([rng.normal(0, 0.5, of) if len(of) > 1 else rng.uniform(0.5, 1.5, of) for of in shapes])
+    return save_model(model, path, about)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Save models once for all tests: one that says what it is about, and others."""
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        "full": save_cnn(folder / "full.keras"),
+        "other": save_cnn(folder / "other.keras", seed=2),
+        "silent": save_cnn(folder / "silent.keras", about=None),
+        "grey": save_cnn(folder / "grey.keras", (16, 12, 1), about={"class_names": ["a", "b", "c"], "views": 4}),
+    }
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Write images where the tests run: seven in ``scans``, with what is no image among them."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in NAMES:
+        path = tmp_path / "scans" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colour = rng.choice([40, 210], 3)
+        Image.fromarray((colour + rng.integers(-40, 40, (20, 24, 3))).astype("uint8")).save(path)
+    (tmp_path / "scans" / "notes.txt").write_text("no image")
+    (tmp_path / "scans" / "._1.bmp").write_text("what macOS leaves")
+    (tmp_path / "scans" / ".trash").mkdir()
+    (tmp_path / "scans" / ".trash" / "3.bmp").write_text("hidden")
+    return tmp_path / "scans"
+
+
+def run(*arguments):
+    return predict.main([str(argument) for argument in arguments])
+
+
+def read_table(path="predictions.csv"):
+    return pd.read_csv(path, keep_default_na=False, dtype={"model": "str", "uncertain": "str"})
+
+
+def compute_expected(model_path, names, views=1):
+    model = load_model(model_path)
+    pixels = np.stack([read_image(Path(name), model.input_shape[1:]) for name in names])
+    return predict_probabilities(model, pixels, views=views)
+
+
+@pytest.fixture
+def count_reads(monkeypatch):
+    """Note the files that are read."""
+    read = []
+
+    def note(path, shape):
+        read.append(path.as_posix())
+        return read_image(path, shape)
+
+    monkeypatch.setattr(predict, "read_image", note)
+    return read
+
+
+# The table
+
+
+def test_a_folder(saved, folder, capsys):
+    assert run(saved["full"], "scans", "--batch-size", 3) == 0
+    assert capsys.readouterr() == ("predictions.csv: predicted 7\n", "")
+    assert sorted(path.name for path in Path().iterdir()) == ["predictions.csv", "scans"]
+
+    table = read_table()
+    assert table.columns.tolist() == ["file", "class", "confidence", "uncertain", "p_a", "p_b", "p_c", "model"]
+    assert table["file"].tolist() == [f"scans/{name}" for name in NAMES]  # in natural order
+    y_prob = compute_expected(saved["full"], table["file"])
+    np.testing.assert_allclose(table[["p_a", "p_b", "p_c"]], y_prob, atol=1e-5)
+    np.testing.assert_allclose(table["confidence"], y_prob.max(axis=1), atol=1e-5)
+    labels = np.array(["first", "second, with a comma", "c"])  # c has no readable name
+    assert table["class"].tolist() == labels[y_prob.argmax(axis=1)].tolist()
+    assert len(set(table["class"])) > 1
+    sets = predict_sets(pd.DataFrame(y_prob, columns=["p_a", "p_b", "p_c"]), ABOUT["conformal"])
+    assert table["uncertain"].tolist() == sets["uncertain"].astype(str).tolist()
+    assert table["uncertain"].nunique() == 2
+    digest = subprocess.run(["sha256sum", saved["full"]], capture_output=True, text=True, check=True).stdout
+    assert set(table["model"]) == {digest[:12]}
+
+
+def test_files_and_folders_stand_in_the_order_given_and_only_once(saved, folder):
+    assert (
+        run(saved["full"], "scans/10.bmp", folder / "Part 2", "./scans/10.bmp", "scans/1.bmp", "--out", "new/t.csv")
+        == 0
+    )
+    expected = ["scans/10.bmp", f"{folder.as_posix()}/Part 2/x.PNG", f"{folder.as_posix()}/Part 2/y.jpg", "scans/1.bmp"]
+    assert read_table("new/t.csv")["file"].tolist() == expected
+
+
+def test_a_model_that_says_nothing_numbers_its_classes(saved, folder):
+    assert run(saved["silent"], "scans") == 0
+    table = read_table()
+    assert table.columns.tolist()[3:] == ["uncertain", "p_class_0", "p_class_1", "p_class_2", "model"]
+    assert set(table["class"]) <= {"class_0", "class_1", "class_2"}
+    assert set(table["uncertain"]) == {""}
+
+
+def test_a_grey_model_in_the_views_that_it_asks_for(saved, folder):
+    assert run(saved["grey"], "scans", "--out", "four.csv") == 0
+    assert run(saved["grey"], "scans", "--out", "one.csv", "--views", 1) == 0
+    results = []
+    for name, views in (("four.csv", 4), ("one.csv", 1)):
+        table = read_table(name)
+        results.append(table[["p_a", "p_b", "p_c"]].to_numpy())
+        np.testing.assert_allclose(results[-1], compute_expected(saved["grey"], table["file"], views), atol=1e-5)
+    assert np.abs(results[0] - results[1]).max() > 1e-3
+
+
+def test_from_a_notebook(saved, folder):
+    outcome = predict.predict_files(saved["full"], folder, "table.csv", relative_to=folder)
+    assert (outcome.predicted, outcome.before, len(outcome.problems)) == (7, 0, 0)
+    assert read_table("table.csv")["file"].tolist() == NAMES
+    assert outcome.problems.columns.tolist() == ["file", "problem"]
+
+
+def test_progress_is_shown_on_standard_error(saved, folder, capsys):
+    predict.predict_files(saved["full"], ["scans"], "table.csv", progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "7/7" in err
+
+
+def test_no_more_than_two_batches_are_held(saved, folder, count_reads, monkeypatch):
+    held = []
+    original = predict._Classifier.predict
+
+    def note(self, pixels):
+        held.append((len(pixels), len(count_reads)))
+        return original(self, pixels)
+
+    monkeypatch.setattr(predict._Classifier, "predict", note)
+    predict.predict_files(saved["full"], ["scans"], "table.csv", batch_size=2)
+    sizes, read = zip(*held[1:], strict=True)  # the first one is the trial
+    assert sizes == (2, 2, 2, 1)
+    assert all(number <= limit for number, limit in zip(read, (4, 6, 7, 7), strict=True))
+
+
+def test_names_that_are_no_unicode_come_back(saved, folder):
+    name = os.fsdecode(b"scans/\xff.bmp")
+    try:
+        Path(name).write_bytes((folder / "1.bmp").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes Unicode only")
+    assert run(saved["full"], "scans") == 0
+    assert b"scans/\xff.bmp," in Path("predictions.csv").read_bytes()
+    assert predict.predict_files(saved["full"], ["scans"], "predictions.csv").before == 8
+
+
+# Resuming
+
+
+def test_a_run_killed_anywhere_goes_on_where_it_was(saved, folder, count_reads):
+    """Cut after any number of bytes, the table becomes the same again, and no file is predicted twice."""
+    predict.predict_files(saved["full"], ["scans"], "table.csv")
+    content = Path("table.csv").read_bytes()
+    ends = [0]  # of complete rows; one name has a line break in it
+    for row in csv.reader(content.decode().splitlines(keepends=True)):
+        ends.append(ends[-1] + len(predict._format_rows([row])))
+    assert (len(ends), ends[-1]) == (9, len(content))
+    in_the_name = content.index(b"a, b\n") + 5
+    cuts = {
+        0,
+        10,
+        ends[1] - 1,
+        ends[1],
+        ends[1] + 1,
+        ends[4] - 1,
+        ends[4],
+        in_the_name,
+        in_the_name + 4,
+        ends[8] - 1,
+        ends[8],
+    }
+    for cut in sorted(cuts):
+        Path("table.csv").write_bytes(content[:cut])
+        count_reads.clear()
+        outcome = predict.predict_files(saved["full"], ["scans"], "table.csv")
+        rows = max(sum(end <= cut for end in ends) - 2, 0)
+        assert (outcome.before, outcome.predicted) == (rows, 7 - rows)
+        assert sorted(count_reads) == sorted(f"scans/{name}" for name in NAMES[rows:])
+        check_same(Path("table.csv").read_bytes(), content)
+
+
+def check_same(result, expected):
+    """Compare two tables; batches of other sizes may differ in the last digit."""
+    Path("result.csv").write_bytes(result)
+    Path("expected.csv").write_bytes(expected)
+    pd.testing.assert_frame_equal(read_table("result.csv"), read_table("expected.csv"), atol=1e-5)
+
+
+def test_further_images_are_added(saved, folder, capsys):
+    assert run(saved["full"], "scans/Part 2") == 0
+    before = Path("predictions.csv").read_bytes()
+    assert run(saved["full"], "scans") == 0
+    assert capsys.readouterr().out.splitlines()[1] == "predictions.csv: predicted 5 (2 before)"
+    assert Path("predictions.csv").read_bytes().startswith(before)
+    assert sorted(read_table()["file"]) == sorted(f"scans/{name}" for name in NAMES)
+
+
+def test_ctrl_c_keeps_what_is_done(saved, folder, monkeypatch, capsys):
+    (folder / "1.bmp").write_text("damaged")
+    original, calls = predict._Classifier.predict, []
+
+    def stop(self, pixels):
+        calls.append(len(pixels))
+        if len(calls) == 4:  # a trial, two batches, and this one
+            raise KeyboardInterrupt
+        return original(self, pixels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predict._Classifier, "predict", stop)
+        assert run(saved["full"], "scans", "--batch-size", 2) == 130
+    assert capsys.readouterr() == ("", "\ninterrupted\n")
+    assert read_table()["file"].tolist() == [f"scans/{name}" for name in NAMES[1:4]]
+    assert read_table("predictions.problems.csv")["file"].tolist() == ["scans/1.bmp"]
+    assert run(saved["full"], "scans") == 1
+    assert read_table()["file"].tolist() == [f"scans/{name}" for name in NAMES[1:]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text, digest: text.replace(digest, "0123456789ab"), "is of the model 0123456789ab; this one is"),
+        (lambda text, digest: text[: text.rindex(digest)] + "0123456789ab\n", "is of the model 0123456789ab"),
+        (lambda text, digest: text.replace("p_c,", "p_d,"), "is no table of this model's predictions"),
+        (lambda text, digest: "image,label\n1,2\n", "is no table of this model's predictions"),
+        (lambda text, digest: "one line without an end", "is no table of this model's predictions"),
+        (lambda text, digest: text + "1,2\n", "line 10 is no row of such a table"),
+        (lambda text, digest: text + '"1"2,3\n', "line 10 cannot be read"),
+    ],
+    ids=["model", "model of the last row", "classes", "other table", "no table", "short row", "no CSV"],
+)
+def test_another_table_is_left_as_it_is(saved, folder, capsys, change, message):
+    predict.predict_files(saved["full"], ["scans"], "table.csv")
+    text = Path("table.csv").read_text()
+    Path("table.csv").write_text(change(text, text.rstrip().rpartition(",")[2]))
+    before = Path("table.csv").read_bytes()
+    assert run(saved["full"], "scans", "--out", "table.csv") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: table.csv")
+    assert message in err
+    assert err.endswith("It was left as it is: choose another --out.\n")
+    assert Path("table.csv").read_bytes() == before
+
+
+def test_the_table_of_another_model_is_left_as_it_is(saved, folder, capsys):
+    assert run(saved["full"], "scans") == 0
+    before = Path("predictions.csv").read_bytes()
+    assert run(saved["other"], "scans") == 2
+    assert "error: predictions.csv is of the model" in capsys.readouterr().err
+    assert Path("predictions.csv").read_bytes() == before
+
+
+# Files that cannot be read
+
+
+def test_files_that_cannot_be_read_are_told_and_tried_again(saved, folder, capsys):
+    good = (folder / "2.bmp").read_bytes()
+    (folder / "2.bmp").write_bytes(good[:100])
+    (folder / "Part 2" / "z.png").write_text("no image")
+    assert run(saved["full"], "scans", "--batch-size", 1) == 1
+    out, err = capsys.readouterr()
+    assert out == "predictions.csv: predicted 6\n"
+    lines = err.splitlines()
+    assert lines[0] == "could not read 2, see predictions.problems.csv:"
+    assert [line.split(": ")[0] for line in lines[1:]] == ["  scans/2.bmp", "  scans/Part 2/z.png"]
+    problems = read_table("predictions.problems.csv")
+    assert problems.columns.tolist() == ["file", "problem"]
+    assert problems["file"].tolist() == ["scans/2.bmp", "scans/Part 2/z.png"]
+    assert problems["problem"].str.startswith("cannot be read as an image (").all()
+    assert "scans/2.bmp" not in read_table()["file"].tolist()
+
+    (folder / "2.bmp").write_bytes(good)
+    (folder / "Part 2" / "z.png").unlink()
+    assert run(saved["full"], "scans") == 0
+    assert read_table()["file"].tolist()[-1] == "scans/2.bmp"
+    assert not Path("predictions.problems.csv").exists()
+
+
+def test_many_problems_are_told_in_part(saved, folder, capsys):
+    for number in range(25):
+        (folder / f"bad {number}.png").touch()
+    assert run(saved["full"], "scans") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "could not read 25, see predictions.problems.csv (here the first 20):"
+    assert len(lines) == 21
+    assert lines[20].startswith("  scans/bad 19.png: ")
+    assert len(read_table("predictions.problems.csv")) == 25
+
+
+def test_a_file_that_unpacks_to_gigabytes_is_a_problem(saved, folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # the images have 480: Pillow only warns
+    outcome = predict.predict_files(saved["full"], ["scans/1.bmp"], "table.csv")
+    assert outcome.predicted == 0
+    assert "decompression bomb" in outcome.problems["problem"].item()
+    assert read_table("table.csv").empty
+
+
+# Bad input
+
+
+def write_lambda(path):
+    inputs = keras.Input((16, 16, 3))
+    flat = layers.Flatten()(layers.Lambda(lambda values: values + 1)(inputs))
+    keras.Model(inputs, layers.Dense(3, activation="softmax")(flat)).save(path)
+
+
+def write_text_model(path):
+    keras.Sequential([layers.Input((4,)), layers.Dense(3, activation="softmax")]).save(path)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: None, r"m.keras: no such file"),
+        (lambda path: path.write_text("no model"), r"m.keras: this is no .keras model"),
+        (write_lambda, r"m.keras: Keras could not load this model: .*Lambda.*arbitrary code"),
+        (write_text_model, r"m.keras is no classifier of grey or colour images: from \(None, 4\) to \(None, 3\)"),
+        (lambda path: save_cnn(path, (16, 16, 2)), r"m.keras is no classifier of grey or colour images"),
+        (lambda path: save_cnn(path, about={"class_names": ["a", "b"]}), r"it has 3 outputs, but class_names are \['a"),
+        (lambda path: save_cnn(path, about={"class_names": ["a", "b", "b"]}), r"it has 3 outputs"),
+        (lambda path: save_cnn(path, about={"class_names": 3}), r"m.keras cannot be used"),
+        (lambda path: save_cnn(path, about={"class_labels": ["a"]}), r"m.keras cannot be used"),
+        (lambda path: save_cnn(path, about={"conformal": {"a": 0.5}}), r"m.keras cannot be used: .*expected those of"),
+        (lambda path: save_cnn(path, about={"conformal": 0.5}), r"m.keras cannot be used"),
+        (lambda path: save_cnn(path, about={"views": 3}), r"m.keras cannot be used: views=3"),
+        (lambda path: save_cnn(path, (16, 12, 3), about={"views": 8}), r"m.keras cannot be used: views=8"),
+    ],
+)
+def test_models_that_cannot_be_used(folder, capsys, write, message):
+    write(Path("m.keras"))
+    with pytest.raises(InputError, match=message):
+        predict.predict_files("m.keras", ["scans"], "predictions.csv")
+    if message.startswith("m.keras: "):
+        assert run("m.keras", "scans") == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("error: m.keras: ")
+        assert err.count("\n") == 1
+    assert not list(Path().glob("*.csv"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere: no such file or folder."),
+        (["scans", "scans/11.bmp"], "scans/11.bmp: no such file or folder."),
+        (["empty"], "no image in empty: expected files that end in .bmp, .gif, .jpeg, "),
+        (["scans", "--out", "scans/1.bmp/table.csv"], "scans/1.bmp/table.csv cannot be written: "),
+        (["scans", "--out", "empty"], "empty is a folder; expected the name of a CSV file."),
+        (["scans", "--batch-size", "0"], "batch size 0: expected 1 or more."),
+    ],
+)
+def test_bad_input_is_told_in_one_line_before_the_model_is_opened(folder, capsys, arguments, message):
+    Path("empty").mkdir()
+    assert run("missing.keras", *arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+    assert not list(Path().rglob("*.csv"))
+
+
+def test_a_table_that_cannot_be_written(saved, folder, capsys, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(predict, "_open_table", fail)
+    assert run(saved["full"], "scans") == 2
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+
+
+def test_help_does_without_tensorflow():
+    code = """
+import json, sys
+from helpers import predict
+try:
+    predict.main(["--help"])
+except SystemExit as stop:
+    sys.stderr.write(json.dumps([stop.code, sorted(sys.modules)]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    status, loaded = json.loads(done.stderr)
+    assert status == 0
+    assert not {"tensorflow", "keras", "sklearn", "scipy"} & set(loaded)
+    assert "FOLDER_OR_FILE" in done.stdout
