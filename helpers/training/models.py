@@ -198,7 +198,7 @@ def standardize_cells(pixels, size, threshold=8):
     margins = [((length - size) // 2, (length - size) - (length - size) // 2) for length in pixels.shape[1:3]]
     cropped = layers.Cropping2D(margins, dtype="float32", name="crop")(pixels)
     cell = ops.cast(ops.max(cropped, axis=-1, keepdims=True) > threshold, "float32")
-    count = ops.sum(cell, axis=(1, 2), keepdims=True) + 1
+    count = ops.maximum(ops.sum(cell, axis=(1, 2), keepdims=True), 1)
     centred = (cropped - ops.sum(cropped * cell, axis=(1, 2), keepdims=True) / count) * cell
     variance = ops.sum(ops.square(centred), axis=(1, 2), keepdims=True) / count
     return centred / ops.sqrt(variance + 1)

@@ -7,6 +7,8 @@ import pytest
 from helpers.evaluation.baselines import (
     describe_shortcuts,
     find_contrary,
+    fit_regression,
+    get_coefficients,
     predict_from_shortcuts,
 )
 from helpers.evaluation.metrics import make_predictions
@@ -190,3 +192,36 @@ def test_contrary_images_are_those_least_like_their_class():
     assert find_contrary(table, 0.5).tolist() == [False, True, True, False, True, True, False]
     assert find_contrary(table).index.tolist() == list(range(10, 17))
     assert find_contrary(table, 1).all()
+
+
+# fit_regression, get_coefficients
+
+
+def make_groups(counts=(9000, 1000), seed=0):
+    """Draw two numbers, the first of which tells the class, the second of which is on another scale."""
+    rng = np.random.default_rng(seed)
+    codes = np.repeat([0, 1], counts)
+    return np.column_stack([rng.normal(codes, 1), rng.normal(5000, 800, len(codes))]), np.eye(2)[codes]
+
+
+def test_a_regression_finds_what_tells_the_class_whatever_the_scales():
+    x, y = make_groups()
+    intercept, tells, says_nothing = get_coefficients(fit_regression(x, y))
+    assert tells == pytest.approx(1, abs=0.25)
+    assert abs(says_nothing) < 3e-4
+    assert intercept == pytest.approx(-0.5 - says_nothing * 5000, abs=0.25)
+
+
+def test_classes_have_the_same_weight_whatever_their_size():
+    x, y = make_groups()
+    said = fit_regression(x, y).predict_proba(x)[:, 1]
+    assert said[y[:, 0] == 1].mean() < 0.45
+    assert said[y[:, 1] == 1].mean() > 0.55
+
+
+def test_coefficients_give_the_probabilities_of_the_regression():
+    x, y = make_groups((60, 40))
+    regression = fit_regression(x, y)
+    intercept, *weights = get_coefficients(regression)
+    positive = 1 / (1 + np.exp(-(intercept + x @ weights)))
+    np.testing.assert_allclose(regression.predict_proba(x)[:, 1], positive, atol=1e-9)

@@ -10,6 +10,7 @@ from helpers.training.augment import (
     augment_images,
     chain_augmenters,
     draw_parameters,
+    keep_background,
     make_augmenter,
     make_exposure_augmenter,
     mix_augmenters,
@@ -889,3 +890,36 @@ def test_only_the_rows_named_are_augmented_and_values_are_rounded():
     images = np.arange(5, dtype="uint8").reshape(5, 1, 1, 1)
     augmented = augment_images(lambda batch, rng: batch + np.float32(0.6), images, [3, 1], copies=2)
     assert augmented.ravel().tolist() == [4, 2, 4, 2]
+
+
+# keep_background
+
+
+def make_cell(level=100):
+    images = np.zeros((2, 12, 12, 3), "uint8")
+    images[:, 3:9, 3:9] = level
+    images[:, 0, 0] = 8  # as dark as background may be
+    return images
+
+
+def test_the_background_stays_black_and_the_cell_is_changed():
+    images = make_cell()
+    result = keep_background(lambda images, rng: images + rng.normal(20, 10, images.shape))(
+        images, np.random.default_rng(0)
+    )
+    cell = images.max(axis=-1) > 8
+    assert (result[~cell] == 0).all()
+    assert result[cell].std() > 5
+    assert result.dtype == images.dtype
+
+
+def test_no_part_of_the_cell_becomes_background():
+    images = make_cell()
+    result = keep_background(lambda images, rng: images - 500.0)(images, np.random.default_rng(0))
+    assert (result[images.max(axis=-1) > 8] == 9).all()
+
+
+def test_the_background_is_that_of_the_images_as_they_come():
+    images = make_cell(30)
+    result = keep_background(lambda images, rng: images, threshold=40)(images, np.random.default_rng(0))
+    assert (result == 0).all()

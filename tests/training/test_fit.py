@@ -258,10 +258,11 @@ def test_model_has_the_weights_of_its_best_epoch(tmp_path, monkeypatch):
     assert_same_training((resumed, run(resumed, **settings)), (model, history))
 
 
-def test_best_epoch_is_the_first_with_the_lowest_validation_loss():
+@pytest.mark.parametrize(("monitor", "best"), [("val_loss", 2), ("val_accuracy", 3), ("last", 4)])
+def test_best_epoch_is_the_first_with_the_lowest_loss_or_what_is_asked_for(monitor, best):
     model = make_mlp()
     model.compile(keras.optimizers.AdamW())
-    recorder = fit._Recorder(model, seed=0, checkpoint=None, identity=None, rank=fit._BEST["val_loss"])
+    recorder = fit._Recorder(model, seed=0, checkpoint=None, identity=None, rank=fit._BEST[monitor])
     weights = []
     for epoch, (loss, accuracy) in enumerate([(0.5, 0.9), (0.3, 0.7), (0.4, 0.99), (0.3, 0.8)]):
         recorder.on_epoch_begin(epoch)
@@ -270,8 +271,8 @@ def test_best_epoch_is_the_first_with_the_lowest_validation_loss():
         recorder.on_test_end()
         recorder.on_epoch_end(epoch, {"loss": 1, "accuracy": 0, "val_loss": loss, "val_accuracy": accuracy})
     history = recorder.finish()
-    assert history.attrs["best_epoch"] == 2
-    for weight, expected in zip(model.get_weights(), weights[1], strict=True):
+    assert history.attrs["best_epoch"] == best
+    for weight, expected in zip(model.get_weights(), weights[best - 1], strict=True):
         np.testing.assert_array_equal(weight, expected)
 
 

@@ -20,7 +20,9 @@ from helpers.training.models import (
     FusedBatchNormalization,
     build_cnn,
     build_in_temperature,
+    combine_networks,
     copy_model,
+    cut_at,
     describe_layers,
     load_model,
     predict_probabilities,
@@ -29,6 +31,7 @@ from helpers.training.models import (
     save_model,
     set_precision,
     standardization_layer,
+    standardize_cells,
 )
 
 # Keras hands TensorFlow's variables to NumPy in the old way when it writes a file.
@@ -1112,3 +1115,104 @@ def test_temperature_needs_a_dense_layer_at_the_end():
     model = keras.Model(inputs, keras.layers.Activation("softmax")(keras.layers.Dense(2)(inputs)))
     with pytest.raises(ValueError, match="expected a Dense one"):
         build_in_temperature(model, 2.0, "cooled")
+
+
+def draw_cells(count=6, size=24, seed=0):
+    """Draw noise in squares of several sizes on black, each with its own stain."""
+    rng = np.random.default_rng(seed)
+    pixels = np.zeros((count, size, size, 3), "uint8")
+    for number in range(count):
+        half = 4 + number
+        of_cell = pixels[number, size // 2 - half : size // 2 + half, size // 2 - half : size // 2 + half]
+        of_cell[:] = rng.normal(rng.uniform(90, 170, 3), rng.uniform(20, 30), of_cell.shape).clip(20, 255)
+    return pixels
+
+
+def build_cell_network(seed=0, size=20):
+    keras.utils.set_random_seed(seed)
+    prepare = {"prepare": lambda pixels: standardize_cells(pixels, size)}
+    return build_cnn((24, 24, 3), 2, filters=((8,), (16,)), average_pooling=True, name=f"net{seed}", **prepare)
+
+
+def standardize(pixels, size=20):
+    inputs = layers.Input(pixels.shape[1:])
+    return keras.Model(inputs, standardize_cells(inputs, size))(pixels.astype("float32")).numpy()
+
+
+@pytest.mark.parametrize("size", [20, 19])
+def test_cells_are_cropped_and_standardized(size):
+    pixels = draw_cells()
+    standardized = standardize(pixels, size)
+    start = (24 - size) // 2
+    cropped = pixels[:, start : start + size, start : start + size]
+    assert standardized.shape == cropped.shape
+    for image, raw in zip(standardized, cropped, strict=True):
+        cell = raw.max(axis=-1) > 8
+        assert (image[~cell] == 0).all()
+        np.testing.assert_allclose(image[cell].mean(axis=0), 0, atol=0.02)
+        np.testing.assert_allclose(image[cell].std(axis=0), 1, atol=0.02)
+
+
+def test_stain_and_light_make_no_difference_to_standardized_cells():
+    pixels = draw_cells().astype("float32") / 2
+    stained = np.where(pixels > 0, pixels * [0.9, 1.3, 0.7] + [15, 0, 30], 0)
+    np.testing.assert_allclose(standardize(stained), standardize(pixels), atol=0.03)
+
+
+def test_an_image_without_a_cell_becomes_zero():
+    assert (standardize(np.zeros((1, 24, 24, 3))) == 0).all()
+
+
+def test_cells_are_standardized_in_float32_under_bfloat16():
+    set_precision("mixed_bfloat16")
+    model = build_cell_network()
+    assert model.get_layer("crop").output.dtype == "float32"
+    pixels = draw_cells()
+    set_precision("float32")
+    np.testing.assert_allclose(
+        predict_probabilities(model, pixels), predict_probabilities(build_cell_network(), pixels), atol=0.02
+    )
+
+
+def test_a_model_is_cut_after_a_layer():
+    model = build_cell_network()
+    cut = cut_at(model, "features")
+    assert cut.output.shape == (None, 16)
+    x = draw_cells().astype("float32")
+    last = model.get_layer("probabilities")
+    np.testing.assert_allclose(last(cut(x, training=False)), model(x, training=False), atol=1e-6)
+
+
+@pytest.mark.parametrize("views", [1, 4, 8])
+def test_combined_networks_predict_the_calibrated_average(views):
+    pixels = draw_cells()
+    networks = [build_cell_network(seed) for seed in range(2)]
+    combined = combine_networks([*networks, networks[0]], "combined", views, temperature=2.0)
+    of_networks = [predict_probabilities(network, pixels, views=views) for network in networks]
+    average = (2 * of_networks[0] + of_networks[1]) / 3
+    expected = np.sqrt(average) / np.sqrt(average).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(predict_probabilities(combined, pixels), expected, atol=1e-5)
+
+
+def test_combined_networks_can_know_the_area():
+    pixels = draw_cells()
+    network = build_cell_network()
+    regressions = [(-1.0, 0.5, 0.01), (0.3, 2.0, -0.004)]
+    combined = combine_networks([network], "combined", regressions=regressions)
+    p = predict_probabilities(network, pixels)
+    odds, area = np.log(p[:, 1] / p[:, 0]), (2 * np.arange(4, 10)) ** 2
+    positive = np.mean([1 / (1 + np.exp(-(a + b * odds + c * area))) for a, b, c in regressions], axis=0)
+    np.testing.assert_allclose(predict_probabilities(combined, pixels)[:, 1], positive, atol=1e-5)
+
+
+def test_combined_networks_are_copies_and_open_with_plain_keras(tmp_path):
+    pixels = draw_cells()
+    network = build_cell_network()
+    combined = combine_networks([network, network], "combined", views=4, temperature=1.5, regressions=[(0.1, 1.0, 0.0)])
+    before = predict_probabilities(combined, pixels)
+    path = save_model(combined, tmp_path / "combined.keras", {"class_names": ["a", "b"]})
+    network.set_weights([0 * weight for weight in network.get_weights()])
+    np.testing.assert_allclose(
+        keras.models.load_model(path)(pixels.astype("float32"), training=False), before, atol=1e-6
+    )
+    np.testing.assert_array_equal(predict_probabilities(combined, pixels), before)

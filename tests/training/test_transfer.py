@@ -14,6 +14,7 @@ from helpers.training.models import (
     load_model,
     predict_probabilities,
     save_model,
+    standardize_cells,
 )
 from helpers.training.transfer import (
     BASES,
@@ -23,6 +24,7 @@ from helpers.training.transfer import (
     find_weights,
     fold_batch_normalization,
     join,
+    to_pixel_range,
     unfreeze_from,
 )
 
@@ -713,3 +715,30 @@ def test_fine_tuning_the_copy_of_a_joined_network_and_saving_it(extractor, tmp_p
     assert loaded.name == "tuned"
     assert describe_layers(loaded)["trainable"].equals(describe_layers(tuned)["trainable"])
     np.testing.assert_allclose(predict_probabilities(loaded, pixels), y_tuned, rtol=1e-5, atol=1e-6)
+
+
+def test_standardized_images_get_the_range_of_pixels_and_another_size():
+    inputs = layers.Input((4, 4, 3))
+    model = keras.Model(inputs, to_pixel_range(inputs, 8))
+    levels = np.array([0, 1, -1, 100, -100])
+    images = np.ones((5, 4, 4, 3), "float32") * levels[:, None, None, None]
+    result = model(images, training=False).numpy()
+    assert result.shape == (5, 8, 8, 3)
+    np.testing.assert_allclose(result[:, 3, 3, 0], [128, 178, 78, 255, 0], atol=1e-4)
+
+
+def test_extractor_sees_prepared_images_of_another_size():
+    def prepare(pixels):
+        return to_pixel_range(standardize_cells(pixels, 24), 48)
+
+    keras.utils.set_random_seed(0)
+    extractor = build_feature_extractor((32, 32, 3), None, until="block_2_add", prepare=prepare)
+    plain = keras.Model(extractor.get_layer("to_range_of_base").output, extractor.output)
+    assert plain.input.shape == (None, 48, 48, 3)
+    pixels = np.random.default_rng(0).integers(9, 256, (3, 32, 32, 3)).astype("float32")
+    inputs = layers.Input((32, 32, 3))
+    prepared = keras.Model(inputs, prepare(inputs))(pixels, training=False).numpy()
+    expected = plain(prepared / 127.5 - 1, training=False)
+    np.testing.assert_allclose(compute_features(extractor, pixels), expected, atol=1e-4)
+    stained = np.clip(pixels * 0.5 + 20, 9, 255)
+    np.testing.assert_allclose(compute_features(extractor, stained), expected, atol=0.02)
