@@ -6,9 +6,9 @@ and ``model``, the beginning of the model file's SHA-256. Rows are written batch
 model, options and table it goes on where it was stopped. Files that cannot be read are listed beside it, in
 ``<name>.problems.csv``; they are tried again.
 
-What it needs to know is in the model file, see ``about`` of `helpers.training.models.save_model`; all of it may lack:
-``class_names``, in the order of the outputs; ``class_labels``, a readable name for each; ``views``, over how many views
-of an image to average; ``conformal``, the thresholds of `helpers.evaluation.conformal.fit_conformal`.
+What it needs to know is in the model file, see ``about`` of `helpers.training.models.save_model`; any of it may be
+missing: ``class_names``, in the order of the outputs; ``class_labels``, a readable name for each; ``views``, over how
+many views of an image to average; ``conformal``, the thresholds of `helpers.evaluation.conformal.fit_conformal`.
 """
 
 import argparse

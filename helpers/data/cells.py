@@ -59,7 +59,7 @@ def measure_cells(pixels, masks=None):
     Raises
     ------
     ValueError
-        The images have not three channels, or the masks another shape.
+        The images do not have three channels, or the masks another shape.
 
     Notes
     -----

@@ -1,7 +1,7 @@
-"""Baselines: what can be scored without looking at what an image shows.
+"""Baselines: what can be scored from a few numbers, without looking at what an image shows.
 
-A classifier that knows only sizes, brightness and the pixels along the border has not seen the disease. What it scores
-is what a network could score by the same shortcuts.
+A classifier that knows only sizes, brightness and the pixels along the border knows no shape and no texture. What it
+scores is what a network could score by the same shortcuts.
 """
 
 import numpy as np

@@ -65,8 +65,8 @@ def compute_effects(table, metric, resamples=10_000, seed=0):
     DataFrame with one row per factor, in their order: ``factor, best, worst`` (levels), ``effect`` (mean of the best
     minus mean of the worst level), ``low, high`` (its 95 % interval), ``luck`` and ``luck_high`` (mean and 95th
     percentile of the difference that there would be between best and worst if all levels were equal), ``spread``
-    (standard deviation over the seeds), ``rank`` (1 for the largest effect) and ``p_largest`` (the probability that
-    this factor has the largest effect). An effect above ``luck_high`` is more than luck.
+    (standard deviation over the seeds), ``rank`` (1 for the largest effect) and ``p_largest`` (the share of the draws
+    in which this factor has the largest effect). An effect above ``luck_high`` is more than luck.
 
     Raises
     ------
@@ -80,8 +80,9 @@ def compute_effects(table, metric, resamples=10_000, seed=0):
     normally distributed, with a standard deviation that is the same for all levels of a factor. It is pooled over them,
     and its own uncertainty (chi-square) is part of every draw; ``luck_high`` is thereby the critical difference of
     Tukey's range test. Of the same trainings under several factors one draw is made. Uncertainty is that of the seeds
-    only: it says nothing about other images, other bases or other ranges of levels. As best and worst are picked by the
-    same results, small effects come out too large, which is what to compare ``luck`` for.
+    only: it says nothing about other images, other bases or other ranges of levels: a factor tried over a wider range
+    has a larger effect. As best and worst are picked by the same results, small effects come out too large, which is
+    what to compare ``luck`` for.
     """
     finished = _select_finished(table, [metric])
     rng = np.random.default_rng(seed)
@@ -143,8 +144,8 @@ def describe_effects(effects, table, metric, others=()):
     sure = effects.sort_values("p_largest", ascending=False, kind="stable")
     shares = [f"{row.factor} {_write_share(row.p_largest)}" for row in sure.itertuples() if row.p_largest >= 0.05]
     sentences.append(
-        f"From the largest to the smallest effect on {_write_name(metric)}: {', '.join(sizes)}. "
-        f"The probability of being the largest, as far as the seeds tell: {', '.join(shares)}."
+        f"From the largest to the smallest difference in {_write_name(metric)} between the best and the worst of the "
+        f"levels tried: {', '.join(sizes)}. Share of the draws in which it is the largest: {', '.join(shares)}."
     )
     trials = table.drop_duplicates("trial") if "trial" in table else table
     missing = int(trials[metric].isna().sum())

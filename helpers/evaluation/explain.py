@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def compute_grad_cam(model, images, class_indices, layer=None):
+def compute_grad_cam(model, images, class_indices, layer=None, size=None):
     """Compute where in each image the evidence for a class lies, by Grad-CAM (Selvaraju et al. 2017).
 
     Parameters
@@ -17,6 +17,9 @@ def compute_grad_cam(model, images, class_indices, layer=None):
         The class to explain for each image.
     layer : str, optional
         Name of a layer with a map of features as output; by default the last one.
+    size : tuple of 2 ints, optional
+        Height and width of the result, by default those of the images. Where the model crops them first, it is the
+        crop that the result belongs to.
 
     Returns
     -------
@@ -52,7 +55,7 @@ def compute_grad_cam(model, images, class_indices, layer=None):
     gradients = tf.cast(tape.gradient(score, features), tf.float32)
     weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
     evidence = tf.nn.relu(tf.reduce_sum(weights * tf.cast(features, tf.float32), axis=-1, keepdims=True))
-    evidence = tf.image.resize(evidence, images.shape[1:3])[..., 0].numpy()
+    evidence = tf.image.resize(evidence, size or images.shape[1:3])[..., 0].numpy()
     strongest = evidence.max(axis=(1, 2), keepdims=True)
     return np.divide(evidence, strongest, out=np.zeros_like(evidence), where=strongest > 0)
 

@@ -178,16 +178,16 @@ def standardization_layer(statistics):
 def standardize_cells(pixels, size, threshold=8):
     """Crop images to their middle and standardize each one's colours over what is not background.
 
-    For images of single cells on black. Each channel of each image gets mean 0 and standard deviation 1 over its cell,
-    so that stain and light of the slide are gone (after Reinhard et al. 2001); the background becomes 0. Part of the
-    network, so that a saved model takes raw pixels.
+    For images of single cells on black. Each channel of each image gets mean 0 and about standard deviation 1 over its
+    cell, so that stain and light of the slide are gone (after Reinhard et al. 2001); the background becomes 0. Part of
+    the network, so that a saved model takes raw pixels.
 
     Parameters
     ----------
     pixels : keras tensor (n, height, width, 3)
         Raw pixels, 0 to 255.
     size : int
-        Height and width to crop to, an even number of pixels less than the images have.
+        Height and width to crop to, at most those of the images.
     threshold : float
         Pixels are background where no channel is above it.
 
@@ -198,7 +198,7 @@ def standardize_cells(pixels, size, threshold=8):
     margins = [((length - size) // 2, (length - size) - (length - size) // 2) for length in pixels.shape[1:3]]
     cropped = layers.Cropping2D(margins, dtype="float32", name="crop")(pixels)
     cell = ops.cast(ops.max(cropped, axis=-1, keepdims=True) > threshold, "float32")
-    count = ops.maximum(ops.sum(cell, axis=(1, 2), keepdims=True), 1)
+    count = ops.sum(cell, axis=(1, 2), keepdims=True) + 1  # one more, for images without a cell
     centred = (cropped - ops.sum(cropped * cell, axis=(1, 2), keepdims=True) / count) * cell
     variance = ops.sum(ops.square(centred), axis=(1, 2), keepdims=True) / count
     return centred / ops.sqrt(variance + 1)

@@ -7,7 +7,7 @@ from keras import layers
 
 from helpers.training.models import FusedBatchNormalization
 
-_FILTERS, _BLOCKS = (64, 128, 256, 512), 2  # of each stack
+_FILTERS = (64, 128, 256, 512)  # of each stack
 _PRESET = "keras/resnetv1/keras/resnet_18_imagenet/3"  # on Kaggle
 _WEIGHTS_FILE = "resnet_18_imagenet.weights.h5"
 
@@ -18,7 +18,7 @@ def find_resnet18_weights(data_dir):
     Parameters
     ----------
     data_dir : Path or None
-        None stands for a run on a drawn sample, which does without the weights.
+        None stands for a run that does without the weights.
 
     Returns
     -------
@@ -28,7 +28,7 @@ def find_resnet18_weights(data_dir):
         A sentence about it, to be shown.
     """
     if data_dir is None:
-        return None, "ResNet18 from scratch: a run on the sample does without the ImageNet weights."
+        return None, "ResNet18 from scratch: a run on the sample, or in quick mode, does without the ImageNet weights."
     local = data_dir / "weights" / _WEIGHTS_FILE
     if local.is_file():
         return local, f"ResNet18: ImageNet weights from `weights/{local.name}`."
@@ -45,7 +45,7 @@ def find_resnet18_weights(data_dir):
     return path, f"ResNet18: ImageNet weights of KerasHub, from Kaggle's `{_PRESET}`."
 
 
-def build_resnet18(input_shape, n_classes, prepare, weights=None, dropout=0.3, name="resnet18"):
+def build_resnet18(input_shape, n_classes, prepare, weights=None, dropout=0.3, blocks=2, name="resnet18"):
     """Build ResNet18: a 7x7 convolution, a max-pool, and four stacks of two basic blocks.
 
     A basic block has two 3x3 convolutions, and what goes in is added to what comes out. The first block of the second
@@ -62,6 +62,8 @@ def build_resnet18(input_shape, n_classes, prepare, weights=None, dropout=0.3, n
         From `find_resnet18_weights`; random ones by default.
     dropout : float
         Share of the 512 features dropped before the classifier during training.
+    blocks : int
+        Basic blocks in each stack; 2 makes it ResNet18. The pretrained weights are for 2.
     name : str
 
     Returns
@@ -74,20 +76,20 @@ def build_resnet18(input_shape, n_classes, prepare, weights=None, dropout=0.3, n
         The file is none with the weights of this network; the message names it.
     """
     inputs = layers.Input(input_shape, name="pixels")
-    x = _add_stacks(prepare(inputs))
+    x = _add_stacks(prepare(inputs), blocks)
     x = layers.GlobalAveragePooling2D(name="features")(x)
     x = layers.Dropout(dropout, name="dropout")(x)
     outputs = layers.Dense(n_classes, activation="softmax", dtype="float32", name="probabilities")(x)
     model = keras.Model(inputs, outputs, name=name)
     if weights is not None:
-        _copy_weights(weights, model)
+        _copy_weights(weights, model, blocks)
     return model
 
 
-def _copy_weights(path, model):
+def _copy_weights(path, model, blocks):
     """Copy the weights of a file into all layers but the classifier."""
     inputs = layers.Input((None, None, 3))
-    network = keras.Model(inputs, _add_stacks(inputs))
+    network = keras.Model(inputs, _add_stacks(inputs, blocks))
     try:
         network.load_weights(path)
     except Exception as error:  # a damaged file and another network fail in many ways inside h5py and Keras
@@ -98,7 +100,7 @@ def _copy_weights(path, model):
             model.get_layer(layer.name).set_weights(layer.get_weights())
 
 
-def _add_stacks(x):
+def _add_stacks(x, blocks):
     x = layers.ZeroPadding2D(3, name="conv1_pad")(x)
     x = layers.Conv2D(64, 7, strides=2, use_bias=False, name="conv1_conv")(x)
     x = _normalize(x, "conv1_bn")
@@ -106,7 +108,7 @@ def _add_stacks(x):
     x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
     x = layers.MaxPooling2D(3, 2, name="pool1_pool")(x)
     for stack, filters in enumerate(_FILTERS):
-        for block in range(_BLOCKS):
+        for block in range(blocks):
             halves = stack > 0 and block == 0
             x = _add_basic_block(x, filters, halves, f"stack{stack}_block{block}")
     return x

@@ -298,7 +298,9 @@ def _list_levels(base, factors):
     for factor, changes in factors.items():
         for level, changed in changes.items():
             if unknown := changed.keys() - base.keys():
-                raise ValueError(f"{factor}: {level} changes {', '.join(sorted(unknown))}, which the base has not.")
+                raise ValueError(
+                    f"{factor}: {level} changes {', '.join(sorted(unknown))}, which the base does not have."
+                )
             levels.append((factor, level, {**base, **changed}))
         if len({_dump(settings) for of_factor, _, settings in levels if of_factor == factor}) < len(changes):
             raise ValueError(f"{factor}: two of its levels have the same settings.")

@@ -238,7 +238,8 @@ def compute_features(extractor, pixels, rows=None, views=1):
     -------
     float32 array (views * m, n_features): all images in the first view, then all in the second, and so on.
     """
-    return np.concatenate(predict_views(extractor, pixels, rows, views))
+    outputs = predict_views(extractor, pixels, rows, views)
+    return outputs.reshape(-1, outputs.shape[-1])
 
 
 def build_head(features, n_classes, dropout=0.3):

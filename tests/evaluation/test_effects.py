@@ -196,8 +196,9 @@ def test_effects_in_words(table):
         "Depth: validation accuracy is highest with 3 blocks (81.0 %) and lowest with 2 blocks (74.0 %); the "
         "difference of 7.0 points (95 % interval 5.0 to 9.0) is more than luck: if all levels were equal, 3 seeds "
         "would give up to 2.5 points in 95 of 100 studies. With these two, test accuracy is 71.0 % and 64.0 %.",
-        "From the largest to the smallest effect on validation accuracy: depth (7.0 points), filters (1.0 points). The "
-        "probability of being the largest, as far as the seeds tell: depth 94 %, filters 6 %.",
+        "From the largest to the smallest difference in validation accuracy between the best and the worst of the "
+        "levels tried: depth (7.0 points), filters (1.0 points). "
+        "Share of the draws in which it is the largest: depth 94 %, filters 6 %.",
     ]
 
 
@@ -212,7 +213,7 @@ def test_words_for_areas_and_for_what_is_missing(table):
     assert "the difference of 0.070 (95 % interval 0.0" in depth
     assert "2 to 3 seeds would" in depth
     assert "%" not in depth.replace("95 %", "")
-    assert ranking.endswith("as far as the seeds tell: depth 99 %.")
+    assert ranking.endswith("the draws in which it is the largest: depth 99 %.")
     assert missing == "2 of 12 trials gave no result and are left out."
 
 

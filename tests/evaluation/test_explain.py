@@ -54,6 +54,14 @@ def test_heatmaps_are_as_large_as_the_images_and_go_from_0_to_1(strides):
     np.testing.assert_allclose(heatmaps.max(axis=(1, 2)), 1, rtol=1e-6)
 
 
+def test_heatmaps_may_have_another_size():
+    model, images = build_detector(), make_squares()
+    heatmaps = compute_grad_cam(model, images, [0, 0, 0], size=(6, 24))
+    assert heatmaps.shape == (3, 6, 24)
+    for (row, column), of_images in zip(find_peaks(heatmaps), PLACES, strict=True):
+        assert is_inside((2 * row, column // 2), of_images, margin=2)
+
+
 @pytest.mark.parametrize("layer", [None, "conv", "pool"])
 def test_the_heatmap_peaks_where_the_evidence_lies(layer):
     heatmaps = compute_grad_cam(build_detector(), make_squares(), [0, 0, 0], layer)

@@ -290,7 +290,65 @@ def test_melanoma_and_plants_figures_are_there(notebook, own):
     names = {path.name for path in (FIGURES / notebook).iterdir()}
     both = ["class_counts", "mean_colors", "examples", "augmentation", "network", "learning_curves", "grad_cam"]
     layers = [
-        f"layer_{name}" for name in ("block1_1_conv", "block1_pool", "block1_1_norm", "block1_1_relu", "block2_add")
+        f"layer_{name}" for name in ("block1_1_conv", "block1_pool", "block1_1_norm", "block1_1_relu", "block1_add")
     ]
     for figure in [*both, *own, *layers, "study_effects", "most_confident_errors"]:
+        assert {f"{figure}.png", f"{figure}.pdf"} <= names
+
+
+def test_leukemia_networks_are_beside_the_baselines():
+    results = load("06_leukemia")["results"]
+    baselines, networks = ["area", "mean_colour", "area_and_colour"], ["small_cnn", "resnet18", "frozen", "average"]
+    assert list(results) == [*baselines, *networks, *(f"{name}_and_area" for name in networks)]
+    (chosen,) = [name for name, entry in results.items() if entry["cost"]["chosen"]]
+    assert chosen not in baselines
+    held_out = {name: entry["cost"]["held_out_roc_auc"] for name, entry in results.items() if name not in baselines}
+    assert held_out[chosen] == max(held_out.values())
+    assert 0.65 <= results["area"]["validation"]["roc_auc"]["value"] <= 0.85
+
+
+def test_leukemia_network_sees_more_than_the_area():
+    results = load("06_leukemia")["results"]
+    (chosen,) = [name for name, entry in results.items() if entry["cost"]["chosen"]]
+    assert results[chosen]["validation"]["roc_auc"]["value"] > results["area"]["validation"]["roc_auc"]["value"]
+    assert results[chosen]["validation"]["roc_auc"]["value"] >= 0.75
+
+
+def test_leukemia_predicts_every_unlabelled_cell():
+    table = pd.read_csv(FIGURES / "06_leukemia" / "predictions.csv")
+    assert len(table) == table["file"].nunique() == 60
+    assert table["file"].str.startswith("C-NMC_Leukemia/testing_data/").all()
+    assert set(table["class"]) == {"healthy", "leukemic"}
+    assert table["uncertain"].isin([True, False]).all()
+    probabilities = table[["p_hem", "p_all"]]
+    assert (probabilities.sum(axis=1) - 1).abs().max() < 1e-3
+    assert (table["confidence"] - probabilities.max(axis=1)).abs().max() < 1e-3
+    assert ((table["class"] == "leukemic") == (table["p_all"] > 0.5)).all()
+
+
+def test_leukemia_careless_split_and_clusters_are_told():
+    folder = FIGURES / "06_leukemia"
+    clusterings = pd.read_csv(folder / "clusterings.csv")
+    assert set(clusterings["features"]) == {"trained", "random"}
+    assert clusterings[["silhouette", "agreement_class", "agreement_group"]].abs().le(1).all(axis=None)
+    coverage = pd.read_csv(folder / "prediction_sets.csv").set_index("metric")["value"]
+    assert 0.5 <= coverage["coverage"] <= 1
+    names = {path.name for path in folder.iterdir()}
+    for figure in [
+        "class_counts",
+        "size_and_stain",
+        "subjects",
+        "stain_normalization",
+        "augmentation",
+        "network",
+        "learning_curves",
+        "roc",
+        "confusion_and_calibration",
+        "most_confident_errors",
+        "grad_cam",
+        "clusterings_trained",
+        "clusterings_random",
+        "embeddings",
+        "cluster_centres",
+    ]:
         assert {f"{figure}.png", f"{figure}.pdf"} <= names

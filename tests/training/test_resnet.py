@@ -32,7 +32,7 @@ def model():
 def weights(tmp_path_factory):
     """Write random weights without a classifier, as KerasHub ships them."""
     inputs = layers.Input((None, None, 3))
-    network = keras.Model(inputs, resnet._add_stacks(inputs))
+    network = keras.Model(inputs, resnet._add_stacks(inputs, 2))
     rng = np.random.default_rng(1)
     network.set_weights([rng.uniform(0.1, 0.2, weight.shape) for weight in network.get_weights()])
     path = tmp_path_factory.mktemp("weights") / "model.weights.h5"
@@ -46,6 +46,12 @@ def test_it_has_the_parameters_of_the_publication(model):
     kinds = describe_layers(model)["kind"].value_counts()
     assert kinds["Conv2D"] == 1 + 16 + 3  # the first, two in each of eight blocks, three shortcuts
     assert kinds["Add"] == 8
+
+
+def test_it_can_be_half_as_deep():
+    kinds = describe_layers(build_resnet18(SHAPE, 2, scale, blocks=1))["kind"].value_counts()
+    assert kinds["Conv2D"] == 1 + 8 + 3
+    assert kinds["Add"] == 4
 
 
 def test_each_stack_halves_the_size_but_the_first(model):
