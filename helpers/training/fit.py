@@ -17,6 +17,7 @@ import pandas as pd
 
 from helpers.files import release_pages, replace_atomically
 from helpers.training import tf
+from helpers.training.optimizer import FusedAdamW
 
 _LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")
 _BEST = {  # how to rank epochs; the first of the highest is the best
@@ -107,15 +108,13 @@ def fit_model(
     training = _check(training, "training", minimum=batch_size)
     validation = _check(validation, "validation", minimum=1)
     steps = len(training[1]) // batch_size
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, epochs * steps - steps // 2, warmup_target=learning_rate, warmup_steps=steps // 2
-    )
     ema_momentum = max(0.0, 1 - 1 / (ema_epochs * steps))
-    optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=weight_decay, use_ema=True, ema_momentum=ema_momentum, ema_overwrite_frequency=None
+    optimizer = FusedAdamW(
+        0.0, weight_decay=weight_decay, use_ema=True, ema_momentum=ema_momentum, ema_overwrite_frequency=None
     )
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
-    model.compile(optimizer, loss, metrics=["accuracy"])
+    # Given as "accuracy", the metric would make its variables while the step is traced, which is then traced again.
+    model.compile(optimizer, loss, metrics=[keras.metrics.CategoricalAccuracy("accuracy")])
     model.optimizer.build(model.trainable_variables)  # under float16 a wrapper of the one above
 
     identity = None
@@ -123,7 +122,8 @@ def fit_model(
         settings = [epochs, batch_size, learning_rate, label_smoothing, weight_decay, ema_epochs, seed]
         settings += [monitor, mixup, class_weights if class_weights is None else np.asarray(class_weights).tolist()]
         identity = _identify(model, training, validation, augment, settings)
-    recorder = _Recorder(model, seed, checkpoint, identity, _BEST[monitor])
+    rates = _schedule_rates(learning_rate, epochs, steps)
+    recorder = _Recorder(model, seed, checkpoint, identity, _BEST[monitor], rates)
     done = recorder.resume()
     if done < epochs:
         model.fit(
@@ -207,6 +207,17 @@ def make_batches(training, batch_size, seed, augment, steps, class_weights=None,
     return _make_dataset(load, steps, shapes, batch_size)
 
 
+def _schedule_rates(peak, epochs, steps):
+    """Compute the learning rate of each step of each epoch: linear warm-up over half an epoch, then cosine decay.
+
+    A schedule inside the optimizer would be computed again for each weight.
+    """
+    warmup = steps // 2
+    step = np.arange(epochs * steps)
+    decay = 0.5 * (1 + np.cos(np.pi * (step - warmup) / (epochs * steps - warmup)))
+    return (peak * np.where(step < warmup, step / max(warmup, 1), decay)).reshape(epochs, steps)
+
+
 def _blend(images, y, mixup, rng):
     """Blend each image and label of a batch with another one of the batch."""
     shares = rng.beta(mixup, mixup, len(images)).astype("float32")
@@ -251,20 +262,24 @@ class _Recorder(keras.callbacks.Callback):
     in the model, and when an epoch ends, the trained ones are back.
     """
 
-    def __init__(self, model, seed, checkpoint, identity, rank):
+    def __init__(self, model, seed, checkpoint, identity, rank, rates):
         super().__init__()
         self._trained, self._seed = model, seed
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
-        self._identity, self._rank = identity, rank
+        self._identity, self._rank, self._rates = identity, rank, rates
         self._rows, self._averaged, self._best = [], None, None
 
     def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
         for number, layer in enumerate(_list_layers(self._trained)):
             generator = getattr(layer, "seed_generator", None)
             if generator is not None:  # dropout: its noise too is decided by seed and epoch
                 seeds = np.random.SeedSequence([self._seed, _DROPOUT, epoch, number])
                 generator.state.assign(seeds.generate_state(2))
         self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._trained.optimizer.learning_rate = self._rates[self._epoch, batch]
 
     def on_test_end(self, logs=None):
         self._averaged = self._trained.get_weights()

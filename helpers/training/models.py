@@ -260,7 +260,7 @@ def cut_at(model, layer):
     return keras.Model(model.input, model.get_layer(layer).output, name=f"{model.name}_until_{layer}")
 
 
-def combine_networks(networks, name, views=1, temperature=1.0, regressions=None, threshold=8):
+def combine_networks(networks, name, views=1, temperature=1.0, regression=None, threshold=8):
     """Combine several networks to one model: their average, calibrated.
 
     Parameters
@@ -272,9 +272,10 @@ def combine_networks(networks, name, views=1, temperature=1.0, regressions=None,
         Over how many views of each image each network is averaged too, see `predict_probabilities`.
     temperature : float
         From `helpers.evaluation.decisions.fit_temperature`: the logarithms of the averages are divided by it.
-    regressions : sequence of tuples of 3 floats, optional
-        Logistic regressions of two classes: intercept, weight of the average's log odds, and weight of the area of the
-        cell in pixels. The mean of their probabilities takes the place of the average.
+    regression : tuple of 2 floats, optional
+        Intercept and weight of a logistic regression of two classes on the area of the cell in pixels, from
+        `helpers.evaluation.baselines.get_coefficients`. It has as much say as all networks together: the geometric mean
+        of its probabilities and theirs takes the place of the average.
     threshold : float
         Pixels belong to the cell where a channel is above it.
 
@@ -286,14 +287,14 @@ def combine_networks(networks, name, views=1, temperature=1.0, regressions=None,
     members = [copy_model(network, f"member_{number}") for number, network in enumerate(networks, 1)]
     outputs = [member(view) for member in members for view in _list_views(inputs, views, ops.transpose)]
     average = sum(outputs[1:], outputs[0]) / len(outputs)
-    if regressions is not None:
+    logarithm = _compute_logarithm(average)
+    if regression is not None:
+        intercept, weight = regression
         cell = ops.cast(ops.max(inputs, axis=-1) > threshold, "float32")
-        area = ops.sum(cell, axis=(1, 2))
-        score = _compute_logarithm(average)
-        odds = score[:, 1] - score[:, 0]
-        positive = sum(ops.sigmoid(a + b * odds + c * area) for a, b, c in regressions) / len(regressions)
-        average = ops.stack([1 - positive, positive], axis=1)
-    return keras.Model(inputs, ops.softmax(_compute_logarithm(average) / temperature), name=name)
+        odds = intercept + weight * ops.sum(cell, axis=(1, 2))
+        of_area = ops.stack([ops.sigmoid(-odds), ops.sigmoid(odds)], axis=1)
+        logarithm = (logarithm + _compute_logarithm(of_area)) / 2
+    return keras.Model(inputs, ops.softmax(logarithm / temperature), name=name)
 
 
 def _compute_logarithm(probabilities):

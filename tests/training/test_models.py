@@ -1197,18 +1197,18 @@ def test_combined_networks_predict_the_calibrated_average(views):
 def test_combined_networks_can_know_the_area():
     pixels = draw_cells()
     network = build_cell_network()
-    regressions = [(-1.0, 0.5, 0.01), (0.3, 2.0, -0.004)]
-    combined = combine_networks([network], "combined", regressions=regressions)
-    p = predict_probabilities(network, pixels)
-    odds, area = np.log(p[:, 1] / p[:, 0]), (14 + 2 * (np.arange(6) % 3)) ** 2
-    positive = np.mean([1 / (1 + np.exp(-(a + b * odds + c * area))) for a, b, c in regressions], axis=0)
-    np.testing.assert_allclose(predict_probabilities(combined, pixels)[:, 1], positive, atol=1e-5)
+    combined = combine_networks([network], "combined", temperature=2.0, regression=(-1.0, 0.01))
+    area = (14 + 2 * (np.arange(6) % 3)) ** 2
+    positive = 1 / (1 + np.exp(1 - 0.01 * area))
+    product = predict_probabilities(network, pixels) * np.column_stack([1 - positive, positive])
+    expected = product**0.25 / (product**0.25).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(predict_probabilities(combined, pixels), expected, atol=1e-5)
 
 
 def test_combined_networks_are_copies_and_open_with_plain_keras(tmp_path):
     pixels = draw_cells()
     network = build_cell_network()
-    combined = combine_networks([network, network], "combined", views=4, temperature=1.5, regressions=[(0.1, 1.0, 0.0)])
+    combined = combine_networks([network, network], "combined", views=4, temperature=1.5, regression=(0.1, 0.01))
     before = predict_probabilities(combined, pixels)
     path = save_model(combined, tmp_path / "combined.keras", {"class_names": ["a", "b"]})
     network.set_weights([0 * weight for weight in network.get_weights()])
