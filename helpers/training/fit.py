@@ -208,14 +208,14 @@ def make_batches(training, batch_size, seed, augment, steps, class_weights=None,
 
 
 def _schedule_rates(peak, epochs, steps):
-    """Compute the learning rate of each step of each epoch: linear warm-up over half an epoch, then cosine decay.
+    """Compute the learning rate of each step: linear warm-up over half an epoch, then cosine decay to zero.
 
     A schedule inside the optimizer would be computed again for each weight.
     """
     warmup = steps // 2
-    step = np.arange(epochs * steps)
+    step = np.arange(epochs * steps + 1)
     decay = 0.5 * (1 + np.cos(np.pi * (step - warmup) / (epochs * steps - warmup)))
-    return (peak * np.where(step < warmup, step / max(warmup, 1), decay)).reshape(epochs, steps)
+    return peak * np.where(step < warmup, step / max(warmup, 1), decay)
 
 
 def _blend(images, y, mixup, rng):
@@ -279,14 +279,14 @@ class _Recorder(keras.callbacks.Callback):
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def on_train_batch_begin(self, batch, logs=None):
-        self._trained.optimizer.learning_rate = self._rates[self._epoch, batch]
+        self._trained.optimizer.learning_rate = self._rates[self._epoch * self.params["steps"] + batch]
 
     def on_test_end(self, logs=None):
         self._averaged = self._trained.get_weights()
 
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1} | {name: float(logs[name]) for name in _LOGGED}
-        row["learning_rate"] = float(self._trained.optimizer.learning_rate)
+        row["learning_rate"] = self._rates[(epoch + 1) * self.params["steps"]]
         row["wall_seconds"] = time.perf_counter() - self._wall
         row["cpu_seconds"] = time.process_time() - self._cpu
         self._rows.append(row)
@@ -329,7 +329,7 @@ class _Recorder(keras.callbacks.Callback):
         lists = {
             "model": self._trained.get_weights(),
             "best": self._best,
-            "optimizer": [np.asarray(variable) for variable in self._trained.optimizer.variables],
+            "optimizer": [variable.value.numpy() for variable in self._trained.optimizer.variables],
         }
         arrays = {f"{name}_{i}": array for name, values in lists.items() for i, array in enumerate(values)}
         counts = {name: len(values) for name, values in lists.items()}

@@ -65,17 +65,39 @@ def set_precision(precision="auto"):
     Parameters
     ----------
     precision : {"auto", "float32", "mixed_bfloat16", "mixed_float16"}
-        "auto" takes mixed_bfloat16 where the processor multiplies bfloat16 in hardware (AMX or AVX-512 BF16) and so
-        trains faster, see ``benchmarks/``; weights stay float32.
+        "auto" takes what the hardware multiplies fast, see ``benchmarks/``; weights stay float32. On processors with
+        AMX or AVX-512 BF16 that is mixed_bfloat16; on Nvidia's cards mixed_bfloat16 from compute capability 8.0 on
+        (Ampere) and mixed_float16 from 7.0 on (Volta, Turing), the oldest of several deciding; elsewhere float32.
 
     Returns
     -------
     str: the name of the Keras dtype policy that is now in force.
     """
     if precision == "auto":
-        precision = "mixed_bfloat16" if _multiplies_bfloat16() else "float32"
+        precision = _find_fast_precision()
     keras.config.set_dtype_policy(precision)
     return precision
+
+
+def use_all_gpus(devices=None):
+    """Train the models built from now on on several GPUs at once, if there are several.
+
+    Each step's batch is divided among them and the gradients are summed (``tf.distribute.MirroredStrategy``); batch
+    normalization takes the statistics of each part by itself.
+
+    Parameters
+    ----------
+    devices : list of str, optional
+        Names of devices such as "GPU:0"; by default all GPUs that TensorFlow sees.
+
+    Returns
+    -------
+    int, how many devices train together: 1 where there are not several.
+    """
+    devices = devices or [f"GPU:{number}" for number in range(len(tf.config.list_physical_devices("GPU")))]
+    if len(devices) > 1:
+        tf.distribute.experimental_set_strategy(tf.distribute.MirroredStrategy(devices))
+    return max(len(devices), 1)
 
 
 def set_seed(seed):
@@ -481,6 +503,15 @@ def _simplify(value):
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"{value!r} cannot be kept in {_ABOUT}: {type(value).__name__} is nothing that JSON can hold.")
+
+
+def _find_fast_precision():
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "mixed_bfloat16" if _multiplies_bfloat16() else "float32"
+    details = map(tf.config.experimental.get_device_details, gpus)
+    capability = min(of_gpu.get("compute_capability", (0, 0)) for of_gpu in details)
+    return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
 
 
 def _multiplies_bfloat16():

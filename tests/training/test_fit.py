@@ -195,6 +195,14 @@ def test_learning_rate_follows_the_cosine_down_to_zero(whole):
     assert abs(history["learning_rate"].iloc[-1]) < 1e-9
 
 
+def test_the_step_is_traced_once():
+    model, traced = make_mlp(), []
+    step = model.train_step
+    model.train_step = lambda data: traced.append(1) or step(data)
+    run(model)
+    assert len(traced) == 1
+
+
 def test_network_learns():
     model = make_cnn()
     validation = PIXELS[VALIDATION], LABELS[VALIDATION]
@@ -262,7 +270,8 @@ def test_model_has_the_weights_of_its_best_epoch(tmp_path, monkeypatch):
 def test_best_epoch_is_the_first_with_the_lowest_loss_or_what_is_asked_for(monitor, best):
     model = make_mlp()
     model.compile(keras.optimizers.AdamW())
-    recorder = fit._Recorder(model, seed=0, checkpoint=None, identity=None, rank=fit._BEST[monitor])
+    recorder = fit._Recorder(model, seed=0, checkpoint=None, identity=None, rank=fit._BEST[monitor], rates=np.zeros(9))
+    recorder.set_params({"steps": 2})
     weights = []
     for epoch, (loss, accuracy) in enumerate([(0.5, 0.9), (0.3, 0.7), (0.4, 0.99), (0.3, 0.8)]):
         recorder.on_epoch_begin(epoch)
@@ -382,7 +391,7 @@ def test_dropout_of_a_model_within_the_model_is_decided_by_the_seed_too():
         dropout = layers.Dropout(0.4)
         head = keras.Sequential([layers.Input((64,)), layers.Dense(8), dropout, layers.Dense(3, "softmax")])
         model = keras.Sequential([layers.Input((8, 8, 1)), layers.Flatten(), head])
-        recorder = fit._Recorder(model, seed=7, checkpoint=None, identity=None, rank=fit._BEST["val_loss"])
+        recorder = fit._Recorder(model, seed=7, checkpoint=None, identity=None, rank=fit._BEST["val_loss"], rates=[])
         recorder.on_epoch_begin(2)
         states.append(dropout.seed_generator.state.numpy())
     np.testing.assert_array_equal(*states)
