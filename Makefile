@@ -47,8 +47,8 @@ references: $(READY)  ## execute the notebooks on the sample and save their outp
 results: $(READY)  ## the tables in README.md and figures/RESULTS.md, from figures/*/results.json
 	@$(BIN)/python -m helpers.evaluation.report
 
-bench: $(READY)  ## ratios measured side by side, into benchmarks/results.json
-	@$(BIN)/python benchmarks/training_step.py
+bench: $(READY)  ## ratios measured side by side, into benchmarks/: all, or make bench ROWS="memory transfer"
+	@$(BIN)/python -m benchmarks $(ROWS)
 
 lock: $(READY)  ## resolve the pins again from the ranges in pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --upgrade \

@@ -12,13 +12,14 @@ SEED                an integer (default: 42)                seeds every random c
 PRECISION           auto (default), float32,                arithmetic of the networks; auto takes bfloat16 where
                     mixed_bfloat16, mixed_float16           the processor multiplies it in hardware
 DATA_SET            a name                                  for notebooks that can use several data sets
-STUDY_CLUSTER       an address, such as tcp://host:8786     a Dask cluster to run studies on; otherwise this machine
+DASK_SCHEDULER      an address, such as tcp://host:8786     a Dask cluster to work on; otherwise this machine
 CACHE_DIR           a folder (default: .cache/)             decoded pixels, samples, downloads, checkpoints
 NOTEBOOK_PROGRESS   auto (default), on, off                 progress bars; auto: only when a person watches
 =================== ======================================= =====================================================
 """
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class Settings:
     cache_dir: Path
     progress: bool
     data_set: str = ""
-    study_cluster: str = ""
+    dask_scheduler: str = ""
 
     @property
     def quick(self) -> bool:
@@ -85,7 +86,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         cache_dir=_folder(environment.get("CACHE_DIR", ""), PROJECT_FOLDER / ".cache"),
         progress=_is_watched(environment) if progress == "auto" else progress == "on",
         data_set=environment.get("DATA_SET", "").strip().lower(),
-        study_cluster=environment.get("STUDY_CLUSTER", "").strip(),
+        dask_scheduler=_scheduler(environment),
     )
 
 
@@ -102,6 +103,17 @@ def _seed(environment):
     if not digits.isascii() or not digits.isdigit() or len(digits) > 10 or int(digits) >= 2**32:
         raise InputError(f"SEED={value}: expected a whole number from 0 to {2**32 - 1}.")
     return int(digits)
+
+
+def _scheduler(environment):
+    value = environment.get("DASK_SCHEDULER", "").strip()
+    address = re.fullmatch(r"(?:tcp|tls)://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", value)
+    if value and not (address and 0 < int(address[1]) < 2**16):
+        raise InputError(
+            f"DASK_SCHEDULER={value}: expected the address of a Dask scheduler, such as tcp://host:8786 or "
+            "tls://host:8786, with its port."
+        )
+    return value
 
 
 def _folder(value, default):

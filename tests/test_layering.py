@@ -12,7 +12,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[1]
 ROOMS = ("helpers.data", "helpers.training", "helpers.evaluation")
-SHARED = ("helpers.settings", "helpers.errors", "helpers.files")
+SHARED = ("helpers.settings", "helpers.errors", "helpers.files", "helpers.parallel")
 HEAVY = {"tensorflow", "keras"}
 
 

@@ -45,14 +45,14 @@ def test_defaults():
         cache_dir=PROJECT_FOLDER / ".cache",
         progress=False,
         data_set="",
-        study_cluster="",
+        dask_scheduler="",
     )
     assert Path(__file__).parents[1] == PROJECT_FOLDER
 
 
 @pytest.mark.usefixtures("headless")
 def test_empty_variables_mean_the_defaults():
-    names = [*CHOICES, "DATA_DIR", "CACHE_DIR", "SEED", "DATA_SET", "STUDY_CLUSTER"]
+    names = [*CHOICES, "DATA_DIR", "CACHE_DIR", "SEED", "DATA_SET", "DASK_SCHEDULER"]
     assert read_settings(dict.fromkeys(names, "")) == read_settings({})
 
 
@@ -127,15 +127,32 @@ def test_a_named_data_folder_is_told_from_the_default():
 def test_the_name_of_a_data_set_is_read_in_any_case(value, name):
     """Whether there is such a data set is for those to say who open it."""
     assert read_settings({"DATA_SET": value}).data_set == name
-    assert read_settings({"DATA_SET": value}).study_cluster == ""
+    assert read_settings({"DATA_SET": value}).dask_scheduler == ""
 
 
-def test_the_address_of_a_cluster_is_read_as_it_is():
-    """Names of machines may have upper case, and files of addresses certainly do."""
-    settings = read_settings({"STUDY_CLUSTER": " tcp://Host-1:8786\n"})
-    assert settings.study_cluster == "tcp://Host-1:8786"
+@pytest.mark.parametrize(
+    "value", ["tcp://Host-1:8786", "tls://10.0.0.1:1", "tcp://[fe80::1]:65535", "tcp://a_b.example.org:8786"]
+)
+def test_the_address_of_a_cluster_is_read_as_it_is(value):
+    settings = read_settings({"DASK_SCHEDULER": f" {value}\n"})
+    assert settings.dask_scheduler == value
     assert settings.data_set == ""
-    assert read_settings({"STUDY_CLUSTER": "  "}).study_cluster == ""
+    assert read_settings({"DASK_SCHEDULER": "  "}).dask_scheduler == ""
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("host:8786", "host", "8786", "http://host:8787", "ucx://host:8786", "TCP://host:8786", "tcp://host"),
+        *("tcp://:8786", "tcp://host:0", "tcp://host:65536", "tcp://host:٣", "tcp://host:8786/", "tcp://a b:8786"),
+        *("tcp://me@host:8786", "tcp://host:8786,tcp://other:8786", "tcp://fe80::1:8786", "threads", "local"),
+    ],
+)
+def test_what_is_no_address_of_a_cluster_is_told(value):
+    with pytest.raises(InputError) as caught:
+        read_settings({"DASK_SCHEDULER": value})
+    assert str(caught.value).startswith(f"DASK_SCHEDULER={value}: expected the address")
+    assert "tcp://host:8786 or tls://host:8786" in str(caught.value)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -161,7 +178,7 @@ def test_the_table_of_the_module_lists_every_variable_and_value():
     for name, values in CHOICES.items():
         assert f"\n{name} " in module.__doc__
         assert all(value in module.__doc__ for value in values)
-    names = ("DATA_DIR", "SEED", "CACHE_DIR", "DATA_SET", "STUDY_CLUSTER")
+    names = ("DATA_DIR", "SEED", "CACHE_DIR", "DATA_SET", "DASK_SCHEDULER")
     assert all(f"\n{name} " in module.__doc__ for name in names)
 
 

@@ -1,10 +1,10 @@
 """Pixels: decoded once, resized to uint8, kept on disk, opened memory-mapped."""
 
 import hashlib
-import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from contextlib import contextmanager
+from functools import partial
+from socket import gethostname
 
 import numpy as np
 import pandas as pd
@@ -13,18 +13,22 @@ from PIL import Image, ImageOps
 from helpers.data.layouts.common import read_arrays
 from helpers.errors import InputError
 from helpers.files import replace_atomically
+from helpers.parallel import count_workers, run_in_parallel, uses_cluster
 
 # Part of every cache key: raise it whenever the same file would give other pixels.
 _VERSION = 2
 _MODES = {1: "L", 3: "RGB"}
 _MEASURES = ("width", "height", "mode", "red", "green", "blue")
+_CHUNK_IMAGES, _CHUNK_BYTES = 256, 2**25  # at most, of the images that a worker reads at a time
+_hashes = {}  # of files, by path and state
 
 
 def load_pixels(images, folder, shape, cache_dir):
     """Load the pixels of a data set in the order of its index.
 
-    They are decoded and resized once and kept in ``cache_dir`` under a name made from the content of the files, the
-    order of the images and the shape: changed files are never answered from an old cache.
+    They are decoded and resized once, on the cluster if there is one (`helpers.parallel`), and kept in ``cache_dir``
+    under a name made from the content of the files, the order of the images and the shape: changed files are never
+    answered from an old cache.
 
     Parameters
     ----------
@@ -43,7 +47,7 @@ def load_pixels(images, folder, shape, cache_dir):
     Raises
     ------
     InputError
-        A file cannot be read as an image; the message names it.
+        A file cannot be read as an image, or is not seen by a worker of the cluster; the message names it.
     ValueError
         The rows of ``images`` are not numbered from 0, so that they could not be used as positions in the array.
     """
@@ -80,9 +84,8 @@ def measure_images(images, folder, cache_dir):
     key = hashlib.sha256(repr((_VERSION, "measured", compute_fingerprint(images, folder))).encode())
     cached = cache_dir / "measured" / f"{key.hexdigest()[:32]}.csv"
     if not cached.exists():
-        table = pd.DataFrame(
-            _run_in_threads(_measure, [folder / path for path in images["path"]]), columns=[*_MEASURES, "error"]
-        )
+        rows = _read_files(_measure_files, [folder / path for path in images["path"]])
+        table = pd.DataFrame(rows, columns=[*_MEASURES, "error"])
         with replace_atomically(cached) as unfinished:
             table.to_csv(unfinished, index=False)
     missing = dict.fromkeys(_MEASURES, "")
@@ -145,7 +148,7 @@ def compute_fingerprint(images, folder):
     """
     columns = [name for name in ("image_id", "path", "array", "position") if name in images]
     digest = hashlib.sha256(images[columns].to_csv(index=False).encode())
-    for of_file in _run_in_threads(_hash_file, [folder / path for path in images["path"].drop_duplicates()]):
+    for of_file in _hash_files([folder / path for path in images["path"].drop_duplicates()]):
         digest.update(of_file)
     return f"sha256:{digest.hexdigest()}"
 
@@ -162,7 +165,7 @@ def hash_files(images, folder):
     InputError
         A file cannot be opened; the message names it.
     """
-    hashes = _run_in_threads(_hash_file, [folder / path for path in images["path"]])
+    hashes = _hash_files([folder / path for path in images["path"]])
     return pd.Series([of_file.hex() for of_file in hashes], images.index, dtype="str")
 
 
@@ -200,11 +203,19 @@ def _decode(images, folder, pixels):
         for row, position in zip(rows.index, rows["position"], strict=True):
             pixels[row] = _resize(Image.fromarray(stored[int(position)]), pixels.shape[1:])
 
-    def fill(item):
-        row, path = item
-        pixels[row] = read_image(folder / path, pixels.shape[1:])
+    rows = images.index[~in_arrays]
+    paths = [folder / path for path in images.loc[~in_arrays, "path"]]
+    largest = min(_CHUNK_IMAGES, max(1, _CHUNK_BYTES // pixels[0].nbytes))
+    for chunk, decoded in _read_chunks(partial(_decode_files, shape=pixels.shape[1:]), paths, largest):
+        pixels[rows[chunk]] = decoded
 
-    _run_in_threads(fill, list(images.loc[~in_arrays, "path"].items()))
+
+def _decode_files(paths, shape):
+    return np.stack([read_image(path, shape) for path in paths])
+
+
+def _measure_files(paths):
+    return [_measure(path) for path in paths]
 
 
 def _measure(path):
@@ -220,29 +231,75 @@ def _measure(path):
     return dict(zip(_MEASURES, measures, strict=True)) | {"error": ""}
 
 
-def _hash_file(path):
-    try:
+def _hash_files(paths):
+    """Hash the content of files, of each once as long as its size and times of change stay the same."""
+    states = [_read_state(path) for path in paths]
+    new = [state for state in dict.fromkeys(states) if state not in _hashes]
+    _hashes.update(zip(new, _read_files(_hash_contents, [path for path, *_ in new]), strict=True))
+    return [_hashes[state] for state in states]
+
+
+def _read_state(path):
+    with _name_unreadable(path):
         state = path.stat()
-        return _hash_content(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+        return path, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+def _hash_contents(paths):
+    digests = []
+    for path in paths:
+        with _name_unreadable(path), open(path, "rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").digest())
+    return digests
+
+
+@contextmanager
+def _name_unreadable(path):
+    try:
+        yield
     except OSError as error:
         raise InputError(
             f"{path} cannot be opened ({error.strerror}). Fetch it again or remove it from the index."
         ) from error
 
 
-@lru_cache(maxsize=200_000)
-def _hash_content(path, *state):
-    """Hash a file, once as long as its size and times of change stay the same."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+def _read_files(function, paths):
+    """Call a function for files, some at a time, and join the lists that it returns in the order of the files."""
+    chunks = sorted(_read_chunks(function, paths), key=lambda found: found[0].start)
+    return [of_file for _, found in chunks for of_file in found]
 
 
-def _run_in_threads(function, items):
-    """Call a function for each item, as many at a time as there are processors; Pillow and hashlib allow for it."""
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        # A small file may unpack to gigabytes. Pillow only warns below twice its limit: here the limit is one.
+def _read_chunks(function, paths, largest=_CHUNK_IMAGES):
+    """Call a function for files, some at a time; yield positions and result of each chunk when it is finished."""
+    if not paths:
+        return
+    size = min(largest, len(paths) // (8 * count_workers()) + 1)  # so that all have work until the end
+    chunks = [slice(start, start + size) for start in range(0, len(paths), size)]
+    if uses_cluster():
+        paths, function = [path.absolute() for path in paths], partial(_read_seen, function)
+    for number, found in run_in_parallel(function, [paths[chunk] for chunk in chunks], context=_refuse_bombs):
+        yield chunks[number], found
+
+
+def _read_seen(function, paths):
+    """Call a function for files on a worker that has them, which else would look like damaged images."""
+    for path in paths:
+        try:
+            open(path, "rb").close()
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be opened on {gethostname()} ({error.strerror}). The workers of DASK_SCHEDULER must "
+                "see the same folder as the notebook, under the same path."
+            ) from error
+    return function(paths)
+
+
+@contextmanager
+def _refuse_bombs():
+    """Refuse small files that unpack to gigabytes: Pillow only warns below twice its limit, here the limit is one."""
+    with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return list(pool.map(function, items))
+        yield
 
 
 def _resize(image, shape):

@@ -108,14 +108,7 @@ def fit_model(
     training = _check(training, "training", minimum=batch_size)
     validation = _check(validation, "validation", minimum=1)
     steps = len(training[1]) // batch_size
-    ema_momentum = max(0.0, 1 - 1 / (ema_epochs * steps))
-    optimizer = FusedAdamW(
-        0.0, weight_decay=weight_decay, use_ema=True, ema_momentum=ema_momentum, ema_overwrite_frequency=None
-    )
-    loss = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
-    # Given as "accuracy", the metric would make its variables while the step is traced, which is then traced again.
-    model.compile(optimizer, loss, metrics=[keras.metrics.CategoricalAccuracy("accuracy")])
-    model.optimizer.build(model.trainable_variables)  # under float16 a wrapper of the one above
+    compile_model(model, weight_decay, max(0.0, 1 - 1 / (ema_epochs * steps)), label_smoothing)
 
     identity = None
     if checkpoint is not None:
@@ -141,6 +134,17 @@ def fit_model(
     for pixels in (training[0], validation[0]):
         release_pages(pixels)
     return recorder.finish()
+
+
+def compile_model(model, weight_decay=1e-4, ema_momentum=0.99, label_smoothing=0.0):
+    """Compile a model as `fit_model` trains it; its learning rate is 0 until it is set."""
+    optimizer = FusedAdamW(
+        0.0, weight_decay=weight_decay, use_ema=True, ema_momentum=ema_momentum, ema_overwrite_frequency=None
+    )
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
+    # Given as "accuracy", the metric would make its variables while the step is traced, which is then traced again.
+    model.compile(optimizer, loss, metrics=[keras.metrics.CategoricalAccuracy("accuracy")])
+    model.optimizer.build(model.trainable_variables)  # under float16 a wrapper of the one above
 
 
 def compute_class_weights(y, power=1.0):

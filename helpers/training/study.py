@@ -1,8 +1,9 @@
 """Studies: how results depend on single settings, each changed alone around a base and repeated over seeds.
 
-A study is a list of trials. They run side by side, one thread each, on the cores of this machine (joblib) or on a Dask
-cluster. Each result is a file of its own, written at once, so that a study that was interrupted goes on where it
-stopped. One factor at a time does not show interactions: what holds around this base may not hold around another.
+A study is a list of trials. They run side by side, one thread each, on the cores of this machine (joblib) or on the
+cluster of `helpers.parallel`. Each result is a file of its own, written at once, so that a study that was interrupted
+goes on where it stopped. One factor at a time does not show interactions: what holds around this base may not hold
+around another.
 """
 
 import hashlib
@@ -26,6 +27,7 @@ from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 from tqdm import tqdm
 
 from helpers.files import release_pages, replace_atomically
+from helpers.parallel import ONE_THREAD, KilledWorkerError, run_on_cluster, uses_cluster
 from helpers.training.augment import ImageDataGenerator, make_augmenter
 from helpers.training.fit import fit_model
 from helpers.training.models import build_cnn, predict_probabilities, set_precision, set_seed
@@ -46,7 +48,6 @@ CNN_SETTINGS = {  # of `train_cnn`; a base to change
     "augmentation": {},
     "precision": "float32",
 }
-_ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # read once, when TensorFlow starts
 _TRIAL, _RUN = ("trial", "settings", "seed"), ("wall_seconds", "error")  # columns beside the results
 _SAMPLE_BYTES = 2**26  # of each array, to tell it from others
 
@@ -147,7 +148,7 @@ def expand_results(results, base, factors):
     return table[first + [name for name in table if name not in first]]
 
 
-def run_study(train, trials, folder, arrays=(), n_jobs=None, cluster=None, progress=False):
+def run_study(train, trials, folder, arrays=(), n_jobs=None, progress=False):
     """Run the trials that have no result yet, and return all results.
 
     Parameters
@@ -163,11 +164,9 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None, cluster=None, progr
         Read-only for the trials. Processes on this machine map large ones into memory together, and a memory-mapped one
         from its file; to a cluster they are sent. Told from others by shape, type and a sample of their content.
     n_jobs : int, optional
-        How many processes; as many as there are cores by default. With 1 the trials run in this process, with as many
-        threads as it has, and one that kills its process ends all.
-    cluster : str, optional
-        Address of the scheduler of a Dask cluster on which to run instead, such as "tcp://host:8786". Its workers have
-        this package installed and one thread each (``dask worker --nthreads 1``).
+        How many processes on this machine; as many as there are cores by default. With 1 the trials run in this
+        process, with as many threads as it has, and one that kills its process ends all. A cluster, if there is one
+        (`helpers.parallel.use_cluster`), takes all its workers instead.
     progress : bool
         Whether to draw a progress bar, with the time left.
 
@@ -180,7 +179,9 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None, cluster=None, progr
     Raises
     ------
     ValueError
-        ``train`` is no function, or a worker of the cluster has more than one thread.
+        ``train`` is no function.
+    InputError
+        As `helpers.parallel.run_on_cluster`.
     TerminatedWorkerError
         A process was killed while it ran no trial.
 
@@ -198,10 +199,10 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None, cluster=None, progr
     records = {key: _read_record(folder / f"{key}.json") for key in trials}
     waiting = {key: {"trial": key} | trials[key] for key, record in records.items() if not record or record["error"]}
     n_jobs = effective_n_jobs(-1 if n_jobs is None else n_jobs)
-    if cluster and waiting:
-        finished = _retry_lost(partial(_run_on_cluster, train, arrays, cluster), waiting)
+    if uses_cluster() and waiting:
+        finished = _retry_lost(partial(_run_on_cluster, train, arrays), waiting)
     elif n_jobs == 1 or not waiting:
-        finished = ((key, _run_trial(train, trial, None, *arrays)) for key, trial in waiting.items())
+        finished = ((key, _run_trial(trial, train, *arrays)) for key, trial in waiting.items())
     else:
         finished = _retry_lost(partial(_run_in_processes, train, arrays, n_jobs, folder), waiting)
     done = len(trials) - len(waiting)
@@ -338,7 +339,7 @@ def _make_record(trial, results=None, wall_seconds=None, error="", trace=""):
     return trial | {"results": results or {}, "wall_seconds": wall_seconds, "error": error, "traceback": trace}
 
 
-def _run_trial(train, trial, marker, *arrays):
+def _run_trial(trial, train, *arrays, marker=None):
     """Run a trial, in whatever process; a file ``marker``, if one is named, is there as long as it runs."""
     if marker:
         marker.touch()
@@ -384,7 +385,9 @@ def _run_in_processes(train, arrays, n_jobs, folder, trials):
         with _one_thread(), _own_pool():
             _remove(markers)  # of a study that was killed
             while waiting:
-                tasks = [delayed(_run_trial)(train, trial, markers[key], *arrays) for key, trial in waiting.items()]
+                tasks = [
+                    delayed(_run_trial)(trial, train, *arrays, marker=markers[key]) for key, trial in waiting.items()
+                ]
                 # With one process joblib would run them in this one. A batch of several would be finished together.
                 pool = Parallel(min(n_jobs, max(2, len(tasks))), batch_size=1, return_as="generator_unordered")
                 try:
@@ -408,36 +411,22 @@ def _remove(markers):
         marker.unlink(missing_ok=True)
 
 
-def _run_on_cluster(train, arrays, address, trials):
-    """Run trials on a Dask cluster; yield key and record of each when it is finished, None if its worker was killed.
-
-    Through futures, because joblib's Dask backend waits forever when a worker is killed.
-    """
-    from dask.distributed import Client, KilledWorker, as_completed
-
-    with _one_thread(), Client(address, set_as_default=False) as client:
-        client.wait_for_workers(1, timeout=60)
-        if max(client.nthreads().values()) > 1:
-            raise ValueError("A worker of the cluster has several threads: start the workers with --nthreads 1.")
-        # A function without a name is sent by value: before it is run, nothing imports TensorFlow.
-        client.register_worker_callbacks(lambda: os.environ.update(_ONE_THREAD))
-        sent = client.scatter(list(arrays), broadcast=True) if len(arrays) else []
-        keys = {client.submit(_run_trial, train, trial, None, *sent, pure=False): key for key, trial in trials.items()}
-        for future in as_completed(keys, loop=client.loop):
-            try:
-                record = future.result()
-            except KilledWorker:
-                record = None
-            except Exception as error:  # on the way to the worker or back
-                record = _make_record(trials[keys[future]], error=f"{type(error).__name__}: {error}")
-            yield keys[future], record
+def _run_on_cluster(train, arrays, trials):
+    """Run trials on the cluster; yield key and record of each when it is finished, None if its worker was killed."""
+    keys = list(trials)
+    with closing(run_on_cluster(_run_trial, trials.values(), (train, *arrays))) as finished:
+        for position, record, error in finished:
+            key = keys[position]
+            if error and not isinstance(error, KilledWorkerError):  # on the way to the worker or back
+                record = _make_record(trials[key], error=f"{type(error).__name__}: {error}")
+            yield key, record
 
 
 @contextmanager
 def _one_thread():
     """Limit TensorFlow to one thread in the processes that are started."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(_ONE_THREAD)
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
     try:
         yield
     finally:

@@ -7,15 +7,14 @@ import sys
 import time
 from pathlib import Path
 
-import dask
 import joblib
 import keras
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from dask.distributed import LocalCluster
 
+from helpers import parallel
 from helpers.training import study
 from helpers.training.models import build_cnn
 from helpers.training.study import CNN_SETTINGS, expand_results, list_trials, run_study, train_cnn
@@ -378,49 +377,50 @@ def test_a_process_killed_between_trials_ends_the_study(run, monkeypatch):
         run(n_jobs=2)
 
 
-# Dask
+# Cluster
 
 
-@pytest.fixture
-def make_cluster():
-    clusters = []
-
-    def make(**options):
-        defaults = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
-        clusters.append(LocalCluster(**defaults | options))
-        return clusters[-1].scheduler_address
-
-    yield make
-    for cluster in clusters:
-        cluster.close()
-
-
-def test_a_cluster_gives_the_same_results(run, make_cluster, tmp_path):
-    columns = ["trial", "seed", "total", "error"]
-    address, before = make_cluster(processes=False), dict(os.environ)
-    results = run(trials=None, cluster=address)
+@pytest.mark.usefixtures("cluster")
+def test_a_cluster_gives_the_same_results_though_a_worker_is_killed(run, tmp_path):
+    before = dict(os.environ)
+    trials = make_trials(tmp_path, "", "raise", "", "kill once", "", "")
+    results = run(trials=trials)
     assert dict(os.environ) == before
-    assert len(read_calls(tmp_path)) == 8
-    pd.testing.assert_frame_equal(run()[columns], results[columns])
-    assert read_calls(tmp_path) == []
-    assert results["total"].tolist() == [211, 111, 811, 111, 212, 112, 812, 112]
-
-
-def test_workers_with_several_threads_are_refused(run, make_cluster):
-    """Keras keeps seed and precision once for each process."""
-    with pytest.raises(ValueError, match="--nthreads 1"):
-        run(cluster=make_cluster(n_workers=1, threads_per_worker=2, processes=False))
-
-
-def test_a_killed_worker_of_a_cluster_does_not_lose_the_study(run, make_cluster, tmp_path):
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
-        address = make_cluster()
-        results = run(trials=make_trials(tmp_path, "", "kill", "", "raise"), cluster=address)
-    assert results["total"].drop([1, 3]).tolist() == [11, 211]
-    assert "process was killed" in results["error"][1]
-    assert results["error"].drop(1).tolist() == ["", "", "RuntimeError: no luck"]
+    calls = (tmp_path / "calls").read_text().splitlines()
+    processes = {call.split()[2] for call in calls}
+    assert str(os.getpid()) not in processes
+    assert len(processes) >= 2
+    assert [call.split()[0] for call in calls].count("3") == 2
+    assert results["total"].drop(1).tolist() == [11, 211, 311, 411, 511]
+    assert results["error"].tolist() == ["", "RuntimeError: no luck", "", "", "", ""]
     assert set(results["limits"].dropna()) == {3}
     assert set(results["threads"].dropna()) == {1 if sys.platform == "linux" else -1}
+    read_calls(tmp_path)
+    parallel.use_cluster("")
+    columns = ["trial", "seed", "total", "error"]
+    again = run(trials=trials)
+    assert read_calls(tmp_path) == [(1, 5)]
+    pd.testing.assert_frame_equal(again[columns].drop(1), results[columns].drop(1))
+
+
+def test_what_fails_on_the_way_to_the_cluster_is_recorded(run, tmp_path, monkeypatch):
+    """A worker that is killed among others may have been killed because of them: its trial is run again, alone."""
+    asked = []
+
+    def run_on_cluster(function, items, shared):
+        asked.append([item["settings"]["x"] for item in items])
+        errors = {1: parallel.KilledWorkerError("key"), 2: TypeError("cannot pickle")}
+        for position in reversed(range(len(items))):
+            error = errors.get(asked[-1][position])
+            yield position, None if error else function(list(items)[position], *shared), error
+
+    monkeypatch.setattr(study, "run_on_cluster", run_on_cluster)
+    monkeypatch.setattr(study, "uses_cluster", lambda: True)
+    results = run(trials=make_trials(tmp_path, "", "", "", ""))
+    assert asked == [[0, 1, 2, 3], [1]]
+    assert "process was killed" in results["error"][1]
+    assert results["error"].drop(1).tolist() == ["", "TypeError: cannot pickle", ""]
+    assert results["total"].drop([1, 2]).tolist() == [11, 311]
 
 
 # Networks

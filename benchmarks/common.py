@@ -1,0 +1,228 @@
+"""What all benchmarks share: measuring in turn, rows of results, and the files that keep them."""
+
+import json
+import os
+import platform
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from helpers.evaluation.report import read_cpu_name
+from helpers.files import replace_atomically
+
+RESULTS = Path(__file__).parent / "results.json"
+_PACKAGES = ("tensorflow", "keras", "numpy", "pillow", "onnxruntime")
+_CLASSES = ("first", "second")
+
+
+def measure_in_turn(ways, rounds):
+    """Measure several ways to do the same in turn, A B C A B C ..., so that all meet the same hours of the machine.
+
+    Parameters
+    ----------
+    ways : dict of functions without arguments, each returning a measurement
+    rounds : int
+
+    Returns
+    -------
+    dict of lists of measurements, one per round
+    """
+    measured = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, measure in ways.items():
+            measured[name].append(measure())
+    return measured
+
+
+def compute_rate(work, count, calls=1):
+    """Call ``work`` as often as ``calls`` says; return how many things it does per second, ``count`` in each call."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        work()
+    return count * calls / (time.perf_counter() - start)
+
+
+def compare(what, ours, beside, measured, unit="images/s", **details):
+    """Make a row of results: two of the ways in ``measured``, and the ratio of the first to the second in each round.
+
+    Parameters
+    ----------
+    what : str
+        The name of the row; no two rows share one.
+    ours, beside : str
+        Keys of ``measured``, and what they are called in the row.
+    measured : dict of lists of floats
+        From `measure_in_turn`.
+    unit : str
+    **details
+        Whatever else is worth keeping, such as a ``note``.
+    """
+    pairs = zip(measured[ours], measured[beside], strict=True)
+    return {
+        "what": what,
+        "ours": ours,
+        "beside": beside,
+        "unit": unit,
+        "of_ours": summarize(measured[ours]),
+        "of_beside": summarize(measured[beside]),
+        "ratio": summarize([a / b for a, b in pairs]),
+        "rounds": len(measured[ours]),
+        **details,
+    }
+
+
+def summarize(values):
+    """Return median, lowest and highest, each to four digits."""
+    measures = {"median": statistics.median(values), "low": min(values), "high": max(values)}
+    return {name: float(f"{value:.4g}") for name, value in measures.items()}
+
+
+def run_alone(function, *arguments, one_core=False):
+    """Call a function in a fresh process, on one core if asked, and return what it returns.
+
+    Its memory is its own, and TensorFlow counts the cores only there.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    pinned = (0, cores[:1] if one_core else cores)
+    with ProcessPoolExecutor(1, get_context("spawn"), os.sched_setaffinity, pinned) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def read_peak_memory():
+    """Read the peak resident memory of this process in GB; Linux only.
+
+    The resource module would not do: what it tells of a process begins with the memory of the one that started it.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
+
+
+def draw_images(folder, count, size, channels, different=100, noise=8.0):
+    """Draw JPEG images with soft shapes and grain, quality 90, and write them to disk.
+
+    Parameters
+    ----------
+    folder : Path
+    count : int
+        Number of files, in two classes with a folder each.
+    size : tuple of 2 ints
+        Width and height.
+    channels : {1, 3}
+    different : int
+        How many of the files differ; the others are copies, which no way of reading them can make use of.
+    noise : float
+        Standard deviation of the grain in grey levels; it decides how many bytes a pixel takes.
+
+    Returns
+    -------
+    DataFrame: an index as of `helpers.data.index`, ``image_id, path, label``; ``attrs["mean_kilobytes"]`` of a file.
+    """
+    rng = np.random.default_rng(0)
+    rows = []
+    for label in _CLASSES:
+        (folder / label).mkdir(parents=True)
+    drawn = [folder / f"{number}.jpg" for number in range(min(different, count))]
+    for path in drawn:
+        levels = rng.normal(0, noise, (size[1], size[0], channels)).astype("float32")
+        for cells, contrast in ((4, 60), (32, 15)):
+            field = rng.normal(128, contrast, (cells, cells, channels)).clip(0, 255).astype("uint8")
+            field = Image.fromarray(field.squeeze()).resize(size, Image.Resampling.BICUBIC)
+            levels += np.asarray(field, "float32").reshape(levels.shape) - 128
+        image = Image.fromarray((levels + 128).clip(0, 255).astype("uint8").squeeze())
+        image.save(path, quality=90, subsampling=0)
+    contents = [path.read_bytes() for path in drawn]
+    for path in drawn:
+        path.unlink()
+    for number in range(count):
+        label = _CLASSES[number % 2]
+        path = folder / label / f"{number:06}.jpg"
+        path.write_bytes(contents[number % len(contents)])
+        rows.append({"image_id": path.stem, "path": str(path.relative_to(folder)), "label": label})
+    images = pd.DataFrame(rows)
+    images.attrs["mean_kilobytes"] = sum(map(len, contents)) / len(contents) / 1e3
+    return images
+
+
+def draw_pixels(count, shape, n_classes=10):
+    """Draw random pixels, as float32 from 0 to 255, and one-hot labels."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, *shape)).astype("float32")
+    return images, np.eye(n_classes, dtype="float32")[rng.integers(0, n_classes, count)]
+
+
+def describe_machine():
+    """Describe what the rows of one file have in common: processor and versions."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        flags = set()
+    return {
+        "processor": read_cpu_name(),
+        "cores": os.cpu_count(),
+        "amx_bf16": "amx_bf16" in flags,
+        "avx512_bf16": "avx512_bf16" in flags,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+    }
+
+
+def save_rows(rows, path=RESULTS):
+    """Put rows into the file of results, in the place of earlier ones of the same names.
+
+    Rows of another machine or of other versions are left out: a file speaks of one.
+
+    Parameters
+    ----------
+    rows : list of dict
+        From `compare`.
+    path : Path
+        Ends in ``.json``; the same as a table goes to the ``.md`` file beside it.
+    """
+    machine = describe_machine()
+    kept = {}
+    if path.is_file():
+        results = json.loads(path.read_text(encoding="utf-8"))
+        if all(results.get(name) == value for name, value in machine.items()):
+            kept = {row["what"]: row for row in results["rows"]}
+        else:
+            print(f"{path.name} was of another machine or other versions: its rows are left out")
+    results = machine | {"rows": list((kept | {row["what"]: row for row in rows}).values())}
+    with replace_atomically(path) as unfinished:
+        unfinished.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    with replace_atomically(path.with_suffix(".md")) as unfinished:
+        unfinished.write_text(format_results(results), encoding="utf-8")
+
+
+def format_results(results):
+    """Format the file of results as Markdown."""
+    has = [name for name in ("amx_bf16", "avx512_bf16") if results[name]]
+    versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
+    return (
+        f"# Benchmarks\n\n{results['processor']}, {results['cores']} cores, {' and '.join(has) or 'no bfloat16'}; "
+        f"{versions}. Made by `make bench`. Each row was measured in turn, A B A B ...; medians, in brackets lowest "
+        f"and highest.\n\n{format_table(results['rows'])}\n"
+    )
+
+
+def format_table(rows):
+    """Format rows of results as a Markdown table, their notes below it."""
+    lines = ["| what | A | B | of A | of B | unit | A / B | rounds |", "|" + "---|" * 8]
+    for row in rows:
+        ours, beside, ratio = (_format_spread(row[name]) for name in ("of_ours", "of_beside", "ratio"))
+        lines.append(
+            f"| {row['what']} | {row['ours']} | {row['beside']} | {ours} | {beside} | {row['unit']} | {ratio} "
+            f"| {row['rounds']} |"
+        )
+    notes = [f"- {row['what']}: {row['note']}" for row in rows if row.get("note")]
+    return "\n".join(lines + [""] * bool(notes) + notes)
+
+
+def _format_spread(summary):
+    median, low, high = (f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" for value in summary.values())
+    return median if low == high else f"{median} ({low} to {high})"

@@ -1,0 +1,60 @@
+"""Prediction: one image, and many, by Keras, by this project, and by its export in ONNX Runtime."""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import compare, compute_rate, draw_pixels, measure_in_turn
+from benchmarks.networks import NETWORKS, build, compile_as_fit, list_precisions
+from helpers.training.export import save_onnx
+from helpers.training.models import predict_probabilities
+
+KERAS = "Keras, model.predict"
+TOLERANCE = {"float32": 1e-3, "mixed_bfloat16": 2e-2}  # bfloat16 has 8 bits
+
+
+def measure_prediction(name, precision, rounds=9, tiny=False):
+    """Compare images per second at batches of 1 and of 256."""
+    import onnxruntime  # here only: it is not needed to list the rows
+
+    if precision not in list_precisions():
+        return []
+    shape, *_ = NETWORKS[name]
+    images, labels = draw_pixels(32 if tiny else 256, shape)
+    model = compile_as_fit(build(name, precision), learning_rate=0.0)
+    for _ in range(60):  # batch normalization takes the statistics of the pixels: no class is certain then
+        model.train_on_batch(images[:8], labels[:8])
+    works = {
+        "ours": lambda batch: predict_probabilities(model, batch, batch_size=256),
+        KERAS: lambda batch: model.predict(batch, batch_size=256, verbose=0),
+    }
+    if precision == "float32":  # which the export computes in
+        with tempfile.TemporaryDirectory() as folder:
+            save_onnx(model, Path(folder) / "model.onnx", images[:8])
+            session = onnxruntime.InferenceSession(Path(folder) / "model.onnx", providers=["CPUExecutionProvider"])
+        feed = session.get_inputs()[0].name
+        works["ours, ONNX Runtime"] = lambda batch: session.run(None, {feed: batch})[0]
+    rows = []
+    for count in (1, len(images)):
+        batch = images[:count]
+        results = {way: work(batch) for way, work in works.items()}
+        calls = 1 if tiny else 30 if count == 1 else 1
+        ways = {way: partial(compute_rate, partial(work, batch), count, calls) for way, work in works.items()}
+        measured = measure_in_turn(ways, rounds)
+        for way in list(works)[:1] + list(works)[2:]:
+            difference = float(np.abs(results[way] - results[KERAS]).max())
+            if difference > TOLERANCE[precision]:
+                raise ValueError(f"{way} and Keras differ by {difference:.2g} in {name}, {precision}, batch {count}.")
+            what = f"prediction, {name}, {precision}, batch {count}, {way.removeprefix('ours, ')}"
+            note = f"the largest difference is {difference:.1g}"
+            rows.append(compare(what, way, KERAS, measured, difference=difference, note=note))
+    return rows
+
+
+ROWS = {
+    f"prediction-{name}-{precision}": partial(measure_prediction, name, precision)
+    for name in ("160x120x3", "28x28x1")
+    for precision in TOLERANCE
+}

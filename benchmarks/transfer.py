@@ -1,0 +1,116 @@
+"""Transfer learning: features of a frozen MobileNetV2, a step of fine-tuning, an epoch of the head."""
+
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import compare, compute_rate, draw_pixels, measure_in_turn
+from benchmarks.networks import N_CLASSES, compile_as_fit
+from helpers.training import fit, models, tf, transfer
+
+SHAPE = (160, 160, 3)
+KERAS = "plain Keras"
+
+
+def build_both(alpha, tiny):
+    """Build MobileNetV2 with the same random weights: this project's extractor, and Keras's with averaged features.
+
+    Both take raw pixels, in float32, in which the notebooks keep it.
+    """
+    models.set_precision("float32")
+    shape = (64, 64, 3) if tiny else SHAPE
+    base = tf.keras.applications.MobileNetV2(shape, alpha, include_top=False, weights=None, pooling="avg")
+    with tempfile.TemporaryDirectory() as folder:
+        weights = str(Path(folder) / "base.weights.h5")
+        base.save_weights(weights)
+        extractor = transfer.build_feature_extractor(shape, weights, f"mobilenet_v2_{alpha}")
+    inputs = tf.keras.layers.Input(shape)
+    x = tf.keras.layers.Rescaling(1 / 127.5, -1)(inputs)
+    return extractor, base, tf.keras.Model(inputs, base(x, training=False))
+
+
+def measure_features(alpha, rounds=7, tiny=False):
+    """Compare `helpers.training.transfer.compute_features` with Keras's ``predict``."""
+    extractor, _, plain = build_both(alpha, tiny)
+    count = 16 if tiny else 256
+    images = draw_pixels(count, extractor.input_shape[1:])[0].astype("uint8")
+    works = {
+        "ours, folded": partial(transfer.compute_features, extractor, images),
+        KERAS: partial(plain.predict, images, verbose=0),
+    }
+    features = [work() for work in works.values()]
+    difference = float(np.abs(features[0] - features[1]).max() / np.abs(features[1]).max())
+    measured = measure_in_turn({way: partial(compute_rate, work, count) for way, work in works.items()}, rounds)
+    note = f"{format_shape(extractor)}, random weights; the largest difference is {difference:.1g} of the range"
+    return [
+        compare(f"features, MobileNetV2 {alpha}", "ours, folded", KERAS, measured, difference=difference, note=note)
+    ]
+
+
+def measure_step(alpha, rounds=7, tiny=False):
+    """Compare a step of fine-tuning all layers with one as the guides of Keras have it."""
+    extractor, base, features = build_both(alpha, tiny)
+    images, labels = draw_pixels(8 if tiny else 32, extractor.input_shape[1:])
+    joined = transfer.join(extractor, transfer.build_head(np.zeros((1, extractor.output_shape[-1])), N_CLASSES))
+    transfer.unfreeze_from(joined, joined.layers[0].name)
+    plain = add_classifier(features)
+    base.trainable = True
+    plain.compile(tf.keras.optimizers.AdamW(1e-5), "categorical_crossentropy", metrics=["accuracy"])
+    works = {"ours, folded": compile_as_fit(joined, 1e-5), KERAS: plain}
+    works = {way: partial(model.train_on_batch, images, labels) for way, model in works.items()}
+    for work in works.values():
+        work(), work()  # tracing
+    ways = {way: partial(compute_rate, work, len(images), 1 if tiny else 4) for way, work in works.items()}
+    measured = measure_in_turn(ways, rounds)
+    note = f"{format_shape(extractor)}, batches of {len(images)}"
+    return [compare(f"fine-tuning of all layers, MobileNetV2 {alpha}", "ours, folded", KERAS, measured, note=note)]
+
+
+def measure_head(alpha, rounds=5, tiny=False):
+    """Compare an epoch of the head on features computed once with an epoch through the frozen base."""
+    extractor, base, through_base = build_both(alpha, tiny)
+    count, batch_size = (32, 8) if tiny else (512, 32)
+    images, labels = draw_pixels(count, extractor.input_shape[1:])
+    images = images.astype("uint8")
+    start = time.perf_counter()
+    features = transfer.compute_features(extractor, images)
+    once = time.perf_counter() - start
+    head = compile_as_fit(transfer.build_head(features, N_CLASSES))
+    base.trainable = False
+    plain = add_classifier(through_base)
+    plain.compile(tf.keras.optimizers.AdamW(1e-3), "categorical_crossentropy", metrics=["accuracy"])
+    steps = count // batch_size
+
+    def train_head():
+        head.fit(fit.make_batches((features, labels), batch_size, 0, None, range(steps)), shuffle=False, verbose=0)
+
+    works = {
+        "ours, features kept": train_head,
+        KERAS: partial(plain.fit, images, labels, batch_size=batch_size, verbose=0),
+    }
+    for work in works.values():
+        work()  # tracing
+    measured = measure_in_turn({way: partial(compute_rate, work, count) for way, work in works.items()}, rounds)
+    note = f"{format_shape(extractor)}; the features take {once:.3g} s more, once for {count} images"
+    return [compare(f"epoch of the head, MobileNetV2 {alpha}", "ours, features kept", KERAS, measured, note=note)]
+
+
+def add_classifier(features):
+    """Add dropout and a dense layer, as the guides of Keras do."""
+    x = tf.keras.layers.Dropout(0.3)(features.output)
+    return tf.keras.Model(features.input, tf.keras.layers.Dense(N_CLASSES, "softmax")(x))
+
+
+def format_shape(model):
+    """Format the shape of a model's input, such as 160x160x3."""
+    return "x".join(map(str, model.input_shape[1:]))
+
+
+ROWS = {
+    f"transfer-{subject}-{alpha}": partial(measure, alpha)
+    for subject, measure in (("features", measure_features), ("step", measure_step), ("head", measure_head))
+    for alpha in (0.35, 1.0)
+}

@@ -1,0 +1,235 @@
+"""How work is spread: over the cores of this machine with joblib, or over a Dask cluster.
+
+A notebook says once which of the two, with `use_cluster`; whatever spreads its work finds it here.
+"""
+
+import os
+from collections import Counter
+from concurrent.futures import CancelledError
+from contextlib import closing, nullcontext
+from itertools import islice
+
+from helpers.errors import InputError
+
+# TensorFlow reads them once, when it starts. For the other libraries `dask worker` does the same itself.
+ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+_CONNECT_SECONDS, _WORKERS_SECONDS = 10, 60
+_IN_FLIGHT = 2  # items for each worker: one at work, and one waiting so that the worker never does
+_LOSSES = 3  # of all workers at once, that an item is run again after
+
+_address, _client = "", None
+
+
+class KilledWorkerError(RuntimeError):
+    """An item ended each worker that it was given to, as by a lack of memory."""
+
+
+def use_cluster(address):
+    """Spread work over a Dask cluster from now on, or over this machine again.
+
+    Parameters
+    ----------
+    address : str
+        Of the scheduler, such as "tcp://host:8786"; "" is this machine. The workers have this package installed and
+        one thread each (``dask worker --nthreads 1``).
+
+    Raises
+    ------
+    InputError
+        The scheduler is not reached within 10 seconds, has no worker within 60, or a worker has several threads.
+    """
+    global _address, _client
+    if _client is not None:
+        _client.close()
+    _address, _client = address, None
+    if address:
+        _connect()
+
+
+def uses_cluster():
+    """Tell whether work is spread over a cluster."""
+    return bool(_address)
+
+
+def count_workers():
+    """Count what works side by side: the workers of the cluster, or the cores of this machine."""
+    if _address:
+        return len(_connect().nthreads())
+    from joblib import cpu_count
+
+    return cpu_count()
+
+
+def run_in_parallel(function, items, shared=(), context=nullcontext):
+    """Call a function for each item: on the cluster, or in threads of this machine.
+
+    Parameters
+    ----------
+    function : function ``(item, *shared) -> result``
+        Threads are quick only where it releases Python's lock, as decoding and hashing do.
+    items : iterable
+        Taken as they are needed, so that only a few of them and of their results are in memory at a time.
+    shared : sequence
+        Further arguments, sent to each worker once.
+    context : function ``() -> context manager``
+        Entered by each process that works: here once around all calls, on a worker around each.
+
+    Yields
+    ------
+    tuple: position of the item, and its result; in the order in which they are finished.
+
+    Raises
+    ------
+    InputError
+        As `run_on_cluster`.
+    Exception
+        What the function raises, or `KilledWorkerError`.
+    """
+    if _address:
+        with closing(run_on_cluster(_run_within, items, (function, context, *shared))) as finished:
+            for position, result, error in finished:
+                if error:
+                    raise error
+                yield position, result
+        return
+    from joblib import Parallel, delayed
+
+    pool = Parallel(-1, backend="threading", return_as="generator_unordered")
+    calls = (delayed(_run_numbered)(position, function, item, *shared) for position, item in enumerate(items))
+    with context(), closing(pool(calls)) as finished:
+        yield from finished
+
+
+def run_on_cluster(function, items, shared=()):
+    """Call a function for each item on the cluster, and also tell which failed.
+
+    The item of a worker that was killed is given to others, as often as Dask's scheduler is set to
+    (``allowed-failures``, 3). All goes through futures, because joblib's Dask backend waits forever then.
+
+    Parameters
+    ----------
+    function, items, shared
+        As for `run_in_parallel`.
+
+    Yields
+    ------
+    tuple: position of the item; its result; the exception that it ended in, or None. In the order in which they are
+    finished.
+
+    Raises
+    ------
+    InputError
+        As `use_cluster`, or the connection was lost.
+    """
+    from dask.distributed import KilledWorker, as_completed
+
+    client = _connect()
+    waiting, running = enumerate(items), as_completed(loop=client.loop)
+    begun, losses = {}, Counter()
+
+    def send():
+        # Each time anew: to find out whether the workers have it already would mean to hash all of it.
+        return client.scatter(list(shared), broadcast=True, hash=False) if len(shared) else []
+
+    def submit(numbered):
+        for position, item in numbered:
+            future = client.submit(function, item, *sent, pure=False)
+            begun[future] = position, item, sent
+            running.add(future)
+
+    def submit_next():
+        submit(islice(waiting, max(0, _IN_FLIGHT * max(1, len(client.nthreads())) - len(begun))))
+
+    sent = send()
+    try:
+        submit_next()
+        for future in running:
+            position, item, had = begun.pop(future)
+            result = error = None
+            try:
+                result = future.result()
+            except CancelledError as caught:
+                if client.status != "running":
+                    raise _lose() from caught
+                losses[position] += 1
+                if losses[position] <= _LOSSES:  # all workers that had what was sent are gone
+                    _connect()
+                    sent = send() if had is sent else sent
+                    submit([(position, item)])
+                    continue
+                error = KilledWorkerError("all workers were killed, each time it was run")
+            except KilledWorker as caught:
+                error = KilledWorkerError(str(caught))
+            except Exception as caught:
+                error = caught
+            submit_next()
+            yield position, result, error
+    except OSError as error:  # of the connection; those of the function are yielded
+        raise _lose() from error
+    finally:
+        if begun and client.status == "running":  # left early: what waits on the cluster is not begun
+            client.cancel(list(begun))
+
+
+def _connect():
+    """Give a connection to a cluster that can work; the one there is, unless it was lost."""
+    global _client
+    if _client is None or _client.status != "running":
+        _client = _open(_address)
+    try:
+        _client.wait_for_workers(1, timeout=_WORKERS_SECONDS)
+        threads = _client.nthreads().values()
+    except TimeoutError as error:
+        raise InputError(
+            f"DASK_SCHEDULER={_address} has had no worker for {_WORKERS_SECONDS} seconds. "
+            f"Start some: dask worker --nthreads 1 {_address}"
+        ) from error
+    except OSError as error:
+        raise _lose() from error
+    if max(threads) > 1:  # Keras and Pillow's limits keep their state once for each process
+        raise InputError(
+            f"DASK_SCHEDULER={_address} has a worker with several threads. Start the workers with --nthreads 1."
+        )
+    return _client
+
+
+def _open(address):
+    from dask.distributed import Client, Security
+
+    remedy = "Start it with `dask scheduler`, or leave DASK_SCHEDULER empty to use this machine."
+    if address.startswith("tls:") and not Security().get_connection_args("client")["ssl_context"]:
+        raise InputError(
+            f"DASK_SCHEDULER={address}: Dask knows no certificate. Name its files in Dask's configuration, "
+            "under distributed.comm.tls."
+        )
+    try:
+        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except OSError as error:
+        raise InputError(f"DASK_SCHEDULER={address}: the scheduler is not reached ({error}). {remedy}") from error
+    try:
+        client.register_worker_callbacks(_limit_threads)
+    except ImportError as error:
+        client.close()
+        raise InputError(
+            f"DASK_SCHEDULER={address}: a worker cannot import this project ({error}). Install it there too."
+        ) from error
+    return client
+
+
+def _limit_threads():
+    os.environ.update(ONE_THREAD)
+
+
+def _lose():
+    return InputError(
+        f"DASK_SCHEDULER={_address}: the connection to the scheduler was lost. Run the cell again when it is back."
+    )
+
+
+def _run_numbered(position, function, item, *shared):
+    return position, function(item, *shared)
+
+
+def _run_within(item, function, context, *shared):
+    with context():
+        return function(item, *shared)

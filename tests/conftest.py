@@ -1,0 +1,91 @@
+"""A Dask cluster of real processes, such as one that spreads over several machines."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from helpers import parallel
+
+
+class Cluster:
+    """A scheduler and its workers, each an operating system's process on the loopback interface."""
+
+    def __init__(self, folder):
+        self._folder, self._processes = folder, []
+        file = folder / "scheduler.json"
+        self._start("scheduler", "--port", "0", "--scheduler-file", file)
+        self._wait_for(file.exists)
+        self.address = json.loads(file.read_text())["address"]
+
+    def add_worker(self, *options):
+        self._start("worker", self.address, "--local-directory", self._folder, *options)
+
+    def _start(self, *arguments):
+        command = [sys.executable, "-m", "dask", *arguments, "--host", "127.0.0.1", "--no-dashboard"]
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(sys.path),  # what tests send to the workers lies in modules of theirs
+            "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",  # so that an item kills two workers at most
+        }
+        with open(self._folder / f"{len(self._processes)}.log", "w") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder, env=environment)
+        self._processes.append(process)
+
+    def _wait_for(self, condition):
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline, [path.read_text() for path in self._folder.glob("*.log")]
+            time.sleep(0.02)
+
+    def kill_scheduler(self):
+        self._processes[0].kill()
+
+    def close(self):
+        """End every process by its id, the workers first."""
+        for process in reversed(self._processes):
+            process.terminate()
+        for process in self._processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@pytest.fixture
+def make_cluster(tmp_path_factory):
+    """Start clusters without workers, and end them."""
+    clusters = []
+
+    def make():
+        clusters.append(Cluster(tmp_path_factory.mktemp("cluster")))
+        return clusters[-1]
+
+    yield make
+    for cluster in clusters:
+        cluster.close()
+
+
+@pytest.fixture(scope="session")
+def two_workers(tmp_path_factory):
+    """Start a cluster with two workers, for all tests."""
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    for _ in range(2):
+        cluster.add_worker("--nthreads", "1")
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def cluster(two_workers):
+    """Spread work over two workers; the address of their scheduler."""
+    parallel.use_cluster(two_workers.address)
+    deadline = time.monotonic() + 60
+    while parallel.count_workers() < 2:  # the one that the test before killed may not be back yet
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    yield two_workers.address
+    parallel.use_cluster("")
