@@ -5,8 +5,8 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.common import compare, compute_rate, draw_pixels, measure_in_turn, run_alone
-from benchmarks.networks import NETWORKS, build, compile_as_fit, draw_batch
+from benchmarks.common import NETWORKS, compare, compute_rate, draw_pixels, measure_in_turn, run_alone
+from benchmarks.networks import build, compile_as_fit, draw_batch
 from helpers.training import augment, fit
 
 SETTINGS = {  # of the same kind as the notebooks'

@@ -18,6 +18,17 @@ from helpers.evaluation.report import read_cpu_name
 from helpers.files import replace_atomically
 
 RESULTS = Path(__file__).parent / "results.json"
+NETWORKS = {  # shape, batch size, what build_cnn is called with
+    "28x28x1": ((28, 28, 1), 128, {"filters": ((16, 32), (64, 64), (128, 128))}),  # 01_mnist
+    "160x120x3": (  # 02_ham10000
+        (120, 160, 3),
+        32,
+        {"filters": ((32,), (32, 48), (64, 96), (128, 192)), "first_stride": 2, "average_pooling": True},
+    ),
+    "160x120x3 full stride": ((120, 160, 3), 32, {}),  # build_cnn as it comes
+}
+DEFAULT_FILTERS = ((32, 32), (64, 64), (128, 128))  # of build_cnn
+N_CLASSES = 10
 _PACKAGES = ("tensorflow", "keras", "numpy", "pillow", "onnxruntime")
 _CLASSES = ("first", "second")
 

@@ -1,20 +1,9 @@
-"""The notebooks' convolutional networks, as this project trains them, as Keras comes, and in PyTorch."""
+"""The notebooks' convolutional networks, as this project trains them and as Keras comes."""
 
 import numpy as np
 
-from benchmarks.common import draw_pixels
+from benchmarks.common import DEFAULT_FILTERS, N_CLASSES, NETWORKS, draw_pixels
 from helpers.training import fit, models, tf
-
-NETWORKS = {  # shape, batch size, what build_cnn is called with
-    "28x28x1": ((28, 28, 1), 128, {"filters": ((16, 32), (64, 64), (128, 128))}),  # 01_mnist
-    "160x120x3": (  # 02_ham10000
-        (120, 160, 3),
-        32,
-        {"filters": ((32,), (32, 48), (64, 96), (128, 192)), "first_stride": 2, "average_pooling": True},
-    ),
-    "160x120x3 full stride": ((120, 160, 3), 32, {}),  # build_cnn as it comes
-}
-N_CLASSES = 10
 
 
 def list_precisions():
@@ -47,40 +36,42 @@ def compile_as_fit(model, learning_rate=1e-3):
     return model
 
 
+def build_as_commonly_written(name):
+    """Build a network of `NETWORKS` as Keras comes, in the common order: normalized and activated, then pooled."""
+    layers = tf.keras.layers
+    shape, _, options = NETWORKS[name]
+    models.set_precision("float32")
+    mean, std = make_statistics(shape)
+    inputs = x = layers.Input(shape)
+    x = layers.Normalization(mean=mean, variance=std**2)(x)
+    stride = options.get("first_stride", 1)
+    for of_block in options.get("filters", DEFAULT_FILTERS):
+        for n_filters in of_block:
+            x = layers.Conv2D(n_filters, 3, stride, padding="same", use_bias=False)(x)
+            x, stride = layers.ReLU()(layers.BatchNormalization()(x)), 1
+        x = layers.MaxPooling2D(2, padding="same")(x)
+    x = (layers.GlobalAveragePooling2D if options.get("average_pooling") else layers.Flatten)()(x)
+    x = layers.Dense(N_CLASSES, "softmax")(layers.Dropout(0.3)(x))
+    return compile_plain(tf.keras.Model(inputs, x))
+
+
 def copy_as_keras(model, learning_rate=1e-3):
     """Copy a model, with its weights, to what Keras makes of it: float32, its own layers and its own AdamW."""
 
+    plain = {
+        models.FusedBatchNormalization: tf.keras.layers.BatchNormalization,
+        models.FusedNormalization: tf.keras.layers.Normalization,
+    }
+
     def replace(layer):
-        is_fused = isinstance(layer, models.FusedBatchNormalization)
-        return (
-            tf.keras.layers.BatchNormalization.from_config(layer.get_config() | {"dtype": "float32"})
-            if is_fused
-            else None
-        )
+        config = layer.get_config() | {"dtype": "float32"}
+        return plain[type(layer)].from_config(config) if type(layer) in plain else None
 
-    plain = models.copy_model(model, "keras", "float32", replace)
-    plain.compile(
-        tf.keras.optimizers.AdamW(learning_rate, weight_decay=1e-4), "categorical_crossentropy", metrics=["accuracy"]
-    )
-    return plain
+    return compile_plain(models.copy_model(model, "keras", "float32", replace), learning_rate)
 
 
-def build_torch(name):
-    """Build the same network in PyTorch, its images with channels last."""
-    import torch  # optional
-    from torch import nn
-
-    shape, _, options = NETWORKS[name]
-    filters = options.get("filters", ((32, 32), (64, 64), (128, 128)))
-    parts, channels, stride = [], shape[-1], options.get("first_stride", 1)
-    for of_block in filters:
-        for number, n_filters in enumerate(of_block, 1):
-            parts.append(nn.Conv2d(channels, n_filters, 3, stride, padding=1, bias=False))
-            parts += [nn.MaxPool2d(2, ceil_mode=True)] if number == len(of_block) else []
-            parts += [nn.BatchNorm2d(n_filters), nn.ReLU()]
-            channels, stride = n_filters, 1
-    parts += [nn.AdaptiveAvgPool2d(1)] if options.get("average_pooling") else []
-    parts += [nn.Flatten(), nn.Dropout(0.3), nn.LazyLinear(N_CLASSES)]
-    network = nn.Sequential(*parts)
-    network(torch.zeros(2, shape[-1], *shape[:2]))  # tells the last layer its size
-    return network.to(memory_format=torch.channels_last)
+def compile_plain(model, learning_rate=1e-3):
+    """Compile a model as most notebooks do."""
+    optimizer = tf.keras.optimizers.AdamW(learning_rate, weight_decay=1e-4)
+    model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"])
+    return model

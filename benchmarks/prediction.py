@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import compare, compute_rate, draw_pixels, measure_in_turn
-from benchmarks.networks import NETWORKS, build, compile_as_fit, list_precisions
+from benchmarks.common import NETWORKS, compare, compute_rate, draw_pixels, measure_in_turn
+from benchmarks.networks import build, compile_as_fit, list_precisions
 from helpers.training.export import save_onnx
 from helpers.training.models import predict_probabilities
 

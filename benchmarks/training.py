@@ -1,49 +1,72 @@
 """The training step: images per second, and whether the losses stay those of Keras."""
 
 import statistics
+from contextlib import ExitStack, closing
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 
 import numpy as np
 
-from benchmarks.common import compare, compute_rate, measure_in_turn
-from benchmarks.networks import NETWORKS, build, build_torch, compile_as_fit, copy_as_keras, draw_batch, list_precisions
+from benchmarks.common import NETWORKS, compare, compute_rate, measure_in_turn
+from benchmarks.networks import (
+    build,
+    build_as_commonly_written,
+    compile_as_fit,
+    copy_as_keras,
+    draw_batch,
+    list_precisions,
+)
+from benchmarks.pytorch import PyTorch
 from helpers.training import models, tf
 
-KERAS = "Keras as it comes"
+KERAS, COMMON = "Keras as it comes", "Keras as it comes, pooled last"
 
 
 def measure_step(name, rounds=9, tiny=False):
     """Compare the step of `helpers.training.fit` with that of Keras, of PyTorch, and with its convolutions alone."""
     images, labels = draw_batch(name)
     images, labels = (images[:8], labels[:8]) if tiny else (images, labels)
-    has_torch = find_spec("torch") is not None
     steps = 1 if tiny else max(1, 1500 // len(images) // (1 if len(images) == 128 else 8))
-    precisions = list_precisions()
-    network = build(name, "float32")
-    works = {KERAS: partial(copy_as_keras(network).train_on_batch, images, labels)}
+    precisions, torch_version = list_precisions(), find_torch()
+    steps_of = {
+        KERAS: copy_as_keras(build(name, "float32")).train_on_batch,
+        COMMON: build_as_commonly_written(name).train_on_batch,
+    }
     for precision in precisions:
         ours = compile_as_fit(build(name, precision))
-        works[f"ours, {precision}"] = partial(ours.train_on_batch, images, labels)
-        works[f"convolutions alone, {precision}"] = make_convolutions(ours, len(images), precision)
-        if has_torch:
-            works[f"PyTorch {version('torch')} eager, {precision}"] = make_torch_step(name, images, labels, precision)
-    if not has_torch:
-        print("PyTorch is not installed, its rows are left out: .venv/bin/uv pip install --group bench")
-    for work in works.values():
-        work(), work()  # tracing
-    ways = {way: partial(compute_rate, work, len(images), steps) for way, work in works.items()}
-    measured = measure_in_turn(ways, rounds)
+        steps_of[f"ours, {precision}"] = ours.train_on_batch
+        convolve = make_convolutions(ours, len(images), precision)
+        steps_of[f"convolutions alone, {precision}"] = lambda images, labels, convolve=convolve: convolve()
+    for step in steps_of.values():
+        step(images, labels), step(images, labels)  # tracing
+    ways = {
+        way: partial(compute_rate, partial(step, images, labels), len(images), steps) for way, step in steps_of.items()
+    }
+    with ExitStack() as processes:
+        if torch_version:
+            for precision in precisions:
+                process = processes.enter_context(closing(PyTorch(name, precision, len(images))))
+                ways[f"PyTorch {torch_version} eager, {precision}"] = partial(process.measure, steps)
+        measured = measure_in_turn(ways, rounds)
     return [
         compare(f"training step, {name}, {precision}, {subject}", f"ours, {precision}", way, measured)
         for precision in precisions
         for subject, way in (
             ("Keras", KERAS),
-            *([("PyTorch", f"PyTorch {version('torch')} eager, {precision}")] if has_torch else []),
+            ("Keras, common order", COMMON),
+            *([("PyTorch", f"PyTorch {torch_version} eager, {precision}")] if torch_version else []),
             ("bound", f"convolutions alone, {precision}"),
         )
     ]
+
+
+def find_torch():
+    """Find the version of PyTorch; None, and a line about it, if it is not installed."""
+    if find_spec("torch") is not None:
+        return version("torch")
+    print("PyTorch is not installed, its rows are left out: .venv/bin/uv pip install --group bench")
+    return None
 
 
 def make_convolutions(model, batch_size, precision):
@@ -82,27 +105,6 @@ def make_convolutions(model, batch_size, precision):
         return results
 
     return lambda: convolve(operands)[-1].numpy()  # waits for the end
-
-
-def make_torch_step(name, images, labels, precision):
-    """Make a function that does the same training step in PyTorch, eager."""
-    import torch  # optional
-
-    network = build_torch(name).train()
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=1e-4)
-    images = torch.from_numpy(images).permute(0, 3, 1, 2)  # as NumPy has them: channels last
-    targets = torch.from_numpy(labels.argmax(axis=1))
-    in_bfloat16 = precision == "mixed_bfloat16"
-
-    def step():
-        optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
-            loss = torch.nn.functional.cross_entropy(network((images - 128) / 74).float(), targets)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
 
 
 def measure_losses(rounds=3, tiny=False):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import compare, compute_rate, draw_pixels, measure_in_turn
-from benchmarks.networks import N_CLASSES, compile_as_fit
+from benchmarks.common import N_CLASSES, compare, compute_rate, draw_pixels, measure_in_turn
+from benchmarks.networks import compile_as_fit
 from helpers.training import fit, models, tf, transfer
 
 SHAPE = (160, 160, 3)

@@ -144,7 +144,7 @@ def test_an_item_that_kills_its_workers_is_told_and_the_others_are_not_lost():
     assert found == {number: (number, type(None)) for number in (0, 1, 3, 4, 5)}
 
 
-def test_the_only_worker_may_be_killed_with_all_that_it_was_sent(make_cluster, tmp_path):
+def test_the_only_worker_may_be_killed_with_all_that_it_was_sent(make_cluster, tmp_path, monkeypatch):
     def work(item, values):
         if item == "always" or (item == "once" and not (tmp_path / "killed").exists()):
             (tmp_path / "killed").touch()
@@ -157,6 +157,7 @@ def test_the_only_worker_may_be_killed_with_all_that_it_was_sent(make_cluster, t
         use_cluster(cluster.address)
         found = {result or type(error) for _, result, error in run_on_cluster(work, ["first", "once"], [np.arange(9)])}
         assert found == {("first", 36), ("once", 36)}
+        monkeypatch.setattr(parallel, "_LOSSES", 1)
         (found,) = run_on_cluster(work, ["always"], [np.arange(9)])
         assert found[:2] == (0, None)
         assert isinstance(found[2], KilledWorkerError)

@@ -256,7 +256,9 @@ def _make_dataset(load, numbers, shapes, batch_size=None):
             tensor.set_shape((batch_size, *shape))
         return tuple(tensors)
 
-    return tf.data.Dataset.range(numbers.start, numbers.stop).map(map_number).prefetch(2)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # nothing is to be tuned, and the thread that would do it is waited for at the end
+    return tf.data.Dataset.range(numbers.start, numbers.stop).map(map_number).prefetch(2).with_options(options)
 
 
 class _Recorder(keras.callbacks.Callback):
