@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from helpers.data.layouts.common import read_arrays
 from helpers.errors import InputError
-from helpers.files import replace_atomically
+from helpers.files import release_pages, replace_atomically
 from helpers.parallel import count_workers, run_in_parallel, uses_cluster
 
 # Part of every cache key: raise it whenever the same file would give other pixels.
@@ -208,6 +208,7 @@ def _decode(images, folder, pixels):
     largest = min(_CHUNK_IMAGES, max(1, _CHUNK_BYTES // pixels[0].nbytes))
     for chunk, decoded in _read_chunks(partial(_decode_files, shape=pixels.shape[1:]), paths, largest):
         pixels[rows[chunk]] = decoded
+        release_pages(pixels)  # what was written stays in the file
 
 
 def _decode_files(paths, shape):

@@ -27,7 +27,7 @@ def compute_statistics(pixels, rows=None):
     ValueError
         The pixels are not uint8, there are none, or a channel is constant.
     """
-    rows = np.arange(len(pixels)) if rows is None else np.asarray(rows)
+    rows = np.arange(len(pixels)) if rows is None else np.sort(rows)  # reads a mapped file from front to back
     if pixels.dtype != np.uint8 or not len(rows):
         raise ValueError(f"Expected at least one uint8 image, got {len(rows)} of dtype {pixels.dtype}.")
     channels = pixels.shape[-1]
@@ -36,7 +36,7 @@ def compute_statistics(pixels, rows=None):
         chunk = pixels[rows[start : start + 1024]]
         for channel in range(channels):
             counts[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
-    release_pages(pixels)
+        release_pages(pixels)
     share = counts / counts.sum(axis=1, keepdims=True)
     levels = np.arange(256)
     mean = share @ levels

@@ -330,3 +330,13 @@ def test_interrupted_build_leaves_no_cache(table, folder, cache, arrays, monkeyp
     assert list_cached(cache) == []
     monkeypatch.setattr(module, "_decode", whole)
     np.testing.assert_array_equal(load_pixels(table, folder, SHAPE, cache)[59, ..., 0], arrays["x_test"][19])
+
+
+def test_no_more_than_a_chunk_stays_in_memory_while_decoding(files, cache, monkeypatch):
+    images, folder, pixels = files
+    released = []
+    monkeypatch.setattr(module, "release_pages", released.append)
+    monkeypatch.setattr(module, "_CHUNK_IMAGES", 1)
+    np.testing.assert_array_equal(load_pixels(images, folder, pixels.shape[1:], cache), pixels)
+    assert len(released) == len(pixels)
+    assert all(isinstance(array, np.memmap) for array in released)

@@ -78,3 +78,11 @@ def test_unknown_labels_are_named_beside_what_is_known(function, labels, named):
     with pytest.raises(InputError) as caught:
         function(labels, ["a", "b"])
     assert f"{named}: expected a, b" in str(caught.value)
+
+
+def test_no_more_than_a_chunk_stays_in_memory_while_counting(monkeypatch):
+    released = []
+    monkeypatch.setattr("helpers.data.preprocess.release_pages", released.append)
+    pixels = np.random.default_rng(0).integers(0, 256, (2100, 2, 2, 1)).astype("uint8")
+    compute_statistics(pixels)
+    assert len(released) == 3
