@@ -57,7 +57,6 @@ def build_as_commonly_written(name):
 
 def copy_as_keras(model, learning_rate=1e-3):
     """Copy a model, with its weights, to what Keras makes of it: float32, its own layers and its own AdamW."""
-
     plain = {
         models.FusedBatchNormalization: tf.keras.layers.BatchNormalization,
         models.FusedNormalization: tf.keras.layers.Normalization,

@@ -10,7 +10,7 @@ DATA_DIR            a folder (default: data/)               where the data sets 
 DATA_SOURCE         auto (default), local, download, sample where the images come from; auto: local, or else the sample
 SEED                an integer (default: 42)                seeds every random choice
 PRECISION           auto (default), float32,                arithmetic of the networks; auto takes bfloat16 where
-                    mixed_bfloat16, mixed_float16           the processor multiplies it in hardware
+                    mixed_bfloat16, mixed_float16           the hardware multiplies it, float16 on older GPUs
 DATA_SET            a name                                  for notebooks that can use several data sets
 DASK_SCHEDULER      an address, such as tcp://host:8786     a Dask cluster to work on; otherwise this machine
 CACHE_DIR           a folder (default: .cache/)             decoded pixels, samples, downloads, checkpoints

@@ -198,7 +198,7 @@ def make_batches(training, batch_size, seed, augment, steps, class_weights=None,
         chosen = shuffle(epoch)[batch * batch_size : (batch + 1) * batch_size]
         chosen = np.sort(chosen)  # reads a memory-mapped file from front to back
         images, y = pixels[rows[chosen]], labels[chosen]
-        if batch % 4 == 0:  # each image may bring two megabytes around it into memory
+        if batch % 4 == 0:  # pages around an image come into memory with it
             release_pages(pixels)
         rng = np.random.default_rng([seed, _AUGMENTATION, epoch, batch])
         if augment is not None:

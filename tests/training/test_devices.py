@@ -1,7 +1,6 @@
 """Several devices at once, tried with two that are made of one processor."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -46,7 +45,7 @@ print(json.dumps([used, replicas, history["val_loss"].tolist(), predicted.tolist
 
 def train(devices, checkpoint, *arguments):
     command = [sys.executable, "-c", PROGRAM, str(devices), str(checkpoint), *(arguments or ("",))]
-    done = subprocess.run(command, cwd=PROJECT_FOLDER, capture_output=True, text=True, env={**os.environ})
+    done = subprocess.run(command, cwd=PROJECT_FOLDER, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else done.stderr
 
 
