@@ -11,8 +11,8 @@ from itertools import islice
 
 from helpers.errors import InputError
 
-# TensorFlow reads them once, when it starts. For the other libraries `dask worker` does the same itself.
-ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+# TensorFlow and OpenCV read them once, when they start. For the other libraries `dask worker` does the same itself.
+ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
 _CONNECT_SECONDS, _WORKERS_SECONDS = 10, 60
 _IN_FLIGHT = 2  # items for each worker: one at work, and one waiting so that the worker never does
 _LOSSES = 3  # of all workers at once, that an item is run again after

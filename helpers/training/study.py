@@ -424,7 +424,7 @@ def _run_on_cluster(train, arrays, trials):
 
 @contextmanager
 def _one_thread():
-    """Limit TensorFlow to one thread in the processes that are started."""
+    """Limit TensorFlow and OpenCV to one thread in the processes that are started."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
     try:

@@ -196,6 +196,19 @@ def test_each_image_has_its_own_parameters():
         np.testing.assert_array_equal(apply_parameters(images[image : image + 1], alone, generator)[0], together[image])
 
 
+@pytest.mark.parametrize("channels", [2, 3, 4, 5])
+@pytest.mark.parametrize("order", [0, 1])
+def test_each_channel_is_resampled_like_a_grey_image(channels, order):
+    images, parameters = np.tile(make_noise(24)[..., :1].astype("float32"), channels), make_parameters(24)
+    images *= np.linspace(0.5, 1, channels, dtype="float32")
+    generator = ImageDataGenerator(interpolation_order=order, fill_mode="constant", cval=42.0)
+    result = apply_parameters(images, parameters, generator)
+    for channel in range(channels):
+        grey = apply_parameters(images[..., channel : channel + 1], parameters, generator)
+        np.testing.assert_allclose(result[..., channel : channel + 1], grey, atol=1e-2)
+        assert np.abs(grey - images[..., channel : channel + 1]).max() > 50
+
+
 def test_neutral_parameters_change_nothing():
     images = make_noise(4)
     parameters = {name: np.repeat(value, 4) for name, value in NEUTRAL.items()}
