@@ -5,13 +5,14 @@ import pandas as pd
 from scipy import ndimage
 
 from helpers.files import release_pages
+from helpers.settings import BACKGROUND_LEVEL
 
 _CHANNELS = ("red", "green", "blue")
 _CHUNK = 256  # masks counted at a time
 _CONSTANT = 1e-6  # a standard deviation below it, of levels from 0 to 255, is none
 
 
-def find_cells(pixels, threshold=8):
+def find_cells(pixels, threshold=BACKGROUND_LEVEL):
     """Find the cell in each image: what is not black, in one piece and without holes.
 
     Parameters
@@ -191,7 +192,7 @@ def _check_images(pixels, masks=None, channels=None):
         raise ValueError(f"Masks of shape {masks.shape} do not belong to images of shape {pixels.shape}.")
 
 
-def _find_cell(image, threshold=8):
+def _find_cell(image, threshold=BACKGROUND_LEVEL):
     bright = np.pad(image.max(axis=-1) > threshold, 1)
     if not bright.any():
         return bright[1:-1, 1:-1]

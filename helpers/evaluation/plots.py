@@ -18,9 +18,10 @@ PALETTE = sns.color_palette("colorblind")
 _MANY_CLASSES = 12  # above it the cells of a confusion matrix are small, and names stand upright
 _MANY_LETTERS = 120  # above it the names of classes do not fit side by side
 _LEGEND_ROWS = 20  # more names stand in several columns
-# Nine colours (the tenth is a light yellow), seven markers, four lines: of any two models at least one differs.
 _CHANNEL_COLORS = (PALETTE[3], PALETTE[2], PALETTE[0])
-_COLORS, _MARKERS, _LINES = PALETTE[:8] + PALETTE[9:], "osD^vPX", ["-", "--", "-.", ":"]
+# Nine colours (the tenth is a light yellow), seven markers, seven lines: up to seven models differ in more than colour.
+_COLORS, _MARKERS = PALETTE[:8] + PALETTE[9:], "osD^vPX"
+_LINES = ["-", "--", "-.", ":", (0, (9, 2)), (0, (4, 1, 1, 1, 1, 1)), (0, (1, 3))]  # the last three in points: on, off
 
 
 def set_style():
@@ -244,7 +245,7 @@ def plot_image_grid(images, titles=None, columns=10, row_labels=None, size=0.95,
     return figure
 
 
-def plot_learning_curves(histories):
+def plot_learning_curves(histories, watched="validation"):
     """Draw accuracy and loss over the epochs, training beside validation, for one model or several.
 
     Parameters
@@ -252,6 +253,8 @@ def plot_learning_curves(histories):
     histories : dict of str to DataFrame
         Name of each model and its history, from `helpers.training.fit.fit_model`. Where ``attrs["best_epoch"]`` is set,
         a marker shows the epoch whose weights were kept.
+    watched : str
+        What the legend calls the images that were not trained on.
 
     Returns
     -------
@@ -262,7 +265,7 @@ def plot_learning_curves(histories):
         prefix = f"{name}, " if len(histories) > 1 else ""
         for ax, quantity in zip(axes, ("accuracy", "loss"), strict=True):
             ax.plot(history.index, history[quantity], color=color, ls="--", label=f"{prefix}training")
-            ax.plot(history.index, history[f"val_{quantity}"], color=color, label=f"{prefix}validation")
+            ax.plot(history.index, history[f"val_{quantity}"], color=color, label=f"{prefix}{watched}")
             if best := history.attrs.get("best_epoch"):
                 ax.plot(best, history[f"val_{quantity}"][best], marker, color=color, label=f"{prefix}kept epoch")
     for ax, quantity in zip(axes, ("accuracy", "loss"), strict=True):
@@ -376,7 +379,7 @@ def plot_robustness(curves, xlabel, limit=None, ax=None):
     ax = _new_axes(ax)
     lines = zip(curves.groupby("model", sort=False), cycle(_COLORS), cycle(_MARKERS), cycle(_LINES), strict=False)
     for (name, curve), color, marker, line in lines:
-        ax.plot(curve["strength"], curve["value"], line, marker=marker, ms=5, color=color, label=name)
+        ax.plot(curve["strength"], curve["value"], ls=line, marker=marker, ms=5, color=color, label=name)
         ax.fill_between(curve["strength"], curve["low"], curve["high"], color=color, alpha=0.2, lw=0)
     if limit is not None:
         ax.axvline(limit, ls=":", color="grey")
@@ -420,13 +423,13 @@ def plot_roc(roc, points=None, title="ROC curves, one class against the rest", a
     for (name, curve), color, line in zip(
         roc.groupby("class", sort=False), cycle(_COLORS), cycle(_LINES), strict=False
     ):
-        label = f"{name}: area {curve['area'].iloc[0]:.3f}"
-        ax.plot(curve["false_positive_rate"], curve["true_positive_rate"], line, color=color, label=label)
+        label = f"{name}: AUC {curve['area'].iloc[0]:.3f}"
+        ax.plot(curve["false_positive_rate"], curve["true_positive_rate"], ls=line, color=color, label=label)
     for (name, (specificity, sensitivity)), marker in zip((points or {}).items(), cycle(_MARKERS), strict=False):
         ax.plot(1 - specificity, sensitivity, marker, color="black", ms=7, label=name)
-    ax.plot([0, 1], [0, 1], ls=":", color="grey")
+    ax.plot([0, 1], [0, 1], ls=":", color="grey", lw=1)
     ax.set(xlabel="1 − specificity", ylabel="sensitivity", title=title, aspect="equal")
-    ax.legend(fontsize=8, loc="lower right")
+    ax.legend(fontsize=8, loc="lower right", handlelength=4)  # long enough to tell the lines
     return ax
 
 
@@ -444,7 +447,7 @@ def plot_precision_recall(curves, title="Precision-recall curves, one class agai
         curves.groupby("class", sort=False), cycle(_COLORS), cycle(_LINES), strict=False
     ):
         label = f"{name} ({curve['area'].iloc[0]:.2f} / {curve['prevalence'].iloc[0]:.2f})"
-        ax.plot(curve["recall"], curve["precision"], line, color=color, label=label, drawstyle="steps-post")
+        ax.plot(curve["recall"], curve["precision"], ls=line, color=color, label=label, drawstyle="steps-post")
     ax.set(xlabel="recall (sensitivity)", ylabel="precision", title=title, aspect="equal", ylim=(0, 1.03))
     ax.legend(title="class (area / chance)", fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
@@ -460,7 +463,7 @@ def plot_net_benefit(net_benefits, title="Decision curve", ax=None):
     """
     ax = _new_axes(ax, width=5.6)
     for (name, curve), color, line in zip(net_benefits.items(), cycle(_COLORS), cycle(_LINES), strict=False):
-        ax.plot(curve["threshold"], curve["model"], line, color=color, label=name)
+        ax.plot(curve["threshold"], curve["model"], ls=line, color=color, label=name)
     ax.plot(curve["threshold"], curve["all"], color="grey", lw=1, label="alarm for all")
     ax.axhline(0, color="black", lw=1, ls=":", label="alarm for none")
     top = max(0.05, *(curve[["model", "all"]].to_numpy().max() for curve in net_benefits.values()))

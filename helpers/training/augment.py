@@ -13,6 +13,7 @@ import warnings
 import cv2
 import numpy as np
 
+from helpers.settings import BACKGROUND_LEVEL
 from helpers.training import tf
 
 ImageDataGenerator = tf.keras.preprocessing.image.ImageDataGenerator
@@ -275,7 +276,7 @@ def make_exposure_augmenter(*, gamma=0.0, contrast=0.0, brightness=0.0, sharpnes
     return expose
 
 
-def keep_background(augmenter, threshold=8):
+def keep_background(augmenter, threshold=BACKGROUND_LEVEL):
     """Keep an augmenter from changing the background of images of single cells on black.
 
     Parameters

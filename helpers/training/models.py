@@ -15,6 +15,7 @@ import pandas as pd
 from keras import layers, ops
 
 from helpers.files import release_pages, replace_atomically
+from helpers.settings import BACKGROUND_LEVEL
 from helpers.training import tf
 
 _ABOUT = "about.json"  # the member of a saved model that save_model adds
@@ -224,12 +225,12 @@ def standardization_layer(statistics):
     return FusedNormalization(mean=mean, variance=std**2, dtype="float32", name="standardization")
 
 
-def standardize_cells(pixels, size, threshold=8):
-    """Crop images to their middle and standardize each one's colours over what is not background.
+def standardize_cells(pixels, size, threshold=BACKGROUND_LEVEL):
+    """Crop images of single cells to their middle, and standardize the colours of each, as part of a network.
 
-    For images of single cells on black. Each channel of each image gets mean 0 and about standard deviation 1 over its
-    cell, so that stain and light of the slide are gone (after Reinhard et al. 2001); the background becomes 0. Part of
-    the network, so that a saved model takes raw pixels.
+    So that a saved model takes raw pixels. What `helpers.data.cells.standardize_colors` does to arrays, but for the
+    cell: here it is every pixel that is not background, loose parts included and dark holes left out. The standard
+    deviation is about 1.
 
     Parameters
     ----------
@@ -309,7 +310,7 @@ def cut_at(model, layer):
     return keras.Model(model.input, model.get_layer(layer).output, name=f"{model.name}_until_{layer}")
 
 
-def combine_networks(networks, name, views=1, temperature=1.0, regression=None, threshold=8):
+def combine_networks(networks, name, views=1, temperature=1.0, regression=None, threshold=BACKGROUND_LEVEL):
     """Combine several networks to one model: their average, calibrated.
 
     Parameters

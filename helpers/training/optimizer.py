@@ -32,6 +32,12 @@ class FusedAdamW(keras.optimizers.AdamW):
             grad=tf.cast(gradient, tf.float32),
         )
 
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        # TensorFlow never forgets a graph that sums over devices: each trained model would stay in memory for good.
+        if self._distribution_strategy.num_replicas_in_sync > 1:
+            return super()._all_reduce_sum_gradients(grads_and_vars)
+        return grads_and_vars
+
     def _update_model_variables_moving_average(self, trainable_variables):
         if self.use_ema:
             is_first = tf.cast(tf.equal(self.iterations, 0), tf.float32)  # the average begins with the first weights

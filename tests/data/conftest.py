@@ -1,9 +1,11 @@
-"""A small ``mnist.npz`` to work on."""
+"""A small ``mnist.npz`` to work on, and what is read from the sample that a module names and makes."""
 
 import numpy as np
 import pytest
 
 from helpers.data.catalog import get_data_set
+from helpers.data.images import measure_images
+from helpers.data.index import index_images
 
 
 @pytest.fixture
@@ -30,3 +32,26 @@ def folder(tmp_path, arrays):
     folder.mkdir(parents=True)
     np.savez(folder / "mnist.npz", **arrays)
     return folder
+
+
+# Of one module each, because each has another data set and folder.
+
+
+@pytest.fixture(scope="module")
+def indexed(data_set, folder):
+    return index_images(data_set, folder)
+
+
+@pytest.fixture(scope="module")
+def images(indexed):
+    return indexed[0]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def measured(images, folder, cache):
+    return measure_images(images, folder, cache)

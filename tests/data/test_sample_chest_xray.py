@@ -16,8 +16,7 @@ from helpers.data.audit import (
     leave_out_unusable,
 )
 from helpers.data.catalog import get_data_set
-from helpers.data.images import hash_files, load_pixels, measure_images
-from helpers.data.index import index_images
+from helpers.data.images import hash_files, load_pixels
 from helpers.data.layouts.common import IGNORED
 from helpers.data.sample import make_sample
 from helpers.data.split import split_by_group
@@ -25,37 +24,17 @@ from helpers.data.split import split_by_group
 PARTS = ("train", "val", "test")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def data_set():
     return get_data_set("chest-xray")
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    return make_sample(get_data_set("chest-xray"), tmp_path_factory.mktemp("samples"))
+@pytest.fixture(scope="module")
+def folder(data_set, tmp_path_factory):
+    return make_sample(data_set, tmp_path_factory.mktemp("samples"))
 
 
-@pytest.fixture(scope="session")
-def indexed(folder):
-    return index_images(get_data_set("chest-xray"), folder)
-
-
-@pytest.fixture(scope="session")
-def images(indexed):
-    return indexed[0]
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
-def measured(images, folder, cache):
-    return measure_images(images, folder, cache)
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pixels(images, folder, cache):
     return load_pixels(images, folder, (40, 40, 1), cache)[..., 0].astype(float)
 

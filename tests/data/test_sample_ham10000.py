@@ -18,24 +18,14 @@ NAME = "HAM10000_metadata.csv"
 TABLE_CODES = ("akiec", "bcc", "bkl", "df", "nv", "vasc", "mel")  # of the original hmnist_28_28_RGB.csv
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def data_set():
     return get_data_set("ham10000")
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    return make_sample(get_data_set("ham10000"), tmp_path_factory.mktemp("samples"))
-
-
-@pytest.fixture(scope="session")
-def images(folder):
-    return index_images(get_data_set("ham10000"), folder)[0]
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
+@pytest.fixture(scope="module")
+def folder(data_set, tmp_path_factory):
+    return make_sample(data_set, tmp_path_factory.mktemp("samples"))
 
 
 def test_nothing_is_wrong_with_it(data_set, folder, images, cache):

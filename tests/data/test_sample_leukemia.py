@@ -16,61 +16,40 @@ from sklearn.preprocessing import StandardScaler
 
 from helpers.data.audit import find_conflicts, leave_out_unusable
 from helpers.data.catalog import get_data_set
-from helpers.data.images import hash_files, load_pixels, measure_images
-from helpers.data.index import index_images
+from helpers.data.images import hash_files, load_pixels
 from helpers.data.sample import make_sample
 
 ROOT = "C-NMC_Leukemia"
 VALIDATION = f"{ROOT}/validation_data/C-NMC_test_prelim_phase_data"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def data_set():
     return get_data_set("leukemia")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def folder(data_set, tmp_path_factory):
     return make_sample(data_set, tmp_path_factory.mktemp("samples"))
 
 
-@pytest.fixture(scope="session")
-def indexed(data_set, folder):
-    return index_images(data_set, folder)
-
-
-@pytest.fixture(scope="session")
-def images(indexed):
-    return indexed[0]
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
-def measured(images, folder, cache):
-    return measure_images(images, folder, cache)
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pixels(images, folder, cache):
     return load_pixels(images, folder, (72, 72, 3), cache)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def inside(pixels):
     return pixels.max(-1) > 0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def signs(pixels, inside):
     """Measure each cell: its area, the contrasts of its nucleus from fine to coarse, its darkest and lightest spot."""
     return np.array([measure_cell(*pair) for pair in zip(pixels, inside, strict=True)])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def sets(images):
     """Tell which images are for training and which for validation."""
     return [(images["part"] == part).to_numpy() for part in ("training_data", "validation_data")]

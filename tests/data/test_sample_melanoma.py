@@ -9,60 +9,39 @@ from PIL import Image
 
 from helpers.data.audit import find_conflicts, join_groups, leave_out_contradictions, leave_out_unusable
 from helpers.data.catalog import get_data_set
-from helpers.data.images import hash_files, load_pixels, measure_images
-from helpers.data.index import index_images
+from helpers.data.images import hash_files, load_pixels
 from helpers.data.sample import make_sample
 from helpers.data.split import split_by_group
 
 SIZES = {"melanoma": 96, "melanoma-isic": 80}
 
 
-@pytest.fixture(scope="session", params=["melanoma", "melanoma-isic"])
+@pytest.fixture(scope="module", params=["melanoma", "melanoma-isic"])
 def data_set(request):
     return get_data_set(request.param)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def folder(data_set, tmp_path_factory):
     return make_sample(data_set, tmp_path_factory.mktemp("samples"))
 
 
-@pytest.fixture(scope="session")
-def indexed(data_set, folder):
-    return index_images(data_set, folder)
-
-
-@pytest.fixture(scope="session")
-def images(indexed):
-    return indexed[0]
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def malignant(images):
     return (images["label"].str.lower() == "malignant").to_numpy()
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
-def measured(images, folder, cache):
-    return measure_images(images, folder, cache)
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pixels(images, folder, cache):
     return load_pixels(images, folder, (32, 32, 3), cache).astype(float)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def hashes(images, folder):
     return hash_files(images, folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def alike(pixels):
     """Compare each image with the eight views of each other one: the distance of the most similar view."""
     views = [np.rot90(mirrored, turns, (1, 2)) for mirrored in (pixels, pixels[:, :, ::-1]) for turns in range(4)]

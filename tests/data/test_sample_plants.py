@@ -11,7 +11,6 @@ from sklearn.ensemble import RandomForestClassifier
 from helpers.data.audit import check_split, find_conflicts, find_leaks, leave_out_unusable
 from helpers.data.catalog import get_data_set
 from helpers.data.images import hash_files, load_pixels, measure_images
-from helpers.data.index import index_images
 from helpers.data.layouts.common import IGNORED
 from helpers.data.sample import make_sample
 from helpers.data.split import split_by_group
@@ -33,34 +32,24 @@ FLAT = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def data_set():
     return get_data_set("plants")
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    return make_sample(get_data_set("plants"), tmp_path_factory.mktemp("samples"))
+@pytest.fixture(scope="module")
+def folder(data_set, tmp_path_factory):
+    return make_sample(data_set, tmp_path_factory.mktemp("samples"))
 
 
-@pytest.fixture(scope="session")
-def indexed(folder):
-    return index_images(get_data_set("plants"), folder)
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def images(indexed):
     """The images in class folders, with the stems of their names."""
     images = indexed[0][indexed[0]["part"] != "test"]
     return images.assign(stem=images["image_id"].str.rpartition("/")[2]).reset_index(drop=True)
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pixels(images, folder, cache):
     return load_pixels(images, folder, (64, 64, 3), cache).astype(float)
 

@@ -669,6 +669,11 @@ def test_learning_curves(count):
     assert [ax.get_yscale() for ax in figure.axes] == ["linear", "log"]
 
 
+def test_learning_curves_of_images_that_are_not_for_validation():
+    figure = plots.plot_learning_curves({"clean": make_history(3, best=2)}, watched="held out")
+    assert get_legend(figure.axes[0]) == ["training", "held out", "kept epoch"]
+
+
 @pytest.mark.parametrize(
     ("count", "columns", "rows", "used_columns"), [(10, 5, 2, 5), (7, 3, 3, 3), (3, 10, 1, 3), (1, 10, 1, 1)]
 )
@@ -750,13 +755,19 @@ def test_roc_curves(predict):
     ax = plots.plot_roc(roc)
     lines = get_labelled_lines(ax)
     areas = roc.drop_duplicates("class").set_index("class")["area"]
-    assert list(lines) == get_legend(ax) == [f"{name}: area {areas[name]:.3f}" for name in "bac"]
+    assert list(lines) == get_legend(ax) == [f"{name}: AUC {areas[name]:.3f}" for name in "bac"]
     for name, line in zip("bac", lines.values(), strict=True):
         curve = roc[roc["class"] == name]
         assert line.get_xdata().tolist() == curve["false_positive_rate"].tolist()
         assert line.get_ydata().tolist() == curve["true_positive_rate"].tolist()
     assert ([0, 1], [0, 1]) in get_lines(ax)  # chance
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("1 − specificity", "sensitivity")
+
+
+def test_seven_roc_curves_can_be_told_apart_without_colours(predict):
+    ax = plots.plot_roc(compute_roc(predict(200, tuple("abcdefg"))))
+    looks = {str(line._dash_pattern) for line in get_labelled_lines(ax).values()}  # get_linestyle calls all dashes "--"
+    assert len(looks) == 7
 
 
 def test_operating_points_stand_on_the_roc_curve(predict):

@@ -15,6 +15,7 @@ import pytest
 from keras import layers
 
 from helpers import files
+from helpers.settings import BACKGROUND_LEVEL
 from helpers.training import models, tf
 from helpers.training.models import (
     FusedBatchNormalization,
@@ -1169,7 +1170,7 @@ def test_cells_are_cropped_and_standardized(size):
     cropped = pixels[:, start : start + size, start : start + size]
     assert standardized.shape == cropped.shape
     for image, raw in zip(standardized, cropped, strict=True):
-        cell = raw.max(axis=-1) > 8
+        cell = raw.max(axis=-1) > BACKGROUND_LEVEL
         assert (image[~cell] == 0).all()
         np.testing.assert_allclose(image[cell].mean(axis=0), 0, atol=0.04)
         np.testing.assert_allclose(image[cell].std(axis=0), 1, atol=0.02)

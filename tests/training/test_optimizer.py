@@ -1,5 +1,8 @@
 """The fused optimizer: the same weights as Keras's, in fewer operations."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -59,6 +62,18 @@ def test_what_the_kernel_has_not_is_left_to_keras(fused_calls):
     optimizer.apply([tf.IndexedSlices(tf.ones((1, 2)), tf.constant([2]), tf.constant([4, 2]))])
     np.testing.assert_allclose(np.asarray(table)[2], 0.9, atol=1e-5)
     assert not fused_calls
+
+
+def test_a_trained_model_can_be_forgotten():
+    model = keras.Sequential([layers.Input((2,)), layers.Dense(1)])
+    model.compile(FusedAdamW(**SETTINGS), "mse")
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    momentum = weakref.ref(model.optimizer._momentums[0].value.handle)
+    gc.collect()
+    assert momentum() is not None
+    model.compile("sgd")
+    gc.collect()
+    assert momentum() is None
 
 
 def test_saved_model_opens_with_plain_keras(tmp_path):
