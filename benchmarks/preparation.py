@@ -19,6 +19,7 @@ FILES = {  # width, height, channels, noise that gives them the bytes per pixel 
     "X-rays 1900x1500": ((1900, 1500), 1, 3.0),
 }
 SIZE = (160, 120)  # to resize to: width, height
+SETTLING = 3  # seconds; hashes of files that have changed just before are not kept
 LOOP, KERAS = "the usual loop of Pillow", "keras.utils.image_dataset_from_directory"
 
 
@@ -40,7 +41,7 @@ def time_opening(images, folder, channels):
 
 
 def time_reading(images, folder):
-    """Time reading the bytes of all files, which is the least that a check of their content takes."""
+    """Time reading the bytes of all files, which is the least that a cache without remembered hashes takes."""
     return _time(lambda: [(folder / path).read_bytes() for path in images["path"]])
 
 
@@ -79,6 +80,7 @@ def measure_files(name, rounds=5, tiny=False):
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "images"
         images = draw_images(folder, count, size, channels, min(count, 50), noise)
+        time.sleep(0 if tiny else SETTLING)
         about = images, folder, channels
         run_alone(time_cached, *about)  # makes the cache
 
@@ -115,6 +117,7 @@ def measure_opening(name, rounds=5, tiny=False):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / "images"
             images = draw_images(folder, count, size, channels, min(count, 50), noise)
+            time.sleep(0 if tiny else SETTLING)
             run_alone(time_opening, images, folder, channels)  # makes the cache
             ways = {
                 "ours, opened from the cache": partial(run_alone, time_opening, images, folder, channels),

@@ -104,7 +104,8 @@ def run_on_cluster(function, items, shared=()):
     """Call a function for each item on the cluster, and also tell which failed.
 
     The item of a worker that was killed is given to others, as often as Dask's scheduler is set to
-    (``allowed-failures``, 3). All goes through futures, because joblib's Dask backend waits forever then.
+    (``allowed-failures``, 3), and once more when all others are finished: it may only have waited behind the one that
+    ended its workers. All goes through futures, because joblib's Dask backend waits forever then.
 
     Parameters
     ----------
@@ -126,6 +127,7 @@ def run_on_cluster(function, items, shared=()):
     client = _connect()
     waiting, running = enumerate(items), as_completed(loop=client.loop)
     begun, losses = {}, Counter()
+    suspects, tried_alone = [], set()
 
     def send():
         # Each time anew: to find out whether the workers have it already would mean to hash all of it.
@@ -139,6 +141,9 @@ def run_on_cluster(function, items, shared=()):
 
     def submit_next():
         submit(islice(waiting, max(0, _IN_FLIGHT * max(1, len(client.nthreads())) - len(begun))))
+        if not begun and suspects:
+            tried_alone.add(suspects[-1][0])
+            submit([suspects.pop()])
 
     sent = send()
     try:
@@ -159,6 +164,10 @@ def run_on_cluster(function, items, shared=()):
                     continue
                 error = KilledWorkerError("all workers were killed, each time it was run")
             except KilledWorker as caught:
+                if position not in tried_alone:
+                    suspects.append((position, item))
+                    submit_next()
+                    continue
                 error = KilledWorkerError(str(caught))
             except Exception as caught:
                 error = caught

@@ -216,7 +216,7 @@ def test_images_are_prepared_as_on_this_machine(images, tmp_path, cluster, monke
     pd.testing.assert_frame_equal(spread[1], here[1])
     pd.testing.assert_series_equal(spread[2], here[2])
     assert spread[3] == here[3]
-    contents = [[path.read_bytes() for path in (tmp_path / of).rglob("*.*")] for of in ("spread", "here")]
+    contents = [[path.read_bytes() for path in (tmp_path / of).rglob("*.[nc][ps][yv]")] for of in ("spread", "here")]
     assert sorted(contents[0]) == sorted(contents[1])
 
 
@@ -260,16 +260,17 @@ def test_a_broken_image_is_told_as_on_this_machine(images, tmp_path, cluster):
 def test_workers_that_do_not_see_the_folder_are_told(images, tmp_path, monkeypatch, hashed):
     """Nor are their images taken for damaged ones."""
     table, folder = images
-    states = {folder / path: images_module._read_state(folder / path) for path in table["path"]}
+    monkeypatch.setattr(images_module, "_RECENT", 0)
+    states = images_module._read_states(table["path"], folder)
     if hashed:
         compute_fingerprint(table, folder)
-    monkeypatch.setattr(images_module, "_read_state", states.get)  # this process sees the files
+    monkeypatch.setattr(images_module, "_read_states", lambda *_: states)  # this process sees the files
     folder.rename(tmp_path / "elsewhere")
     for prepare in (measure_images, lambda *args: load_pixels(*args[:2], SHAPE, args[2])):
         with pytest.raises(InputError, match="see the same folder as the notebook") as caught:
             prepare(table, folder, tmp_path / "cache")
         assert str(folder) in str(caught.value)
-    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert not list((tmp_path / "cache").rglob("*.[nc][ps][yv]"))
 
 
 def test_bombs_are_refused_on_workers_too(tmp_path, cluster):

@@ -1,8 +1,11 @@
 """Pixels: decoded once, resized to uint8, kept on disk, opened memory-mapped."""
 
 import hashlib
+import json
+import os
+import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from socket import gethostname
 
@@ -20,7 +23,10 @@ _VERSION = 2
 _MODES = {1: "L", 3: "RGB"}
 _MEASURES = ("width", "height", "mode", "red", "green", "blue")
 _CHUNK_IMAGES, _CHUNK_BYTES = 256, 2**25  # at most, of the images that a worker reads at a time
-_hashes = {}  # of files, by path and state
+# Nanoseconds. A file that changed so shortly before could change again under the same times, whose clocks tick slowly.
+_RECENT = 2 * 10**9
+_hashes = {}  # of files: by folder, then by path the state of the file and its hash
+_unsaved = set()  # folders of which hashes are known that no file of hashes has yet
 
 
 def load_pixels(images, folder, shape, cache_dir):
@@ -28,7 +34,7 @@ def load_pixels(images, folder, shape, cache_dir):
 
     They are decoded and resized once, on the cluster if there is one (`helpers.parallel`), and kept in ``cache_dir``
     under a name made from the content of the files, the order of the images and the shape: changed files are never
-    answered from an old cache.
+    answered from an old cache. There lie the hashes of the files too, so that only new and changed ones are read again.
 
     Parameters
     ----------
@@ -53,7 +59,8 @@ def load_pixels(images, folder, shape, cache_dir):
     """
     if not images.index.equals(pd.RangeIndex(len(images))):
         raise ValueError("The rows are not numbered from 0: call reset_index(drop=True) after leaving some out.")
-    key = hashlib.sha256(repr((_VERSION, tuple(shape), compute_fingerprint(images, folder))).encode())
+    fingerprint = compute_fingerprint(images, folder, cache_dir)
+    key = hashlib.sha256(repr((_VERSION, tuple(shape), fingerprint)).encode())
     cached = cache_dir / "pixels" / f"{key.hexdigest()[:32]}.npy"
     if not cached.exists():
         with replace_atomically(cached) as unfinished:
@@ -81,7 +88,7 @@ def measure_images(images, folder, cache_dir):
     DataFrame aligned with ``images``: ``width`` and ``height`` in pixels as stored, ``mode`` of Pillow, the mean
     ``red``, ``green`` and ``blue`` from 0 to 255, and ``error``, an empty str for readable images.
     """
-    key = hashlib.sha256(repr((_VERSION, "measured", compute_fingerprint(images, folder))).encode())
+    key = hashlib.sha256(repr((_VERSION, "measured", compute_fingerprint(images, folder, cache_dir))).encode())
     cached = cache_dir / "measured" / f"{key.hexdigest()[:32]}.csv"
     if not cached.exists():
         rows = _read_files(_measure_files, [folder / path for path in images["path"]])
@@ -139,8 +146,17 @@ def read_pixel_table(path, images, class_codes, shape):
     return table.drop(columns="label").to_numpy()[rows].reshape(-1, *shape)
 
 
-def compute_fingerprint(images, folder):
+def compute_fingerprint(images, folder, cache_dir=None):
     """Hash the content of the files of an index and the order of its images.
+
+    Parameters
+    ----------
+    images : DataFrame
+        The index, see `helpers.data.index.index_images`.
+    folder : Path
+        What its ``path`` column is relative to.
+    cache_dir : Path, optional
+        Where the hashes of files are kept for other processes; each process remembers those that it knows anyway.
 
     Returns
     -------
@@ -148,8 +164,8 @@ def compute_fingerprint(images, folder):
     """
     columns = [name for name in ("image_id", "path", "array", "position") if name in images]
     digest = hashlib.sha256(images[columns].to_csv(index=False).encode())
-    for of_file in _hash_files([folder / path for path in images["path"].drop_duplicates()]):
-        digest.update(of_file)
+    for of_file in _hash_files(images["path"], folder, cache_dir).values():
+        digest.update(bytes.fromhex(of_file))
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -165,8 +181,8 @@ def hash_files(images, folder):
     InputError
         A file cannot be opened; the message names it.
     """
-    hashes = _hash_files([folder / path for path in images["path"]])
-    return pd.Series([of_file.hex() for of_file in hashes], images.index, dtype="str")
+    hashes = _hash_files(images["path"], folder)
+    return pd.Series([hashes[path] for path in images["path"]], images.index, dtype="str")
 
 
 def read_image(path, shape):
@@ -232,36 +248,82 @@ def _measure(path):
     return dict(zip(_MEASURES, measures, strict=True)) | {"error": ""}
 
 
-def _hash_files(paths):
-    """Hash the content of files, of each once as long as its size and times of change stay the same."""
-    states = [_read_state(path) for path in paths]
-    new = [state for state in dict.fromkeys(states) if state not in _hashes]
-    _hashes.update(zip(new, _read_files(_hash_contents, [path for path, *_ in new]), strict=True))
-    return [_hashes[state] for state in states]
+def _hash_files(paths, folder, cache_dir=None):
+    """Hash the content of files, of each once as long as it stays in the same state; return a dict in their order."""
+    place = str(folder.absolute())
+    known = _hashes.setdefault(place, {})
+    settled = time.time_ns() - _RECENT
+    states = _read_states(paths, folder)
+    if cache_dir is not None:
+        saved = cache_dir / "hashes" / f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:32]}.txt"
+        found = _load_hashes(saved) if _list_new(states, known) else {}
+        known.update((path, found[path]) for path in _list_new(states, known) if path in found)
+
+    new = _list_new(states, known)
+    hashes = dict(zip(new, _read_files(_hash_contents, [folder / path for path in new]), strict=True))
+    lasting = {path: states[path] + hashes[path] for path in new if _read_change(states[path]) < settled}
+    known.update(lasting)
+    if lasting:
+        _unsaved.add(place)
+    if cache_dir is not None and place in _unsaved:
+        _save_hashes(_load_hashes(saved) | known, saved)
+        _unsaved.discard(place)
+    return {path: hashes.get(path) or known[path][len(state) :] for path, state in states.items()}
 
 
-def _read_state(path):
-    with _name_unreadable(path):
-        state = path.stat()
-        return path, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+def _list_new(states, known):
+    return [path for path, state in states.items() if not known.get(path, "").startswith(state)]
+
+
+def _read_states(paths, folder):
+    """Read what changes with a file, as git does: size, times of change and inode."""
+    states = {}
+    for path in dict.fromkeys(paths):
+        try:
+            now = os.stat(f"{folder}/{path}")  # noqa: PTH116 - a Path for each file takes longer than its state
+        except OSError as error:
+            raise _name_unreadable(folder / path, error) from error
+        states[path] = f"{now.st_size} {now.st_mtime_ns} {now.st_ctime_ns} {now.st_ino} "
+    return states
+
+
+def _read_change(state):
+    """Read from a state when its file was changed; unlike the time of modification this cannot be set back."""
+    return int(state.split()[2])
+
+
+def _load_hashes(path):
+    """Load a file of hashes; none from one that is missing or damaged."""
+    try:
+        check, content = path.read_bytes().split(b"\n", 1)
+    except (OSError, ValueError):
+        return {}
+    return json.loads(content) if check == _check(content) else {}
+
+
+def _save_hashes(hashes, path):
+    content = json.dumps(hashes).encode()
+    with suppress(OSError), replace_atomically(path) as unfinished:  # a cache that cannot be written can be read
+        unfinished.write_bytes(_check(content) + b"\n" + content)
+
+
+def _check(content):
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 def _hash_contents(paths):
     digests = []
     for path in paths:
-        with _name_unreadable(path), open(path, "rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").digest())
+        try:
+            with open(path, "rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError as error:
+            raise _name_unreadable(path, error) from error
     return digests
 
 
-@contextmanager
-def _name_unreadable(path):
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be opened ({error.strerror}). Fetch it again or remove it from the index."
-        ) from error
+def _name_unreadable(path, error):
+    return InputError(f"{path} cannot be opened ({error.strerror}). Fetch it again or remove it from the index.")
 
 
 def _read_files(function, paths):

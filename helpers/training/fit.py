@@ -131,8 +131,6 @@ def fit_model(
             shuffle=False,
             verbose=int(progress),
         )
-    for pixels in (training[0], validation[0]):
-        release_pages(pixels)
     return recorder.finish()
 
 
@@ -198,8 +196,7 @@ def make_batches(training, batch_size, seed, augment, steps, class_weights=None,
         chosen = shuffle(epoch)[batch * batch_size : (batch + 1) * batch_size]
         chosen = np.sort(chosen)  # reads a memory-mapped file from front to back
         images, y = pixels[rows[chosen]], labels[chosen]
-        if batch % 4 == 0:  # pages around an image come into memory with it
-            release_pages(pixels)
+        release_pages(pixels)  # those around an image come into memory with it
         rng = np.random.default_rng([seed, _AUGMENTATION, epoch, batch])
         if augment is not None:
             images = augment(images, rng)
@@ -239,7 +236,9 @@ def _make_ordered_batches(data, batch_size):
 
     def load(number):
         part = slice(number * batch_size, (number + 1) * batch_size)
-        return pixels[rows[part]], labels[part]
+        images = pixels[rows[part]]
+        release_pages(pixels)
+        return images, labels[part]
 
     return _make_dataset(load, range(-(-len(labels) // batch_size)), [pixels.shape[1:], labels.shape[1:]])
 

@@ -40,7 +40,7 @@ def files(tmp_path):
 
 
 def list_cached(cache):
-    return sorted(path for path in cache.rglob("*") if path.is_file())
+    return sorted(path for path in (cache / "pixels").rglob("*") if path.is_file())
 
 
 def forbid_decoding(monkeypatch):

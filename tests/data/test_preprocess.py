@@ -83,6 +83,7 @@ def test_unknown_labels_are_named_beside_what_is_known(function, labels, named):
 def test_no_more_than_a_chunk_stays_in_memory_while_counting(monkeypatch):
     released = []
     monkeypatch.setattr("helpers.data.preprocess.release_pages", released.append)
+    monkeypatch.setattr("helpers.data.preprocess._CHUNK", 1000)
     pixels = np.random.default_rng(0).integers(0, 256, (2100, 2, 2, 1)).astype("uint8")
     compute_statistics(pixels)
     assert len(released) == 3
