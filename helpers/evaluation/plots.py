@@ -21,7 +21,7 @@ _LEGEND_ROWS = 20  # more names stand in several columns
 _CHANNEL_COLORS = (PALETTE[3], PALETTE[2], PALETTE[0])
 # Nine colours (the tenth is a light yellow), seven markers, seven lines: up to seven models differ in more than colour.
 _COLORS, _MARKERS = PALETTE[:8] + PALETTE[9:], "osD^vPX"
-_LINES = ["-", "--", "-.", ":", (0, (9, 2)), (0, (4, 1, 1, 1, 1, 1)), (0, (1, 3))]  # the last three in points: on, off
+_LINES = ["-", "--", "-.", ":", (0, (9, 2)), (0, (4, 1, 1, 1, 1, 1)), (0, (2, 1))]  # the last three in points: on, off
 
 
 def set_style():
