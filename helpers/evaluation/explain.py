@@ -45,12 +45,16 @@ def compute_grad_cam(model, images, class_indices, layer=None, size=None):
     last = model.layers[-1]
     if not isinstance(last, keras.layers.Dense):
         raise ValueError(f"The last layer of {model.name} is {type(last).__name__}; expected a Dense one.")
-    both = keras.Model(model.input, [maps[layer].output, last.input])
+    # Not from the input of the last layer: a layer that two models share has several.
+    both = keras.Model(model.input, [maps[layer].output, model.output])
     batch = tf.constant(np.asarray(images, "float32"))
     with tf.GradientTape() as tape:
         tape.watch(batch)  # so that the features are recorded even where no layer is trainable
-        features, before = both(batch, training=False)
-        scores = tf.matmul(tf.cast(before, tf.float32), last.kernel)  # the bias has no gradient
+        activation, last.activation = last.activation, keras.activations.linear
+        try:
+            features, scores = both(batch, training=False)
+        finally:
+            last.activation = activation
         score = tf.gather(scores, np.asarray(class_indices), axis=1, batch_dims=1)
     gradients = tf.cast(tape.gradient(score, features), tf.float32)
     weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)

@@ -405,3 +405,23 @@ def test_covered_images_can_be_changed_without_changing_the_images(cover):
 def test_shares_beyond_the_middle_are_refused(cover, share):
     with pytest.raises(ValueError, match=f"share={share}: expected 0 to 0.5"):
         cover(make_noise(), share, LEVEL)
+
+
+def test_a_head_that_was_built_on_its_own_can_be_explained():
+    """As in transfer learning, where the layers of the head belong to two models, the first of which has other inputs."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    maps = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
+    extractor = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(maps))
+    of_features = keras.Input((4,))
+    dense = keras.layers.Dense(2, activation="softmax")
+    head = keras.Model(of_features, dense(of_features))
+    joined = keras.Model(inputs, dense(extractor.output))
+    plain = keras.Model(inputs, (own := keras.layers.Dense(2, activation="softmax"))(extractor.output))
+    own.set_weights(dense.get_weights())
+    images = np.random.default_rng(0).uniform(0, 255, (3, 8, 8, 1))
+    heatmaps = compute_grad_cam(joined, images, [0, 1, 0])
+    assert heatmaps.max() == 1
+    np.testing.assert_allclose(heatmaps, compute_grad_cam(plain, images, [0, 1, 0]), rtol=1e-5)
+    assert dense.activation is keras.activations.softmax
+    np.testing.assert_allclose(head(np.ones((1, 4))).numpy().sum(), 1, rtol=1e-6)
