@@ -408,7 +408,7 @@ def test_shares_beyond_the_middle_are_refused(cover, share):
 
 
 def test_a_head_that_was_built_on_its_own_can_be_explained():
-    """As in transfer learning, where the layers of the head belong to two models, the first of which has other inputs."""
+    """As in transfer learning, where the layers of the head belong to two models."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 1))
     maps = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
