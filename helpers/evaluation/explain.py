@@ -45,7 +45,7 @@ def compute_grad_cam(model, images, class_indices, layer=None, size=None):
     last = model.layers[-1]
     if not isinstance(last, keras.layers.Dense):
         raise ValueError(f"The last layer of {model.name} is {type(last).__name__}; expected a Dense one.")
-    # Not from the input of the last layer: a layer that two models share has several.
+    # The scores come from the output without its softmax: a layer that two models share has several inputs.
     both = keras.Model(model.input, [maps[layer].output, model.output])
     batch = tf.constant(np.asarray(images, "float32"))
     with tf.GradientTape() as tape:
