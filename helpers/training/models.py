@@ -6,7 +6,9 @@ training images, so that a saved model cannot be fed wrongly scaled input. It re
 
 import json
 import zipfile
+from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -379,7 +381,7 @@ def predict_probabilities(model, images, rows=None, views=1, batch_size=None):
     ----------
     model : keras.Model
     images : array (n, height, width, channels)
-        Raw pixels; may be memory-mapped, only one batch at a time is read.
+        Raw pixels; may be memory-mapped, only two batches at a time are read.
     rows : array of int (m,), optional
         The images to predict; all by default.
     views : {1, 4, 8}
@@ -404,21 +406,33 @@ def predict_views(model, images, rows=None, views=1, batch_size=None):
     """
     rows = np.arange(len(images)) if rows is None else np.asarray(rows)
     batch_size = batch_size or int(np.clip(2**20 // np.prod(images.shape[1:3]), 16, 256))
-    if not hasattr(model, "predict_graph"):
-        # Traced once for batches of any size; Keras's predict_on_batch traces again for the last, smaller one.
-        signature = tf.TensorSpec((None, *model.input_shape[1:]), "float32")
-
-        def predict(batch):
-            return model(batch, training=False)
-
-        model.predict_graph = tf.function(predict, input_signature=[signature])
+    dtype = "uint8" if images.dtype == np.uint8 else "float32"  # bytes are a quarter to copy
+    graph = _trace_prediction(model, dtype)
     outputs = np.empty((views, len(rows), model.output_shape[-1]), "float32")
-    for start in range(0, len(rows), batch_size):
-        batch = np.asarray(images[rows[start : start + batch_size]], "float32")
-        for view, of_view in enumerate(_list_views(batch, views)):
-            outputs[view, start : start + batch_size] = model.predict_graph(of_view).numpy()
+
+    def predict(start):
+        batch = np.asarray(images[rows[start : start + batch_size]], dtype)
         release_pages(images)
+        for view, of_view in enumerate(_list_views(batch, views)):
+            outputs[view, start : start + batch_size] = graph(tf.constant(of_view)).numpy()
+
+    with ThreadPoolExecutor(2) as pool:  # while one batch is read, and in pauses between layers, another is computed
+        deque(pool.map(predict, range(0, len(rows), batch_size)), maxlen=0)
     return outputs
+
+
+def _trace_prediction(model, dtype):
+    """Trace a model once for batches of any size; Keras's predict_on_batch traces again for the last, smaller one."""
+    if not hasattr(model, "prediction_graphs"):
+        model.prediction_graphs = {}
+    if dtype not in model.prediction_graphs:
+
+        @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), dtype)])
+        def predict(batch):
+            return model(tf.cast(batch, "float32"), training=False)
+
+        model.prediction_graphs[dtype] = predict.get_concrete_function()
+    return model.prediction_graphs[dtype]
 
 
 def _list_views(images, views, transpose=np.transpose):

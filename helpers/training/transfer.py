@@ -1,7 +1,8 @@
 """Transfer learning: a network trained on ImageNet, first as a frozen extractor of features, then fine-tuned.
 
 The batch normalizations of the base network are folded into its convolutions. They stand in inference mode anyway, also
-while fine-tuning, because the statistics of small batches would spoil those of ImageNet; folded they cost nothing.
+while fine-tuning, because the statistics of small batches would spoil those of ImageNet; folded they cost nothing. Nor
+do MobileNetV2's paddings, which its convolutions can do by themselves.
 """
 
 import warnings
@@ -167,6 +168,8 @@ def to_pixel_range(standardized, size):
 def fold_batch_normalization(model, prepare=None, input_shape=None):
     """Copy a network, each batch normalization in inference mode folded into the convolution before it.
 
+    Paddings that the convolution after them can do by itself, as ``padding="same"``, are left to it.
+
     Parameters
     ----------
     model : keras.Model
@@ -179,32 +182,39 @@ def fold_batch_normalization(model, prepare=None, input_shape=None):
     Returns
     -------
     keras.Model that computes the same as ``model`` in inference mode, in fewer layers. Batch normalizations that do
-    not directly follow a convolution are copied as they are and frozen.
+    not directly follow a convolution are copied as they are and frozen, other paddings are copied.
     """
+    inputs = layers.Input(input_shape or model.input_shape[1:], name="pixels")
+    first = inputs if prepare is None else prepare(inputs)
+    prepared, same_size = {id(inputs): first}, first.shape == model.input_shape
     producers = {id(layer.output): layer for layer in model.layers if isinstance(layer, _CONVOLUTIONS)}
     consumers = [id(tensor) for layer in model.layers[1:] for tensor in keras.tree.flatten(layer.input)]
     consumers += [id(tensor) for tensor in model.outputs]
-    folded = {}
+    paddings = {id(layer.output): layer for layer in model.layers if isinstance(layer, layers.ZeroPadding2D)}
+    folded, padded = {}, {}  # names of layers that are left out: the convolution that does what they did
     for layer in model.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            convolution = producers.get(id(layer.input))
-            alone = convolution is not None and consumers.count(id(layer.input)) == 1
-            of_channels = layer.axis in (-1, 3)
-            if alone and of_channels and convolution.activation is keras.activations.linear:
+        before, alone = id(layer.input), consumers.count(id(layer.input)) == 1
+        if isinstance(layer, layers.BatchNormalization) and before in producers and alone:
+            convolution = producers[before]
+            if layer.axis in (-1, 3) and convolution.activation is keras.activations.linear:
                 folded[layer.name] = convolution
+        elif isinstance(layer, _CONVOLUTIONS) and before in paddings and alone and same_size:
+            padding = paddings[before]
+            if _pads_alike(padding, layer):
+                padded[padding.name] = layer
 
     def copy(layer):
         config = layer.get_config()
         if layer in folded.values():
             config["use_bias"] = True
+        if layer in padded.values():
+            config["padding"] = "same"
         return type(layer).from_config(config)
-
-    inputs = layers.Input(input_shape or model.input_shape[1:], name="pixels")
-    prepared = {id(inputs): inputs if prepare is None else prepare(inputs)}
 
     def call(layer, *arguments, **options):
         arguments = keras.tree.map_structure(lambda tensor: prepared.get(id(tensor), tensor), arguments)
-        return arguments[0] if layer.name in folded else layer(*arguments, **options)
+        left_out = layer.name in folded or layer.name in padded
+        return arguments[0] if left_out else layer(*arguments, **options)
 
     copied = keras.models.clone_model(model, input_tensors=inputs, clone_function=copy, call_function=call)
     normalizations = {convolution.name: model.get_layer(name) for name, convolution in folded.items()}
@@ -303,6 +313,21 @@ def _get_base(name):
     if name not in BASES:
         raise ValueError(f"No base network is called {name!r}. Known: {', '.join(BASES)}.")
     return BASES[name]
+
+
+def _pads_alike(padding, convolution):
+    """Tell whether zeros around an image are those that the convolution would add as ``padding="same"``."""
+    if convolution.padding != "valid" or set(convolution.dilation_rate) != {1}:
+        return False
+    for size, added, kernel, stride in zip(
+        padding.input.shape[1:3], padding.padding, convolution.kernel_size, convolution.strides, strict=True
+    ):
+        if size is None:
+            return False
+        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        if tuple(added) != (total // 2, total - total // 2):
+            return False
+    return True
 
 
 def _fold(convolution, normalization):

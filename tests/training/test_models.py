@@ -646,13 +646,13 @@ def test_named_rows_are_predicted_in_their_order(tmp_path):
             np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_no_more_than_one_batch_is_read_at_a_time():
+def test_batches_are_read_one_by_one():
     """Also of large images, of which fewer make a batch."""
     reads = []
 
     class Spy:
         def __init__(self, pixels):
-            self.pixels, self.shape = pixels, pixels.shape
+            self.pixels, self.shape, self.dtype = pixels, pixels.shape, pixels.dtype
 
         def __getitem__(self, rows):
             reads.append(len(rows))
@@ -667,7 +667,7 @@ def test_no_more_than_one_batch_is_read_at_a_time():
     ]:
         reads.clear()
         averages = predict_probabilities(model, Spy(pixels), np.arange(len(pixels)), batch_size=batch_size)
-        assert reads == expected
+        assert sorted(reads, reverse=True) == expected
         np.testing.assert_allclose(averages[:, 0], pixels.mean((1, 2, 3)), rtol=1e-4)
 
 

@@ -452,6 +452,54 @@ def test_what_cannot_be_folded_is_copied_and_frozen(make):
         assert layer.trainable == (not isinstance(layer, layers.BatchNormalization))
 
 
+def make_padded(zeros, size=(8, 8), convolution=layers.DepthwiseConv2D, read_beside=False, **settings):
+    inputs = layers.Input((*size, 2), name="in")
+    arguments = (3,) if convolution is layers.DepthwiseConv2D else (4, 3)
+    padded = layers.ZeroPadding2D(zeros)(inputs)
+    x = normalize(convolution(*arguments, **{"strides": 2} | settings)(padded))
+    return keras.Model(inputs, [x, padded] if read_beside else x)
+
+
+MOBILENETS = ((0, 1), (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("model", "stay"),
+    [
+        pytest.param(lambda: make_padded(MOBILENETS), 0, id="MobileNet, even"),
+        pytest.param(lambda: make_padded(((1, 1), (1, 1)), (9, 7)), 0, id="MobileNet, odd"),
+        pytest.param(lambda: make_padded(((1, 1), (0, 1)), (9, 8), layers.Conv2D), 0, id="plain convolution"),
+        pytest.param(lambda: make_padded(1, strides=1), 0, id="stride 1"),
+        pytest.param(lambda: make_padded(1), 1, id="on the other side too"),
+        pytest.param(lambda: make_padded(MOBILENETS, (9, 8)), 1, id="one axis only"),
+        pytest.param(lambda: make_padded(2, strides=1, dilation_rate=2), 1, id="dilated"),
+        pytest.param(lambda: make_padded(MOBILENETS, padding="same"), 1, id="already padded"),
+        pytest.param(lambda: make_padded(MOBILENETS, read_beside=True), 1, id="read beside"),
+        pytest.param(lambda: make_padded(MOBILENETS, (None, None)), 1, id="any size"),
+    ],
+)
+def test_paddings_are_left_to_the_convolution_where_it_pads_alike(model, stay):
+    model = randomize(model())
+    size = [length or 8 for length in model.input_shape[1:3]]
+    pixels = np.random.default_rng(0).normal(size=(3, *size, 2)).astype("float32")
+    folded = fold_batch_normalization(model)
+    ours, expected = (keras.tree.flatten(network(pixels, training=False)) for network in (folded, model))
+    for array, wanted in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(array, wanted, rtol=1e-4, atol=1e-4)
+    assert count_layers(folded, layers.ZeroPadding2D) == stay
+    assert count_layers(folded, layers.BatchNormalization) == 0
+
+
+def test_paddings_stay_in_a_copy_for_images_of_another_size():
+    """Where a convolution may pad otherwise than the network for the other size was padded."""
+    model = randomize(make_padded(MOBILENETS))
+    folded = fold_batch_normalization(model, input_shape=(9, 7, 2))
+    pixels = np.random.default_rng(0).normal(size=(3, 9, 7, 2)).astype("float32")
+    same_weights = make_padded(MOBILENETS, (9, 7))
+    same_weights.set_weights(model.get_weights())
+    np.testing.assert_allclose(folded(pixels), same_weights(pixels, training=False), rtol=1e-4, atol=1e-4)
+
+
 def make_branches():
     inputs = make_input()
     return keras.Model(inputs, layers.Concatenate()([layers.Conv2D(3, 3)(inputs), layers.Conv2D(3, 3)(inputs)]))
