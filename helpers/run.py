@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -84,6 +85,7 @@ class Run:
         self.path, self.name = path, path.stem
         self.failure = ""
         self.seconds = 0.0
+        self.seconds_by_section = Counter()
         self.peak_memory = self.cpu_seconds = None  # of the kernel
         self._cell, self._cells, self._heading = 0, 0, ""
         self._pid = None
@@ -180,9 +182,11 @@ class Run:
 
     def _end_cell(self, cell, cell_index, execute_reply):
         self._read_usage()
+        seconds = time.monotonic() - self._cell_started
+        self.seconds_by_section[self._heading] += seconds
         if not self._live:
-            seconds = f"{time.monotonic() - self._cell_started:6.1f} s"
-            print(f"{self.name}  cell {self._cell:2}/{self._cells} {seconds}  {self._heading}".rstrip(), flush=True)
+            where = f"{self.name}  cell {self._cell:2}/{self._cells}"
+            print(f"{where} {seconds:6.1f} s  {self._heading}".rstrip(), flush=True)
 
     def _show_live(self):
         self._read_usage()

@@ -148,6 +148,7 @@ def test_a_terminal_shows_one_line_that_is_rewritten(columns, monkeypatch):
     shown._end_cell(cell, 1, {})
     line = "01_mnist  cell 1/31  Convolutional network of three blocks"
     assert terminal.written == "\r" + (line[: columns - 9] + "  12.3 s").ljust(columns - 1)
+    assert shown.seconds_by_section == {"Convolutional network of three blocks": pytest.approx(12.3)}
 
 
 def test_unknown_notebook_names_those_that_there_are(project, capsys):
