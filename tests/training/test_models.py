@@ -646,6 +646,17 @@ def test_named_rows_are_predicted_in_their_order(tmp_path):
             np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-6)
 
 
+def test_bytes_and_other_numbers_predict_alike_also_after_training():
+    model, pixels = make_square_cnn(), make_pixels(9, (6, 6))
+    for _ in range(2):
+        result = predict_probabilities(model, pixels)
+        for dtype in ("float32", "float64", "int32"):
+            np.testing.assert_array_equal(predict_probabilities(model, pixels.astype(dtype)), result)
+        expected = model(pixels.astype("float32"), training=False)
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+        model.set_weights([0.5 * weight for weight in model.get_weights()])  # as a further training would
+
+
 def test_batches_are_read_one_by_one():
     """Also of large images, of which fewer make a batch."""
     reads = []
