@@ -38,11 +38,11 @@ def measure_prediction(name, precision, rounds=9, tiny=False):
             session = onnxruntime.InferenceSession(Path(folder) / "model.onnx", providers=["CPUExecutionProvider"])
         feed = session.get_inputs()[0].name
 
-        def run_onnx(batch):
+        def run_session(batch):
             parts = np.split(batch.astype("float32"), range(batch_size, len(batch), batch_size))
             return np.concatenate([session.run(None, {feed: part})[0] for part in parts])
 
-        works["ours, ONNX Runtime"] = run_onnx
+        works["ours, ONNX Runtime"] = run_session
     rows = []
     for count in (1, len(images)):
         some = images[:count]

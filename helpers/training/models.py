@@ -6,7 +6,6 @@ training images, so that a saved model cannot be fed wrongly scaled input. It re
 
 import json
 import zipfile
-from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -416,8 +415,12 @@ def predict_views(model, images, rows=None, views=1, batch_size=None):
         for view, of_view in enumerate(_list_views(batch, views)):
             outputs[view, start : start + batch_size] = graph(tf.constant(of_view)).numpy()
 
-    with ThreadPoolExecutor(2) as pool:  # while one batch is read, and in pauses between layers, another is computed
-        deque(pool.map(predict, range(0, len(rows), batch_size)), maxlen=0)
+    starts = range(0, len(rows), batch_size)
+    if len(starts) > 1:  # a single image would wait for the threads to start for almost half as long again
+        with ThreadPoolExecutor(2) as pool:  # while a batch is read, and in pauses between layers, another is computed
+            list(pool.map(predict, starts))
+    else:
+        list(map(predict, starts))
     return outputs
 
 

@@ -213,8 +213,7 @@ def fold_batch_normalization(model, prepare=None, input_shape=None):
 
     def call(layer, *arguments, **options):
         arguments = keras.tree.map_structure(lambda tensor: prepared.get(id(tensor), tensor), arguments)
-        left_out = layer.name in folded or layer.name in padded
-        return arguments[0] if left_out else layer(*arguments, **options)
+        return arguments[0] if layer.name in folded | padded else layer(*arguments, **options)
 
     copied = keras.models.clone_model(model, input_tensors=inputs, clone_function=copy, call_function=call)
     normalizations = {convolution.name: model.get_layer(name) for name, convolution in folded.items()}
