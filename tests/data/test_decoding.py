@@ -59,6 +59,13 @@ def test_large_jpeg_is_decoded_at_a_fraction_of_its_size(tmp_path, monkeypatch):
     assert sizes == [(300, 225)]  # a quarter, twice what is wanted
 
 
+def test_pixels_are_averaged_before_they_are_resized_to_a_quarter(tmp_path):
+    image = Image.fromarray(draw_scene(480, 640))
+    image.save(tmp_path / "large.png")
+    expected = image.reduce(2).resize((160, 120), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(read_image(tmp_path / "large.png", (120, 160, 3)), np.asarray(expected))
+
+
 @pytest.mark.parametrize("size", [(120, 160), (150, 200), (200, 300)])
 def test_small_jpeg_is_decoded_whole(tmp_path, size):
     Image.fromarray(draw_scene(*size)).save(tmp_path / "small.jpg")
