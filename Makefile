@@ -55,5 +55,5 @@ lock: $(READY)  ## resolve the pins again from the ranges in pyproject.toml
 		--custom-compile-command "make lock" requirements.in -o requirements.txt
 
 clean:  ## remove what can be made again; never data/
-	rm -rf .venv .cache models reports figures/sample figures/quick .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .cache models reports figures/sample figures/quick figures/*/images .pytest_cache .ruff_cache *.egg-info
 	find helpers tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -29,7 +29,7 @@ NETWORKS = {  # shape, batch size, what build_cnn is called with
 }
 DEFAULT_FILTERS = ((32, 32), (64, 64), (128, 128))  # of build_cnn
 N_CLASSES = 10
-_PACKAGES = ("tensorflow", "keras", "numpy", "pillow", "onnxruntime")
+_PACKAGES = ("tensorflow", "keras", "numpy", "opencv-python-headless", "pillow", "onnxruntime")
 _CLASSES = ("first", "second")
 
 
@@ -161,7 +161,7 @@ def draw_images(folder, count, size, channels, different=100, noise=8.0):
     return images
 
 
-def draw_pixels(count, shape, n_classes=10):
+def draw_pixels(count, shape, n_classes=N_CLASSES):
     """Draw random pixels, as float32 from 0 to 255, and one-hot labels."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, *shape)).astype("float32")
@@ -216,8 +216,8 @@ def format_results(results):
     versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
     return (
         f"# Benchmarks\n\n{results['processor']}, {results['cores']} cores, {' and '.join(has) or 'no bfloat16'}; "
-        f"{versions}. Made by `make bench`. Each row was measured in turn, A B A B ...; medians, in brackets lowest "
-        f"and highest.\n\n{format_table(results['rows'])}\n"
+        f"{versions}. Made by `make bench`. Each row was measured in turn, A B A B ..., where its note does not say "
+        f"otherwise; medians, in brackets lowest and highest.\n\n{format_table(results['rows'])}\n"
     )
 
 

@@ -12,7 +12,7 @@ from helpers.data.preprocess import compute_statistics, one_hot
 
 SIZES = {"10,000": 10_000, "30,000": 30_000, "87,000": 87_000}
 SHAPE, BATCH_SIZE = (120, 160, 3), 32
-STEPS_OF = 10_000  # images: that many of each data set, drawn from all of it, are the epoch
+IMAGES_OF_EPOCH = 10_000  # of each data set, drawn from all of it
 FILTERS = ((16,), (32,), (64,))
 
 
@@ -45,12 +45,12 @@ def measure_peak(count, most):
 def measure_memory(rounds=3, tiny=False):
     """Compare the peaks of 30,000 and of 87,000 images with that of 10,000."""
     sizes = {name: count // (200 if tiny else 1) for name, count in SIZES.items()}
-    most = STEPS_OF // 200 if tiny else STEPS_OF
+    most = IMAGES_OF_EPOCH // (200 if tiny else 1)
     ways = {f"{name} images": partial(measure_peak, count, most) for name, count in sizes.items()}
     measured = measure_in_turn(ways, rounds)
     smallest, *larger = measured
     note = (
-        f"all are prepared, from JPEGs of 160x120; the epoch are at most {most:,} images drawn from all; "
+        f"all are prepared, from JPEGs of 160x120; the epoch is at most {most:,} of them, drawn from all; "
         f"filters {FILTERS}, first stride 2, batches of {BATCH_SIZE}"
     )
     return [compare(f"peak memory, {size}", size, smallest, measured, "GB", note=note) for size in larger]

@@ -24,7 +24,8 @@ def measure_notebook(path, rounds=1, tiny=False):
     measured = {"CPU time": [run.cpu_seconds for run in runs], "wall time": [run.seconds for run in runs]}
     peak = max(run.peak_memory for run in runs) / 1e9
     longest = runs[0].seconds_by_section.most_common(3)
-    note = f"peak memory {peak:.2f} GB; longest: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in longest)
+    sections = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in longest)
+    note = f"both of the same run; peak memory {peak:.2f} GB; longest: {sections}"
     return [compare(f"notebook {path.stem}", "CPU time", "wall time", measured, "s", peak_memory_gb=peak, note=note)]
 
 

@@ -18,6 +18,11 @@ FILES = {  # width, height, channels, noise that gives them the bytes per pixel 
     "600x450": ((600, 450), 3, 16.0),
     "X-rays 1900x1500": ((1900, 1500), 1, 3.0),
 }
+OPENED = {  # numbers of files, fewer and more
+    "600x450": (500, 10_000),
+    "X-rays 1900x1500": (500, 5_856),
+    "160x120": (10_000, 87_000),
+}
 SIZE = (160, 120)  # to resize to: width, height
 SETTLING = 3  # seconds; hashes of files that have changed just before are not kept
 LOOP, KERAS = "the usual loop of Pillow", "keras.utils.image_dataset_from_directory"
@@ -108,12 +113,9 @@ def measure_files(name, rounds=5, tiny=False):
 
 def measure_opening(name, rounds=5, tiny=False):
     """Compare opening a data set from the cache with merely reading the bytes of its files: seconds."""
-    size, channels, noise = FILES[name]
+    size, channels, noise = FILES.get(name, (SIZE, 3, 4.0))
     rows = []
-    for kind, count in {
-        "small": 8 if tiny else 500,
-        "large": 16 if tiny else 10_000 if channels == 3 else 5_856,
-    }.items():
+    for kind, count in zip(("small", "large"), (8, 16) if tiny else OPENED[name], strict=True):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / "images"
             images = draw_images(folder, count, size, channels, min(count, 50), noise)
@@ -131,6 +133,6 @@ def measure_opening(name, rounds=5, tiny=False):
 
 ROWS = {
     f"preparation-{kind}{name.replace(' ', '-')}": partial(measure, name)
-    for name in FILES
-    for kind, measure in (("", measure_files), ("opening-", measure_opening))
+    for kind, measure, names in (("", measure_files, FILES), ("opening-", measure_opening, OPENED))
+    for name in names
 }

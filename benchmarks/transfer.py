@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import N_CLASSES, compare, compute_rate, draw_pixels, measure_in_turn
-from benchmarks.networks import compile_as_fit
+from benchmarks.networks import compile_as_fit, compile_plain
 from helpers.training import fit, models, tf, transfer
 
 SHAPE = (160, 160, 3)
@@ -56,9 +56,8 @@ def measure_step(alpha, rounds=7, tiny=False):
     images, labels = draw_pixels(8 if tiny else 32, extractor.input_shape[1:])
     joined = transfer.join(extractor, transfer.build_head(np.zeros((1, extractor.output_shape[-1])), N_CLASSES))
     transfer.unfreeze_from(joined, joined.layers[0].name)
-    plain = add_classifier(features)
     base.trainable = True
-    plain.compile(tf.keras.optimizers.AdamW(1e-5), "categorical_crossentropy", metrics=["accuracy"])
+    plain = compile_plain(add_classifier(features), 1e-5)
     works = {"ours, folded": compile_as_fit(joined, 1e-5), KERAS: plain}
     works = {way: partial(model.train_on_batch, images, labels) for way, model in works.items()}
     for work in works.values():
@@ -80,8 +79,7 @@ def measure_head(alpha, rounds=5, tiny=False):
     once = time.perf_counter() - start
     head = compile_as_fit(transfer.build_head(features, N_CLASSES))
     base.trainable = False
-    plain = add_classifier(through_base)
-    plain.compile(tf.keras.optimizers.AdamW(1e-3), "categorical_crossentropy", metrics=["accuracy"])
+    plain = compile_plain(add_classifier(through_base))
     steps = count // batch_size
 
     def train_head():

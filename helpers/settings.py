@@ -13,7 +13,7 @@ PRECISION           auto (default), float32,                arithmetic of the ne
                     mixed_bfloat16, mixed_float16           the hardware multiplies it, float16 on older GPUs
 DATA_SET            a name                                  for notebooks that can use several data sets
 DASK_SCHEDULER      an address, such as tcp://host:8786     a Dask cluster to work on; otherwise this machine
-CACHE_DIR           a folder (default: .cache/)             decoded pixels, samples, downloads, checkpoints
+CACHE_DIR           a folder (default: .cache/)             decoded pixels, samples, hashes, checkpoints
 NOTEBOOK_PROGRESS   auto (default), on, off                 progress bars; auto: only when a person watches
 =================== ======================================= =====================================================
 """

@@ -248,15 +248,16 @@ def _format_metric(name, metric):
 def _describe_run(run):
     data, versions = run["data"], run["versions"]
     size = f" of {data['stored_size']} pixels" if "stored_size" in data else ""
+    peak = run["peak_memory_mb"]
+    memory = f" peak memory {peak * 2**20 / 1e9:.1f} GB," if peak else ""
     return (
-        f"- `{run['notebook']}`: {data['images']:,} images{size}, {run['protocol']}; seed {run['seed']}, peak memory "
-        f"{run['peak_memory_mb']} MB, {run['cores']} cores ({run['cpu']}), TensorFlow {versions['tensorflow']}, "
-        f"Keras {versions['keras']}"
+        f"- `{run['notebook']}`: {data['images']:,} images{size}, {run['protocol']}; seed {run['seed']},{memory} "
+        f"{run['cores']} cores ({run['cpu']}), TensorFlow {versions['tensorflow']}, Keras {versions['keras']}"
     )
 
 
 def measure_peak_memory():
-    """Measure the peak resident memory of this process so far, in MB; None where the system does not tell."""
+    """Measure the peak resident memory of this process so far, in 2**20 bytes; None where the system does not tell."""
     try:
         import resource  # not on Windows
     except ImportError:

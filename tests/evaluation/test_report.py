@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -385,6 +386,16 @@ def test_tables_are_updated_and_stay_so(project):
     assert (project / "README.md").read_text(encoding="utf-8") == readme
     assert (project / "figures/RESULTS.md").read_text(encoding="utf-8") == results
     assert sorted(path.name for path in project.iterdir()) == ["README.md", "figures"]
+
+
+@pytest.mark.parametrize(("peak", "told"), [(3541, "seed 7, peak memory 3.7 GB, "), (None, "seed 7, ")])
+def test_peak_memory_is_told_where_it_is_known(project, make, monkeypatch, peak, told):
+    monkeypatch.setattr(module, "measure_peak_memory", lambda: peak)
+    make(notebook="05_third").save_results({"images": 5, "groups": 5}, "by leaf")
+    update_tables(project)
+    assert f"`05_third`: 5 images, by leaf; {told}{os.cpu_count()} cores" in (
+        (project / "figures/RESULTS.md").read_text(encoding="utf-8")
+    )
 
 
 def test_the_readme_shows_the_first_test_set_of_each_model(project, make):
