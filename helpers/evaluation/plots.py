@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 PALETTE = sns.color_palette("colorblind")
 _MANY_CLASSES = 12  # above it the cells of a confusion matrix are small, and names stand upright
@@ -22,6 +22,8 @@ _CHANNEL_COLORS = (PALETTE[3], PALETTE[2], PALETTE[0])
 # Nine colours (the tenth is a light yellow), seven markers, seven lines: up to seven models differ in more than colour.
 _COLORS, _MARKERS = PALETTE[:8] + PALETTE[9:], "osD^vPX"
 _LINES = ["-", "--", "-.", ":", (0, (9, 2)), (0, (4, 1, 1, 1, 1, 1)), (0, (2, 1))]  # the last three in points: on, off
+_STEPS = (1, 2, 5, 10)  # between ticks
+_PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.6g}%")  # with as many decimals as a tick needs
 
 
 def set_style():
@@ -271,8 +273,8 @@ def plot_learning_curves(histories, watched="validation"):
     for ax, quantity in zip(axes, ("accuracy", "loss"), strict=True):
         ax.set(xlabel="epoch", ylabel=quantity, title=quantity.capitalize())
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes[1].set_yscale("log")
+    axes[0].yaxis.set_major_formatter(_PERCENT)
+    _scale_by_logarithm(axes[1])
     axes[1].set_ylabel("loss (log scale)")
     if len(histories) > 2:
         axes[1].legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -357,7 +359,8 @@ def plot_metrics(metrics, metric="accuracy", ax=None):
     names = list(next(iter(metrics.values())))
     ax.set(yticks=range(len(names)), yticklabels=[name.replace("_", " ") for name in names])
     ax.set(xlabel=f"{metric.replace('_', ' ')} with 95 % interval")
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+    ax.xaxis.set_major_formatter(_PERCENT)
     ax.invert_yaxis()
     outside = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if len(metrics) > 3 else {"loc": "best"}
     ax.legend(fontsize=8, **outside)
@@ -384,7 +387,7 @@ def plot_robustness(curves, xlabel, limit=None, ax=None):
     if limit is not None:
         ax.axvline(limit, ls=":", color="grey")
     ax.set(xlabel=xlabel, ylabel="accuracy", ylim=(0, 1.03))
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.yaxis.set_major_formatter(_PERCENT)
     ax.legend(fontsize=8, loc="lower left")
     return ax
 
@@ -537,7 +540,7 @@ def plot_effects(table, metrics=("validation_accuracy", "test_accuracy"), column
     for ax in axes[:, 0]:
         ax.set_ylabel(" ".join(common).replace("roc auc", "ROC AUC"))
     if common[-1:] != ["auc"]:
-        axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        axes[0, 0].yaxis.set_major_formatter(_PERCENT)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncol=len(metrics), fontsize=8)
     return figure
 
@@ -680,6 +683,15 @@ def plot_layers(layers, ax=None):
     ax.set_axis_off()
     ax.legend(ncol=4, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.18), frameon=False)
     return ax
+
+
+def _scale_by_logarithm(ax):
+    """Make the scale of y logarithmic, its ticks plain numbers: 0.5 and 2 instead of 5 x 10^-1 and 2 x 10^0."""
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 20 * low else MaxNLocator(5, steps=_STEPS))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def _new_axes(ax, width=7.0, height=4.2):

@@ -1,5 +1,7 @@
 """Plots: what is drawn is what was given; nothing is shown, nothing is written."""
 
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -667,6 +669,35 @@ def test_learning_curves(count):
         assert ax.get_xlabel() == "epoch"
     assert get_legend(figure.axes[0]) == expected_labels
     assert [ax.get_yscale() for ax in figure.axes] == ["linear", "log"]
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ((0.52, 0.61), ["0.52", "0.54", "0.56", "0.58", "0.6"]),
+        ((0.5, 2.2), ["0.5", "1", "1.5", "2"]),
+        ((0.003, 1.5), ["0.005", "0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1", "2"]),
+    ],
+)
+def test_losses_have_plain_numbers_at_their_ticks(losses, expected):
+    history = make_history(2).assign(loss=losses, val_loss=losses)
+    ax = plots.plot_learning_curves({"clean": history}).axes[1]
+    ax.figure.canvas.draw()
+    low, high = ax.get_ylim()
+    shown = [label.get_text() for label in ax.get_yticklabels() if low <= label.get_position()[1] <= high]
+    assert shown == expected
+    assert not ax.get_yticks(minor=True).size
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.4, 0.78), (0.9951, 0.9978), (0.0, 1.0)])
+def test_shares_at_the_ticks_of_metrics_do_not_touch(low, high):
+    table = pd.DataFrame({"value": [(low + high) / 2], "low": [low], "high": [high]}, index=["accuracy"])
+    ax = plots.plot_metrics({"clean": {"test": table}}, ax=plt.figure(figsize=(6, 3)).subplots())
+    ax.figure.canvas.draw()
+    assert not any(label.get_text().endswith(".0%") for label in ax.get_xticklabels())
+    boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
+    assert len(boxes) >= 3
+    assert all(left.x1 + 5 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_learning_curves_of_images_that_are_not_for_validation():
