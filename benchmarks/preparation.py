@@ -14,16 +14,12 @@ from PIL import Image
 from benchmarks.common import compare, draw_images, measure_in_turn, run_alone
 from helpers.data.images import load_pixels
 
-FILES = {  # width, height, channels, noise that gives them the bytes per pixel of the originals
-    "600x450": ((600, 450), 3, 16.0),
-    "X-rays 1900x1500": ((1900, 1500), 1, 3.0),
-}
-OPENED = {  # numbers of files, fewer and more
-    "600x450": (500, 10_000),
-    "X-rays 1900x1500": (500, 5_856),
-    "160x120": (10_000, 87_000),
-}
 SIZE = (160, 120)  # to resize to: width, height
+FILES = {  # width, height, channels, noise that gives them the bytes per pixel of the originals, numbers to be opened
+    "600x450": ((600, 450), 3, 16.0, (500, 10_000)),
+    "X-rays 1900x1500": ((1900, 1500), 1, 3.0, (500, 5_856)),
+    "160x120": (SIZE, 3, 4.0, (10_000, 87_000)),
+}
 SETTLING = 3  # seconds; hashes of files that have changed just before are not kept
 LOOP, KERAS = "the usual loop of Pillow", "keras.utils.image_dataset_from_directory"
 
@@ -80,7 +76,7 @@ def _time(work):
 
 def measure_files(name, rounds=5, tiny=False):
     """Compare images per second of some hundred files."""
-    size, channels, noise = FILES[name]
+    size, channels, noise, _ = FILES[name]
     count = 8 if tiny else 600 if channels == 3 else 200
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "images"
@@ -113,9 +109,9 @@ def measure_files(name, rounds=5, tiny=False):
 
 def measure_opening(name, rounds=5, tiny=False):
     """Compare opening a data set from the cache with merely reading the bytes of its files: seconds."""
-    size, channels, noise = FILES.get(name, (SIZE, 3, 4.0))
+    size, channels, noise, counts = FILES[name]
     rows = []
-    for kind, count in zip(("small", "large"), (8, 16) if tiny else OPENED[name], strict=True):
+    for kind, count in zip(("small", "large"), (8, 16) if tiny else counts, strict=True):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / "images"
             images = draw_images(folder, count, size, channels, min(count, 50), noise)
@@ -133,6 +129,7 @@ def measure_opening(name, rounds=5, tiny=False):
 
 ROWS = {
     f"preparation-{kind}{name.replace(' ', '-')}": partial(measure, name)
-    for kind, measure, names in (("", measure_files, FILES), ("opening-", measure_opening, OPENED))
-    for name in names
+    for kind, measure in (("", measure_files), ("opening-", measure_opening))
+    for name, (size, *_) in FILES.items()
+    if measure is measure_opening or size != SIZE  # nothing is to be resized
 }
