@@ -359,7 +359,7 @@ def plot_metrics(metrics, metric="accuracy", ax=None):
     names = list(next(iter(metrics.values())))
     ax.set(yticks=range(len(names)), yticklabels=[name.replace("_", " ") for name in names])
     ax.set(xlabel=f"{metric.replace('_', ' ')} with 95 % interval")
-    ax.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+    ax.xaxis.set_major_locator(MaxNLocator(6, steps=_STEPS))
     ax.xaxis.set_major_formatter(_PERCENT)
     ax.invert_yaxis()
     outside = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if len(metrics) > 3 else {"loc": "best"}

@@ -689,7 +689,7 @@ def test_losses_have_plain_numbers_at_their_ticks(losses, expected):
     assert not ax.get_yticks(minor=True).size
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.4, 0.78), (0.9951, 0.9978), (0.0, 1.0)])
+@pytest.mark.parametrize(("low", "high"), [(0.4, 0.78), (0.9951, 0.9978), (0.0, 1.0), (0.09, 1.0)])
 def test_shares_at_the_ticks_of_metrics_do_not_touch(low, high):
     table = pd.DataFrame({"value": [(low + high) / 2], "low": [low], "high": [high]}, index=["accuracy"])
     ax = plots.plot_metrics({"clean": {"test": table}}, ax=plt.figure(figsize=(6, 3)).subplots())
