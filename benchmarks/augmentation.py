@@ -52,7 +52,7 @@ def measure_epoch(name, rounds=5, tiny=False):
     augmenter = augment.make_augmenter(augment.ImageDataGenerator(**SETTINGS))
 
     def train(augmenter):
-        batches = fit.make_batches(training, batch_size, 0, augmenter, range(steps))
+        batches = fit.make_batches(training, fit.Recipe(1, batch_size, augment=augmenter), 0, range(steps))
         start = time.perf_counter()
         model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
         return time.perf_counter() - start

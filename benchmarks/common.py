@@ -133,7 +133,7 @@ def draw_images(folder, count, size, channels, different=100, noise=8.0):
 
     Returns
     -------
-    DataFrame: an index as of `helpers.data.index`, ``image_id, path, label``; ``attrs["mean_kilobytes"]`` of a file.
+    DataFrame: an index as of `helpers.data.opening`, ``image_id, path, label``; ``attrs["mean_kilobytes"]`` of a file.
     """
     rng = np.random.default_rng(0)
     rows = []

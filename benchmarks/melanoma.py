@@ -5,7 +5,7 @@ import time
 from benchmarks.augmentation import SETTINGS
 from benchmarks.common import compare, draw_pixels, measure_in_turn
 from benchmarks.networks import compile_plain, make_statistics
-from helpers.training import augment, fit, models, tf
+from helpers.training import augment, fast, fit, networks, tf
 
 SHAPE, BATCH_SIZE, LEARNING_RATE, FILTERS = (128, 128, 3), 64, 5e-4, (32, 64, 128, 256)
 IMAGES, SECONDS_ON_T4 = 11_879, 17  # as published: training images, an epoch on a T4
@@ -25,9 +25,9 @@ def build_published():
 
 def build_ours():
     """Build the same with this project's blocks, which pool first: the same function while no scale is negative."""
-    models.set_precision("auto")
+    fast.set_precision("auto")
     filters = [[n_filters] for n_filters in FILTERS]
-    network = models.build_cnn(SHAPE, 2, make_statistics(SHAPE), filters=filters, dropout=0)
+    network = networks.build_cnn(SHAPE, 2, make_statistics(SHAPE), filters=filters, dropout=0)
     return tf.keras.Model(network.input, add_classifier(network.get_layer("features").output))
 
 
@@ -45,7 +45,7 @@ def measure_epoch(rounds=5, tiny=False):
     images = images.astype("uint8")
     generator = augment.ImageDataGenerator(**SETTINGS | {"zoom_range": 0.1})
     augmenter = augment.make_augmenter(generator)
-    models.set_precision("float32")
+    fast.set_precision("float32")
     plain = compile_plain(build_published(), LEARNING_RATE)
 
     def train_plain():
@@ -54,8 +54,8 @@ def measure_epoch(rounds=5, tiny=False):
         return (time.perf_counter() - start) * IMAGES / len(images)
 
     def train_ours():
-        options = {"epochs": 2, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE, "augment": augmenter}
-        history = fit.fit_model(build_ours(), (images, labels), validation, **options)
+        recipe = fit.Recipe(epochs=2, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, augment=augmenter)
+        history = fit.fit_model(build_ours(), (images, labels), validation, recipe)
         return history["wall_seconds"].iloc[-1] * IMAGES / len(images)  # of the second epoch: the first one traces
 
     train_plain()  # tracing

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import compare, draw_images, measure_in_turn, read_peak_memory, run_alone
-from helpers.data.images import load_pixels
+from helpers.data.pixels import load_pixels
 from helpers.data.preprocess import compute_statistics, one_hot
 
 SIZES = {"10,000": 10_000, "30,000": 30_000, "87,000": 87_000}
@@ -18,19 +18,19 @@ FILTERS = ((16,), (32,), (64,))
 
 def prepare_and_train(images, folder, most):
     """Prepare a data set, and train a small network of the notebooks' kind for an epoch; return the peak in GB."""
-    from helpers.training import fit, models  # here only: the parent measures nothing and does without TensorFlow
+    from helpers.training import fast, fit, networks
 
     pixels = load_pixels(images, folder, SHAPE, folder.parent / "cache")
     order = np.random.default_rng(0).permutation(len(images))
     held_out, trained = np.split(order, [len(order) // 20])
     y = one_hot(images["label"], sorted(images["label"].unique()))
     statistics = compute_statistics(pixels, trained)
-    models.set_seed(0)
-    models.set_precision("auto")
-    model = models.build_cnn(SHAPE, y.shape[1], statistics, filters=FILTERS, first_stride=2, average_pooling=True)
+    fast.set_seed(0)
+    fast.set_precision("auto")
+    model = networks.build_cnn(SHAPE, y.shape[1], statistics, filters=FILTERS, first_stride=2, average_pooling=True)
     held_out, trained = held_out[:500], trained[:most]
     training, validation = ((pixels, y[rows], rows) for rows in (trained, held_out))
-    fit.fit_model(model, training, validation, epochs=1, batch_size=BATCH_SIZE)
+    fit.fit_model(model, training, validation, fit.Recipe(epochs=1, batch_size=BATCH_SIZE))
     return read_peak_memory()
 
 

@@ -3,19 +3,19 @@
 import numpy as np
 
 from benchmarks.common import DEFAULT_FILTERS, N_CLASSES, NETWORKS, draw_pixels
-from helpers.training import fit, models, tf
+from helpers.training import fast, fit, networks, surgery, tf
 
 
 def list_precisions():
     """List float32 and, where the processor multiplies bfloat16 in hardware, mixed_bfloat16."""
-    return list(dict.fromkeys(["float32", models.set_precision("auto")]))
+    return list(dict.fromkeys(["float32", fast.set_precision("auto")]))
 
 
 def build(name, precision):
     """Build a network of `NETWORKS`."""
     shape, _, options = NETWORKS[name]
-    models.set_precision(precision)
-    return models.build_cnn(shape, N_CLASSES, make_statistics(shape), **options)
+    fast.set_precision(precision)
+    return networks.build_cnn(shape, N_CLASSES, make_statistics(shape), **options)
 
 
 def make_statistics(shape):
@@ -40,7 +40,7 @@ def build_as_commonly_written(name):
     """Build a network of `NETWORKS` as Keras comes, in the common order: normalized and activated, then pooled."""
     layers = tf.keras.layers
     shape, _, options = NETWORKS[name]
-    models.set_precision("float32")
+    fast.set_precision("float32")
     mean, std = make_statistics(shape)
     inputs = x = layers.Input(shape)
     x = layers.Normalization(mean=mean, variance=std**2)(x)
@@ -58,15 +58,15 @@ def build_as_commonly_written(name):
 def copy_as_keras(model, learning_rate=1e-3):
     """Copy a model, with its weights, to what Keras makes of it: float32, its own layers and its own AdamW."""
     plain = {
-        models.FusedBatchNormalization: tf.keras.layers.BatchNormalization,
-        models.FusedNormalization: tf.keras.layers.Normalization,
+        fast.FusedBatchNormalization: tf.keras.layers.BatchNormalization,
+        fast.FusedNormalization: tf.keras.layers.Normalization,
     }
 
     def replace(layer):
         config = layer.get_config() | {"dtype": "float32"}
         return plain[type(layer)].from_config(config) if type(layer) in plain else None
 
-    return compile_plain(models.copy_model(model, "keras", "float32", replace), learning_rate)
+    return compile_plain(surgery.copy_model(model, "keras", "float32", replace), learning_rate)
 
 
 def compile_plain(model, learning_rate=1e-3):

@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.common import NETWORKS, compare, compute_rate, draw_pixels, measure_in_turn
 from benchmarks.networks import build, compile_as_fit, list_precisions
-from helpers.training.export import save_onnx
-from helpers.training.models import predict_probabilities
+from helpers.training.fast import predict_probabilities
+from helpers.training.saving import save_onnx
 
 KERAS = "Keras, model.predict"
 TOLERANCE = {"float32": 1e-3, "mixed_bfloat16": 2e-2}  # bfloat16 has 8 bits

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.common import compare, draw_images, measure_in_turn, run_alone
-from helpers.data.images import load_pixels
+from helpers.data.pixels import load_pixels
 
 SIZE = (160, 120)  # to resize to: width, height
 FILES = {  # width, height, channels, noise that gives them the bytes per pixel of the originals, numbers to be opened

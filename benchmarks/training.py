@@ -18,7 +18,7 @@ from benchmarks.networks import (
     list_precisions,
 )
 from benchmarks.pytorch import PyTorch
-from helpers.training import models, tf
+from helpers.training import fast, networks, tf
 
 KERAS, COMMON = "Keras as it comes", "Keras as it comes, pooled last"
 
@@ -116,7 +116,7 @@ def measure_losses(rounds=3, tiny=False):
     precisions = list_precisions()
     curves = {way: [] for way in [KERAS, *(f"ours, {precision}" for precision in precisions)]}
     for seed in range(rounds):
-        models.set_seed(seed)
+        fast.set_seed(seed)
         start = build_digits_network("float32")
         networks = {KERAS: copy_as_keras(start)}
         for precision in precisions:
@@ -166,8 +166,8 @@ def load_digits():
 
 def build_digits_network(precision):
     """Build a small network of the notebooks' kind, without dropout, whose noise would differ."""
-    models.set_precision(precision)
-    return models.build_cnn((16, 16, 1), 10, ([78.0], [96.0]), filters=((16, 32), (64, 64)), dropout=0)
+    fast.set_precision(precision)
+    return networks.build_cnn((16, 16, 1), 10, ([78.0], [96.0]), filters=((16, 32), (64, 64)), dropout=0)
 
 
 ROWS = {f"training-step-{name.replace(' ', '-')}": partial(measure_step, name) for name in NETWORKS}

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.common import N_CLASSES, compare, compute_rate, draw_pixels, measure_in_turn
 from benchmarks.networks import compile_as_fit, compile_plain
-from helpers.training import fit, models, tf, transfer
+from helpers.training import fast, fit, surgery, tf, transfer
 
 SHAPE = (160, 160, 3)
 KERAS = "plain Keras"
@@ -20,7 +20,7 @@ def build_both(alpha, tiny):
 
     Both take raw pixels, in float32, in which the notebooks keep it.
     """
-    models.set_precision("float32")
+    fast.set_precision("float32")
     shape = (64, 64, 3) if tiny else SHAPE
     base = tf.keras.applications.MobileNetV2(shape, alpha, include_top=False, weights=None, pooling="avg")
     with tempfile.TemporaryDirectory() as folder:
@@ -54,8 +54,8 @@ def measure_step(alpha, rounds=7, tiny=False):
     """Compare a step of fine-tuning all layers with one as the guides of Keras have it."""
     extractor, base, features = build_both(alpha, tiny)
     images, labels = draw_pixels(8 if tiny else 32, extractor.input_shape[1:])
-    joined = transfer.join(extractor, transfer.build_head(np.zeros((1, extractor.output_shape[-1])), N_CLASSES))
-    transfer.unfreeze_from(joined, joined.layers[0].name)
+    joined = surgery.join(extractor, transfer.build_head(np.zeros((1, extractor.output_shape[-1])), N_CLASSES))
+    surgery.unfreeze_from(joined, joined.layers[0].name)
     base.trainable = True
     plain = compile_plain(add_classifier(features), 1e-5)
     works = {"ours, folded": compile_as_fit(joined, 1e-5), KERAS: plain}
@@ -83,7 +83,9 @@ def measure_head(alpha, rounds=5, tiny=False):
     steps = count // batch_size
 
     def train_head():
-        head.fit(fit.make_batches((features, labels), batch_size, 0, None, range(steps)), shuffle=False, verbose=0)
+        head.fit(
+            fit.make_batches((features, labels), fit.Recipe(1, batch_size), 0, range(steps)), shuffle=False, verbose=0
+        )
 
     works = {
         "ours, features kept": train_head,

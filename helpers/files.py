@@ -1,10 +1,28 @@
-"""Files: written so that they are complete or not there; mapped into memory no longer than needed."""
+"""Files: written so that they are complete or not there, mapped into memory no longer than needed; bad input."""
 
 import mmap
 import os
 import secrets
 from contextlib import contextmanager
 from pathlib import Path
+
+
+class InputError(ValueError):
+    """A file, a folder or a setting is not as it has to be.
+
+    The message names it, what was expected, and what to do. Notebooks show the message alone, without the
+    traceback through the library.
+    """
+
+    def _render_traceback_(self):
+        """Tell IPython what to show instead of the traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Work was interrupted by who watches it; the message tells how far it is and how to go on."""
+
+    _render_traceback_ = InputError._render_traceback_
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError
 from contextlib import closing, nullcontext
 from itertools import islice
 
-from helpers.errors import InputError
+from helpers.files import InputError
 
 # TensorFlow and OpenCV read them once, when they start. For the other libraries `dask worker` does the same itself.
 ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}

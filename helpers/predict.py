@@ -6,9 +6,9 @@ and ``model``, the beginning of the model file's SHA-256. Rows are written batch
 model, options and table it goes on where it was stopped. Files that cannot be read are listed beside it, in
 ``<name>.problems.csv``; they are tried again.
 
-What it needs to know is in the model file, see ``about`` of `helpers.training.models.save_model`; any of it may be
+What it needs to know is in the model file, see ``about`` of `helpers.training.saving.save_model`; any of it may be
 missing: ``class_names``, in the order of the outputs; ``class_labels``, a readable name for each; ``views``, over how
-many views of an image to average; ``conformal``, the thresholds of `helpers.evaluation.conformal.fit_conformal`.
+many views of an image to average; ``conformal``, the thresholds of `helpers.evaluation.calibration.fit_conformal`.
 """
 
 import argparse
@@ -28,10 +28,9 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from helpers.data.images import read_image
 from helpers.data.layouts.common import IMAGE_ENDINGS, list_files
-from helpers.errors import InputError
-from helpers.files import replace_atomically
+from helpers.data.pixels import read_image
+from helpers.files import InputError, replace_atomically
 
 _BATCH_SIZE = 64
 _LISTED = 20  # so many problems are told
@@ -89,7 +88,7 @@ def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None,
     Parameters
     ----------
     model_path : str or Path
-        From `helpers.training.models.save_model`.
+        From `helpers.training.saving.save_model`.
     paths : sequence of str or Path
         Images and folders, which are searched with all folders below them, in natural order: 2.bmp before 10.bmp.
     out : str or Path
@@ -98,7 +97,7 @@ def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None,
     batch_size : int
         How many images are read and written at a time. Twice as many are held in memory.
     views : {1, 4, 8}, optional
-        See `helpers.training.models.predict_probabilities`; by default what the model says, or else 1.
+        See `helpers.training.fast.predict_probabilities`; by default what the model says, or else 1.
     relative_to : Path, optional
         What the column ``file`` is relative to; by default the paths are written as they were given.
     progress : bool, optional
@@ -194,14 +193,14 @@ class _Classifier:
     """A saved model with what it says about itself."""
 
     def __init__(self, path, views=None):
-        from helpers.training import models  # here only: TensorFlow takes seconds to start
+        from helpers.training import fast, saving
 
         try:
-            about = models.read_about(path)
-            self._model = models.load_model(path)
+            about = saving.read_about(path)
+            self._model = saving.load_model(path)
         except (FileNotFoundError, ValueError) as error:
             raise InputError(str(error)) from error
-        self._predict_probabilities = models.predict_probabilities
+        self._predict_probabilities = fast.predict_probabilities
         self.shape, n_classes = self._read_shapes(path)
         self._names = about.get("class_names") or [f"class_{number}" for number in range(n_classes)]
         self._labels = about.get("class_labels") or {}
@@ -236,7 +235,7 @@ class _Classifier:
         ]
 
     def _find_uncertain(self, y_prob):
-        from helpers.evaluation.conformal import predict_sets  # here only: SciPy and scikit-learn
+        from helpers.evaluation.calibration import predict_sets
 
         if not self._thresholds:
             return [""] * len(y_prob)

@@ -17,8 +17,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
-from helpers.errors import InputError
-from helpers.files import replace_atomically
+from helpers.files import InputError, replace_atomically
 from helpers.settings import PROJECT_FOLDER, read_settings
 
 NOTEBOOKS_FOLDER = PROJECT_FOLDER / "notebooks"

@@ -25,12 +25,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.errors import InputError
+from helpers.files import InputError
 
 PROJECT_FOLDER = Path(__file__).resolve().parents[1]
-# In images of single cells on black: pixels are background where no channel, 0 to 255, is above it. It stands here
-# because those who measure, augment and classify cells have to agree.
-BACKGROUND_LEVEL = 8
 
 MODES = ("quick", "full")
 SOURCES = ("auto", "local", "download", "sample")

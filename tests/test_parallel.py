@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from helpers import parallel
-from helpers.data import images as images_module
-from helpers.data.images import compute_fingerprint, hash_files, load_pixels, measure_images
-from helpers.errors import InputError
-from helpers.evaluation import metrics
+from helpers.data import pixels as images_module
+from helpers.data.pixels import compute_fingerprint, hash_files, load_pixels, measure_images
+from helpers.evaluation import bootstrap
+from helpers.files import InputError
 from helpers.parallel import (
     KilledWorkerError,
     count_workers,
@@ -293,8 +293,8 @@ def test_the_bootstrap_is_the_same_to_the_last_bit(cluster, monkeypatch):
         return {"mean": np.average(values, weights=weights), "missing": np.nan if weights[0] else 1.0} | here
 
     def draw(seconds):
-        monkeypatch.setattr(metrics, "_CLUSTER_SECONDS", seconds)
-        return metrics.bootstrap(compute, groups, 203, seed=4)
+        monkeypatch.setattr(bootstrap, "_CLUSTER_SECONDS", seconds)
+        return bootstrap.bootstrap(compute, groups, 203, seed=4)
 
     spread, small = draw(0), draw(1e9)
     assert spread.loc["process", "low"] == 0  # drawn on workers, which know of no cluster

@@ -15,10 +15,12 @@ from keras import layers
 from PIL import Image
 
 from helpers import predict
-from helpers.data.images import read_image
-from helpers.errors import InputError
-from helpers.evaluation.conformal import predict_sets
-from helpers.training.models import build_cnn, load_model, predict_probabilities, save_model
+from helpers.data.pixels import read_image
+from helpers.evaluation.calibration import predict_sets
+from helpers.files import InputError
+from helpers.training.fast import predict_probabilities
+from helpers.training.networks import build_cnn
+from helpers.training.saving import load_model, save_model
 
 # Keras hands TensorFlow's variables to NumPy in the old way when it writes a file.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers import settings as module
-from helpers.errors import InputError
+from helpers.files import InputError
 from helpers.settings import PROJECT_FOLDER, Settings, read_settings
 
 CHOICES = {

@@ -6,7 +6,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from helpers.data.layouts.common import LEFT_OUT, PROBLEM_COLUMNS
-from helpers.errors import InputError
+from helpers.files import InputError
 
 MOST_UNUSABLE = 0.05  # share of the images above which there is something wrong with the data set as a whole
 
@@ -65,9 +65,9 @@ def leave_out_unusable(images, problems, measured=None):
     Parameters
     ----------
     images, problems : DataFrame
-        From `helpers.data.index.index_images`.
+        From `helpers.data.opening.index_images`.
     measured : DataFrame, optional
-        From `helpers.data.images.measure_images`; its ``error`` tells which images cannot be read.
+        From `helpers.data.pixels.measure_images`; its ``error`` tells which images cannot be read.
 
     Returns
     -------
@@ -148,7 +148,7 @@ def leave_out_contradictions(images, problems):
     Parameters
     ----------
     images, problems : DataFrame
-        From `helpers.data.index.index_images`, ``group`` joined by `join_groups` where that is wanted.
+        From `helpers.data.opening.index_images`, ``group`` joined by `join_groups` where that is wanted.
 
     Returns
     -------
@@ -168,7 +168,7 @@ def leave_out_leaks(images, problems, kept="test"):
     Parameters
     ----------
     images, problems : DataFrame
-        From `helpers.data.index.index_images`.
+        From `helpers.data.opening.index_images`.
     kept : str
         The part.
 
@@ -183,16 +183,18 @@ def leave_out_leaks(images, problems, kept="test"):
     return _leave_out(leaks, f"its group is also in {kept}", images, problems)
 
 
-def join_groups(images, keys):
-    """Join the groups that have a key in common, such as the hash of identical files.
+def join_groups(images, keys=None, pairs=None):
+    """Join the groups that have something in common: a key, such as the hash of identical files, or a pair of images.
 
     Parameters
     ----------
     images : DataFrame
         One row per image, with the column ``group``.
-    keys : Series
+    keys : Series, optional
         In the order of ``images``; where it is missing an image has nothing in common with others. Join on file hashes
         after the damaged files were left out: all empty files are identical.
+    pairs : DataFrame, optional
+        ``first`` and ``second``, positions of images, from `helpers.data.duplicates.find_near_duplicates`.
 
     Returns
     -------
@@ -201,21 +203,24 @@ def join_groups(images, keys):
     Examples
     --------
     >>> images = pd.DataFrame({"group": list("aabbc")})
-    >>> join_groups(images, pd.Series([1, 2, 2, 3, 4])).tolist()
+    >>> join_groups(images, keys=pd.Series([1, 2, 2, 3, 4])).tolist()
     ['a', 'a', 'a', 'a', 'c']
+    >>> join_groups(images, pairs=pd.DataFrame({"first": [0], "second": [4]})).tolist()
+    ['a', 'a', 'b', 'b', 'a']
     """
     if images.empty:
         return images["group"]
     groups, names = pd.factorize(images["group"])
-    codes, _ = pd.factorize(np.asarray(keys))
-    missing = codes < 0
-    codes[missing] = codes.max() + 1 + np.arange(missing.sum())
-    links = coo_array((np.ones(len(groups)), (groups, len(names) + codes)), (len(names) + codes.max() + 1,) * 2)
-    _, component = connected_components(links, directed=False)
-    of_group = pd.Series(component[: len(names)])
-    first = of_group.drop_duplicates()
-    name_of = dict(zip(first, names[first.index], strict=True))
-    return pd.Series([name_of[number] for number in component[groups]], images.index, name="group")
+    first, second = ([], []) if pairs is None else (groups[pairs["first"]], groups[pairs["second"]])
+    count = len(names)
+    if keys is not None:  # a key is a node between the groups that have it
+        codes, known = pd.factorize(np.asarray(keys))
+        first, second = np.r_[first, groups[codes >= 0]], np.r_[second, count + codes[codes >= 0]]
+        count += len(known)
+    links = coo_array((np.ones(len(first)), (first, second)), (count, count))
+    component = connected_components(links, directed=False)[1][: len(names)]
+    _, firsts = np.unique(component, return_index=True)
+    return pd.Series(names[firsts[component]][groups], images.index, name="group")
 
 
 def find_conflicts(images):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from helpers.errors import InputError
+from helpers.files import InputError
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class DataSet:
     class_labels : mapping of str to str
         Readable names of the classes.
     layout : str
-        How its files are organized; selects the index function, see `helpers.data.index`.
+        How its files are organized; selects the index function, see `helpers.data.opening`.
     key_file : str
         A file or folder below its folder without which it is not there.
     files : str
@@ -51,6 +51,13 @@ class DataSet:
         Parts without class folders: how their file names begin, and the class that this stands for.
     may_lack_classes : bool
         Whether a copy with fewer classes than the original can be used.
+    joined : tuple of str
+        Which images belong to one group besides those that the files tell of: "identical" files, images that look
+        "alike".
+    kept_part : str
+        A shipped part that stays as it is: images of other parts whose group is also in it are left out.
+    edition : str
+        Where a notebook can use several data sets: what is added to its name for the results on this one.
     """
 
     name: str
@@ -74,6 +81,9 @@ class DataSet:
     numbered_anew: tuple[str, ...] = ()
     flat_parts: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     may_lack_classes: bool = False
+    joined: tuple[str, ...] = ()
+    kept_part: str = ""
+    edition: str = ""
 
 
 _DIGITS = tuple("0123456789")
@@ -93,6 +103,7 @@ _MELANOMA = MappingProxyType(
         "group_rule": "images that look alike up to rotation and mirroring (there are no patient numbers)",
         "image_shape": (160, 160, 3),
         "allowed_augmentation": "any rotation, flips, small shifts and zooms, brightness; a lesion has no up or down",
+        "joined": ("identical", "alike"),
     }
 )
 _CROPS = {"Cherry_(including_sour)": "cherry", "Corn_(maize)": "corn", "Pepper,_bell": "bell pepper"}
@@ -227,6 +238,8 @@ _CATALOG = {
                 }
             ),
             numbered_anew=("test",),
+            joined=("identical",),
+            kept_part="test",
         ),
         DataSet(
             name="melanoma",
@@ -239,6 +252,7 @@ _CATALOG = {
             expected_counts=MappingProxyType({"train": 9_605, "test": 1_000}),
             citation="Kaggle, hasnainjaved, Melanoma skin cancer dataset of 10000 images; from the ISIC archive",
             licence="CC0 as published on Kaggle; the ISIC archive has CC0 and CC BY-NC images",
+            edition="10000",
             **_MELANOMA,
         ),
         DataSet(
@@ -291,6 +305,7 @@ _CATALOG = {
                 }
             ),
             may_lack_classes=True,
+            joined=("alike",),
         ),
         DataSet(
             name="leukemia",

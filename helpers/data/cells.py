@@ -5,8 +5,10 @@ import pandas as pd
 from scipy import ndimage
 
 from helpers.files import release_pages
-from helpers.settings import BACKGROUND_LEVEL
 
+# Pixels are background where no channel, 0 to 255, is above it. Those who augment and classify cells are told it, so
+# that all agree.
+BACKGROUND_LEVEL = 8
 _CHANNELS = ("red", "green", "blue")
 _CHUNK = 256  # masks counted at a time
 _CONSTANT = 1e-6  # a standard deviation below it, of levels from 0 to 255, is none

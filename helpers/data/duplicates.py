@@ -3,8 +3,6 @@
 import numpy as np
 import pandas as pd
 from scipy.fft import dctn
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 _SIDE = 8  # of the block of low frequencies that makes the hash
 _LOWEST = 4  # frequencies below this sum of both directions are left out of the comparison
@@ -48,24 +46,6 @@ def find_near_duplicates(thumbnails, most_bits=6, least_correlation=0.98):
     pairs = candidates[candidates["correlation"] >= least_correlation].sort_values("correlation", ascending=False)
     pairs = pairs.drop_duplicates(["first", "second"]).drop(columns="orientation")
     return pairs.sort_values(["first", "second"], ignore_index=True)
-
-
-def name_clusters(pairs, count):
-    """Number the images so that those of a pair, or linked by several pairs, have the same number.
-
-    Parameters
-    ----------
-    pairs : DataFrame
-        From `find_near_duplicates`.
-    count : int
-        Number of images.
-
-    Returns
-    -------
-    int array of length ``count``: keys for `helpers.data.audit.join_groups`.
-    """
-    links = coo_array((np.ones(len(pairs)), (pairs["first"], pairs["second"])), (count, count))
-    return connected_components(links, directed=False)[1]
 
 
 def _orient(frequencies, orientation):

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from helpers.errors import InputError
-from helpers.files import release_pages
+from helpers.files import InputError, release_pages
 
 _CHUNK = 128  # images at a time: while they are counted, a channel takes eight times as much
 

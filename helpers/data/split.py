@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from helpers.errors import InputError
+from helpers.files import InputError
 
 
 def split_by_group(images, fractions, seed=42):
@@ -79,7 +79,7 @@ def split_by_image(images, fractions, seed=42):
     return split_by_group(alone, fractions, seed)
 
 
-def limit_images(images, most, seed=42, by="part"):
+def limit_images(images, most, seed=42, by="part", whole_groups=True):
     """Keep about ``most`` images of each shipped part, whole groups, classes in their shares: for quick runs.
 
     Parameters
@@ -90,6 +90,8 @@ def limit_images(images, most, seed=42, by="part"):
     seed : int
     by : str or None
         The column that names the parts; None takes all images for one part.
+    whole_groups : bool
+        False divides groups too, and counts images without a label as a class of their own.
 
     Returns
     -------
@@ -97,11 +99,13 @@ def limit_images(images, most, seed=42, by="part"):
     ``most``.
     """
     kept = np.ones(len(images), bool)
+    alone = {} if whole_groups else {"group": images["image_id"], "label": images["label"].fillna("no label")}
+    divided = images.assign(**alone)
     parts = images.groupby(by).indices.values() if by else [np.arange(len(images))]
     for rows in parts:
         if len(rows) > most:
             shares = {"kept": most / len(rows), "left out": 1 - most / len(rows)}
-            kept[rows] = split_by_group(images.iloc[rows], shares, seed) == "kept"
+            kept[rows] = split_by_group(divided.iloc[rows], shares, seed) == "kept"
     return images[kept].reset_index(drop=True)
 
 

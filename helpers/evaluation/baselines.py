@@ -16,7 +16,7 @@ from helpers.files import release_pages
 _CHUNK = 256  # images described at a time
 
 
-def describe_shortcuts(pixels, rows=None, sizes=None):
+def compute_shortcut_features(pixels, rows=None, sizes=None):
     """Describe images by what should not matter.
 
     Parameters
@@ -51,13 +51,13 @@ def describe_shortcuts(pixels, rows=None, sizes=None):
     return table
 
 
-def predict_from_shortcuts(x_train, y_train, x_test, seed=42):
+def predict_with_forest(x_train, y_train, x_test, seed=42):
     """Train a random forest on descriptions of images and predict others.
 
     Parameters
     ----------
     x_train, x_test : DataFrame or array (n, n_features)
-        Such as from `describe_shortcuts`.
+        Such as from `compute_shortcut_features`.
     y_train : array (n, n_classes)
         One-hot labels, at least one image of each class.
     seed : int
@@ -114,7 +114,7 @@ def find_contrary(predictions, share=0.3):
     Parameters
     ----------
     predictions : DataFrame
-        Of the baseline, from `helpers.evaluation.metrics.make_predictions`.
+        Of the baseline, from `helpers.evaluation.scores.make_predictions`.
     share : float
         Of each class, rounded up to whole images.
 

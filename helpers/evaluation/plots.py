@@ -344,7 +344,7 @@ def plot_metrics(metrics, metric="accuracy", ax=None):
     Parameters
     ----------
     metrics : dict of str to dict of str to DataFrame
-        Metrics of each model on each test set, from `helpers.evaluation.metrics.compute_metrics`.
+        Metrics of each model on each test set, from `helpers.evaluation.scores.compute_metrics`.
     metric : str
     """
     ax = _new_axes(ax, height=1.2 + (0.2 + 0.15 * len(metrics)) * len(next(iter(metrics.values()))))
@@ -398,8 +398,8 @@ def plot_calibration(calibration, title="Calibration", ax=None):
     Parameters
     ----------
     calibration : DataFrame
-        From `helpers.evaluation.metrics.compute_calibration`. Bars are 95 % intervals: long ones belong to bins with
-        few images.
+        From `helpers.evaluation.calibration.compute_calibration`. Bars are 95 % intervals: those of bins with few
+        images are long.
     """
     ax = _new_axes(ax, width=4.6, height=4.2)
     ax.plot([0, 1], [0, 1], ls="--", color="grey", label="calibrated")
@@ -418,7 +418,7 @@ def plot_roc(roc, points=None, title="ROC curves, one class against the rest", a
     Parameters
     ----------
     roc : DataFrame
-        From `helpers.evaluation.metrics.compute_roc`.
+        From `helpers.evaluation.scores.compute_roc`.
     points : dict of str to tuple of 2 floats, optional
         Operating points to mark: specificity and sensitivity under their names.
     """
@@ -426,7 +426,7 @@ def plot_roc(roc, points=None, title="ROC curves, one class against the rest", a
     for (name, curve), color, line in zip(
         roc.groupby("class", sort=False), cycle(_COLORS), cycle(_LINES), strict=False
     ):
-        label = f"{name}: AUC {curve['area'].iloc[0]:.3f}"
+        label = f"{name}: AUC {curve['roc_auc'].iloc[0]:.3f}"
         ax.plot(curve["false_positive_rate"], curve["true_positive_rate"], ls=line, color=color, label=label)
     for (name, (specificity, sensitivity)), marker in zip((points or {}).items(), cycle(_MARKERS), strict=False):
         ax.plot(1 - specificity, sensitivity, marker, color="black", ms=7, label=name)
@@ -442,17 +442,17 @@ def plot_precision_recall(curves, title="Precision-recall curves, one class agai
     Parameters
     ----------
     curves : DataFrame
-        From `helpers.evaluation.metrics.compute_precision_recall`. The legend tells the area and, after the slash, what
+        From `helpers.evaluation.scores.compute_precision_recall`. The legend tells the area and, after the slash, what
         chance would reach.
     """
     ax = _new_axes(ax, width=5.6, height=5)
     for (name, curve), color, line in zip(
         curves.groupby("class", sort=False), cycle(_COLORS), cycle(_LINES), strict=False
     ):
-        label = f"{name} ({curve['area'].iloc[0]:.2f} / {curve['prevalence'].iloc[0]:.2f})"
+        label = f"{name} ({curve['average_precision'].iloc[0]:.2f} / {curve['prevalence'].iloc[0]:.2f})"
         ax.plot(curve["recall"], curve["precision"], ls=line, color=color, label=label, drawstyle="steps-post")
     ax.set(xlabel="recall (sensitivity)", ylabel="precision", title=title, aspect="equal", ylim=(0, 1.03))
-    ax.legend(title="class (area / chance)", fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    ax.legend(title="class (average precision / chance)", fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 
@@ -462,7 +462,7 @@ def plot_net_benefit(net_benefits, title="Decision curve", ax=None):
     Parameters
     ----------
     net_benefits : dict of str to DataFrame
-        Name of each model and its curve, from `helpers.evaluation.decisions.compute_net_benefit`.
+        Name of each model and its curve, from `helpers.evaluation.thresholds.compute_net_benefit`.
     """
     ax = _new_axes(ax, width=5.6)
     for (name, curve), color, line in zip(net_benefits.items(), cycle(_COLORS), cycle(_LINES), strict=False):
@@ -643,7 +643,7 @@ def plot_layers(layers, ax=None):
     Parameters
     ----------
     layers : DataFrame
-        From `helpers.training.models.describe_layers`.
+        From `helpers.training.networks.describe_layers`.
     """
     ax = _new_axes(ax, width=10, height=3.6)
     kinds = list(dict.fromkeys(layers["kind"]))

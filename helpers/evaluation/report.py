@@ -107,7 +107,7 @@ class Report:
         ----------
         model : str
         test_sets : dict of str to DataFrame
-            Metrics on each test set, from `helpers.evaluation.metrics.compute_metrics`.
+            Metrics on each test set, from `helpers.evaluation.scores.compute_metrics`.
         cost : dict, optional
             Such as ``epochs, wall_minutes, cpu_minutes, parameters, precision``.
         train : dict, optional
@@ -158,12 +158,12 @@ def tabulate_scores(
     """Set the metrics of several models and test sets side by side, as text.
 
     All have their intervals but the calibration error, whose bootstrap interval misleads, see
-    `helpers.evaluation.metrics.compute_metrics`.
+    `helpers.evaluation.scores.compute_metrics`.
 
     Parameters
     ----------
     scores : dict of str to dict of str to DataFrame
-        Metrics of each model on each test set, from `helpers.evaluation.metrics.compute_metrics`.
+        Metrics of each model on each test set, from `helpers.evaluation.scores.compute_metrics`.
     names : sequence of str
         The metrics to show.
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from helpers.evaluation.metrics import compute_proportion
+from helpers.evaluation.bootstrap import compute_proportion
 
 
 def compute_robustness(models, images, y_true, alter, strengths):

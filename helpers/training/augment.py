@@ -13,7 +13,6 @@ import warnings
 import cv2
 import numpy as np
 
-from helpers.settings import BACKGROUND_LEVEL
 from helpers.training import tf
 
 ImageDataGenerator = tf.keras.preprocessing.image.ImageDataGenerator
@@ -276,7 +275,7 @@ def make_exposure_augmenter(*, gamma=0.0, contrast=0.0, brightness=0.0, sharpnes
     return expose
 
 
-def keep_background(augmenter, threshold=BACKGROUND_LEVEL):
+def keep_background(augmenter, threshold):
     """Keep an augmenter from changing the background of images of single cells on black.
 
     Parameters

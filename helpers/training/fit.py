@@ -7,7 +7,10 @@ killed and resumed.
 
 import hashlib
 import json
+import sys
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,9 +18,10 @@ import keras
 import numpy as np
 import pandas as pd
 
-from helpers.files import release_pages, replace_atomically
+from helpers.files import Interrupted, release_pages, replace_atomically
 from helpers.training import tf
-from helpers.training.optimizer import FusedAdamW
+from helpers.training.augment import ImageDataGenerator, make_augmenter
+from helpers.training.fast import FusedAdamW
 
 _LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")
 _BEST = {  # how to rank epochs; the first of the highest is the best
@@ -28,44 +32,18 @@ _BEST = {  # how to rank epochs; the first of the highest is the best
 _SHUFFLING, _AUGMENTATION, _DROPOUT = range(3)  # part of the seeds, so that no two streams are the same
 
 
-def fit_model(
-    model,
-    training,
-    validation,
-    *,
-    epochs,
-    batch_size=128,
-    learning_rate=2e-3,
-    augment=None,
-    class_weights=None,
-    mixup=0.0,
-    label_smoothing=0.0,
-    weight_decay=1e-4,
-    ema_epochs=0.5,
-    monitor="val_loss",
-    seed=42,
-    progress=False,
-    checkpoint=None,
-):
-    """Train a model and leave it with the weights of its best validation epoch, or of its last one.
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained.
 
-    AdamW with a linear warm-up over the first epoch's half and cosine decay to zero. After each epoch the
-    exponential moving average of the weights is scored on the validation images, and it is these averaged weights
-    that are kept.
-
-    Parameters
+    Attributes
     ----------
-    model : keras.Model
-        From raw pixels to class probabilities. Changed in place.
-    training, validation : tuple of 2 or 3 arrays
-        Raw pixels (n, height, width, channels), which may be memory-mapped; one-hot labels (n, n_classes); and, if only
-        some of the pixels are meant, their rows (m,), with labels (m, n_classes) for these rows.
     epochs : int
     batch_size : int
         An epoch's last incomplete batch is left out; which images that is changes from epoch to epoch.
     learning_rate : float
         The peak of the schedule.
-    augment : function ``(images, rng) -> images``, optional
+    augment : ImageDataGenerator or function ``(images, rng) -> images``, optional
         An augmenter, see `helpers.training.augment`.
     class_weights : sequence of float, one per class, optional
         What an error on a training image of each class costs, see `compute_class_weights`. The validation loss, by
@@ -82,12 +60,55 @@ def fit_model(
         network that goes on learning may win accuracy while over-confidence, which can be mended afterwards by
         temperature scaling, makes its loss worse. With "last" nothing is chosen, so that the validation images have no
         part in the training and may serve as test images.
+
+    Raises
+    ------
+    ValueError
+        ``epochs`` or ``ema_epochs`` is not positive, or ``monitor`` is not known.
+    """
+
+    epochs: int
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    augment: Callable | ImageDataGenerator | None = None
+    class_weights: Sequence | None = None
+    mixup: float = 0.0
+    label_smoothing: float = 0.0
+    weight_decay: float = 1e-4
+    ema_epochs: float = 0.5
+    monitor: str = "val_loss"
+
+    def __post_init__(self):
+        if self.monitor not in _BEST:
+            raise ValueError(f"monitor={self.monitor!r}: expected one of {', '.join(_BEST)}.")
+        if self.epochs < 1 or self.ema_epochs <= 0:
+            raise ValueError(
+                f"epochs={self.epochs}, ema_epochs={self.ema_epochs}: expected at least 1, and more than 0."
+            )
+
+
+def fit_model(model, training, validation, recipe, *, seed=42, progress=False, checkpoint=None):
+    """Train a model and leave it with the weights of its best validation epoch, or of its last one.
+
+    AdamW with a linear warm-up over the first epoch's half and cosine decay to zero. After each epoch the
+    exponential moving average of the weights is scored on the validation images, and it is these averaged weights
+    that are kept.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From raw pixels to class probabilities. Changed in place.
+    training, validation : tuple of 2 or 3 arrays
+        Raw pixels (n, height, width, channels), which may be memory-mapped; one-hot labels (n, n_classes); and, if only
+        some of the pixels are meant, their rows (m,), with labels (m, n_classes) for these rows.
+    recipe : Recipe
     seed : int
     progress : bool
         Whether to draw a progress bar.
     checkpoint : str or Path, optional
-        A file that keeps the state after each epoch, so that a killed training goes on where it stopped. It is
-        ignored when it belongs to another training, and removed at the end.
+        A file that keeps the state after each epoch, so that a training that was interrupted or killed goes on where
+        it stopped, and the weights of a finished one, so that the same training is not done again. It is ignored when
+        it belongs to another training.
 
     Returns
     -------
@@ -98,39 +119,40 @@ def fit_model(
     Raises
     ------
     ValueError
-        Images and labels differ in number, there are fewer training images than a batch holds, ``epochs`` or
-        ``ema_epochs`` is not positive, or ``monitor`` is not known.
+        Images and labels differ in number, or there are fewer training images than a batch holds.
+    Interrupted
+        The training was interrupted.
     """
-    if monitor not in _BEST:
-        raise ValueError(f"monitor={monitor!r}: expected one of {', '.join(_BEST)}.")
-    if epochs < 1 or ema_epochs <= 0:
-        raise ValueError(f"epochs={epochs}, ema_epochs={ema_epochs}: expected at least 1, and more than 0.")
-    training = _check(training, "training", minimum=batch_size)
+    training = _check(training, "training", minimum=recipe.batch_size)
     validation = _check(validation, "validation", minimum=1)
-    steps = len(training[1]) // batch_size
-    compile_model(model, weight_decay, max(0.0, 1 - 1 / (ema_epochs * steps)), label_smoothing)
+    epochs, steps = recipe.epochs, len(training[1]) // recipe.batch_size
+    compile_model(model, recipe.weight_decay, max(0.0, 1 - 1 / (recipe.ema_epochs * steps)), recipe.label_smoothing)
 
-    identity = None
-    if checkpoint is not None:
-        settings = [epochs, batch_size, learning_rate, label_smoothing, weight_decay, ema_epochs, seed]
-        settings += [monitor, mixup, class_weights if class_weights is None else np.asarray(class_weights).tolist()]
-        identity = _identify(model, training, validation, augment, settings)
-    rates = _schedule_rates(learning_rate, epochs, steps)
-    recorder = _Recorder(model, seed, checkpoint, identity, _BEST[monitor], rates)
+    generator = isinstance(recipe.augment, ImageDataGenerator)
+    recipe = replace(recipe, augment=make_augmenter(recipe.augment) if generator else recipe.augment)
+    identity = None if checkpoint is None else _identify(model, training, validation, recipe, seed)
+    rates = _schedule_rates(recipe.learning_rate, epochs, steps)
+    recorder = _Recorder(model, seed, checkpoint, identity, _BEST[recipe.monitor], rates)
     done = recorder.resume()
+    if 0 < done < epochs:
+        sys.stdout.write(f"{model.name}: going on after epoch {done} of {epochs}\n")
     if done < epochs:
-        model.fit(
-            make_batches(
-                training, batch_size, seed, augment, range(done * steps, epochs * steps), class_weights, mixup
-            ),
-            steps_per_epoch=steps,
-            initial_epoch=done,
-            epochs=epochs,
-            validation_data=_make_ordered_batches(validation, batch_size),
-            callbacks=[recorder, keras.callbacks.SwapEMAWeights()],
-            shuffle=False,
-            verbose=int(progress),
-        )
+        try:
+            model.fit(
+                make_batches(training, recipe, seed, range(done * steps, epochs * steps)),
+                steps_per_epoch=steps,
+                initial_epoch=done,
+                epochs=epochs,
+                validation_data=_make_ordered_batches(validation, recipe.batch_size),
+                callbacks=[recorder, keras.callbacks.SwapEMAWeights()],
+                shuffle=False,
+                verbose=int(progress),
+            )
+        except KeyboardInterrupt:
+            again = "start again" if checkpoint is None else "go on from there"
+            raise Interrupted(
+                f"{model.name} was stopped after epoch {recorder.finished} of {epochs}. Run the cell again to {again}."
+            ) from None
     return recorder.finish()
 
 
@@ -170,13 +192,13 @@ def compute_class_weights(y, power=1.0):
     return weights * counts.sum() / (weights * counts).sum()
 
 
-def make_batches(training, batch_size, seed, augment, steps, class_weights=None, mixup=0.0):
+def make_batches(training, recipe, seed, steps):
     """Make a data set of shuffled, augmented batches, each decided by the seed and its number alone.
 
     Parameters
     ----------
-    training : tuple of 2 or 3 arrays
-        As for `fit_model`.
+    training, recipe, seed
+        As for `fit_model`; the recipe's ``augment`` is a function.
     steps : range
         Numbers of the batches, counted over all epochs.
 
@@ -185,6 +207,7 @@ def make_batches(training, batch_size, seed, augment, steps, class_weights=None,
     tf.data.Dataset of (float32 images, float32 labels), with class weights also (float32 weights)
     """
     pixels, labels, rows = _unpack(training)
+    batch_size, class_weights = recipe.batch_size, recipe.class_weights
     per_epoch = len(labels) // batch_size
 
     @lru_cache(maxsize=1)
@@ -198,10 +221,10 @@ def make_batches(training, batch_size, seed, augment, steps, class_weights=None,
         images, y = pixels[rows[chosen]], labels[chosen]
         release_pages(pixels)  # those around an image come into memory with it
         rng = np.random.default_rng([seed, _AUGMENTATION, epoch, batch])
-        if augment is not None:
-            images = augment(images, rng)
-        if mixup:
-            images, y = _blend(images, y, mixup, rng)
+        if recipe.augment is not None:
+            images = recipe.augment(images, rng)
+        if recipe.mixup:
+            images, y = _blend(images, y, recipe.mixup, rng)
         return (images, y) if class_weights is None else (images, y, y @ np.asarray(class_weights))
 
     shapes = [pixels.shape[1:], labels.shape[1:]] + ([] if class_weights is None else [()])
@@ -224,8 +247,8 @@ def _blend(images, y, mixup, rng):
     shares = rng.beta(mixup, mixup, len(images)).astype("float32")
     shares = np.maximum(shares, 1 - shares)  # the image itself is the larger part, so that none is blended away
     others = rng.permutation(len(images))
-    of_images = shares.reshape(-1, *[1] * (images.ndim - 1))
-    blended = of_images * images + (1 - of_images) * images[others]
+    image_shares = shares.reshape(-1, *[1] * (images.ndim - 1))
+    blended = image_shares * images + (1 - image_shares) * images[others]
     return blended, shares[:, None] * y + (1 - shares[:, None]) * y[others]
 
 
@@ -298,7 +321,8 @@ class _Recorder(keras.callbacks.Callback):
         if self._best_row() is row:
             self._best = self._averaged
         if self._checkpoint is not None:
-            self._save()
+            optimizer = [variable.value.numpy() for variable in self._trained.optimizer.variables]
+            self._save({"best": self._best, "model": self._trained.get_weights(), "optimizer": optimizer})
 
     def resume(self):
         """Restore the state of a killed training; return how many epochs it had finished."""
@@ -313,16 +337,22 @@ class _Recorder(keras.callbacks.Callback):
         except Exception:  # a damaged file, which fails in many ways inside NumPy and zipfile: begin anew
             return 0
         self._rows, self._best = about["history"], arrays["best"]
-        self._trained.set_weights(arrays["model"])
-        for variable, value in zip(self._trained.optimizer.variables, arrays["optimizer"], strict=True):
-            variable.assign(value)
+        if "model" in arrays:  # it was not finished
+            self._trained.set_weights(arrays["model"])
+            for variable, value in zip(self._trained.optimizer.variables, arrays["optimizer"], strict=True):
+                variable.assign(value)
+        return len(self._rows)
+
+    @property
+    def finished(self):
+        """How many epochs are finished."""
         return len(self._rows)
 
     def finish(self):
-        """Give the model its best weights, remove the checkpoint, and return the history."""
+        """Give the model its best weights, keep only these in the checkpoint, and return the history."""
         self._trained.set_weights(self._best)
         if self._checkpoint is not None:
-            self._checkpoint.unlink(missing_ok=True)
+            self._save({"best": self._best})
         history = pd.DataFrame(self._rows).set_index("epoch")
         history.attrs["best_epoch"] = self._best_row()["epoch"]
         return history
@@ -330,12 +360,7 @@ class _Recorder(keras.callbacks.Callback):
     def _best_row(self):
         return max(self._rows, key=self._rank)
 
-    def _save(self):
-        lists = {
-            "model": self._trained.get_weights(),
-            "best": self._best,
-            "optimizer": [variable.value.numpy() for variable in self._trained.optimizer.variables],
-        }
+    def _save(self, lists):
         arrays = {f"{name}_{i}": array for name, values in lists.items() for i, array in enumerate(values)}
         counts = {name: len(values) for name, values in lists.items()}
         about = {"identity": self._identity, "history": self._rows, "arrays": counts}
@@ -364,12 +389,15 @@ def _list_layers(model):
     return [inner for layer in model.layers for inner in (_list_layers(layer) if hasattr(layer, "layers") else [layer])]
 
 
-def _identify(model, training, validation, augment, settings):
+def _identify(model, training, validation, recipe, seed):
     """Hash what decides a training, so that no checkpoint is taken for another's."""
+    settings = asdict(replace(recipe, augment=None)) | {"seed": seed}
+    if recipe.class_weights is not None:
+        settings["class_weights"] = np.asarray(recipe.class_weights).tolist()
     digest = hashlib.sha256(json.dumps([model.get_config(), keras.version(), settings], default=str).encode())
-    if augment is not None:  # a function is known by what it does
+    if recipe.augment is not None:  # a function is known by what it does
         first = training[0][training[2][:8]]
-        digest.update(np.ascontiguousarray(augment(first, np.random.default_rng(0))).tobytes())
+        digest.update(np.ascontiguousarray(recipe.augment(first, np.random.default_rng(0))).tobytes())
     for weight in model.get_weights():
         digest.update(weight.tobytes())
     for pixels, labels, rows in (training, validation):

@@ -12,9 +12,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from helpers.training.models import predict_views
-
-_CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
+from helpers.training.fast import predict_views
+from helpers.training.surgery import fold_batch_normalization
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def to_pixel_range(standardized, size):
     Parameters
     ----------
     standardized : keras tensor (n, height, width, 3)
-        About mean 0 and standard deviation 1, such as from `helpers.training.models.standardize_cells`.
+        About mean 0 and standard deviation 1, such as from `helpers.training.networks.standardize_cells`.
     size : int
         Height and width to resize to.
 
@@ -163,69 +162,6 @@ def to_pixel_range(standardized, size):
     """
     enlarged = layers.Resizing(size, size, dtype="float32", name="resize")(standardized)
     return ops.clip(128 + 50 * enlarged, 0, 255)
-
-
-def fold_batch_normalization(model, prepare=None, input_shape=None):
-    """Copy a network, each batch normalization in inference mode folded into the convolution before it.
-
-    Paddings that the convolution after them can do by itself, as ``padding="same"``, are left to it.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A functional model with one input, in which each layer is called once.
-    prepare : function ``tensor -> tensor``, optional
-        What comes before the first layer of the copy.
-    input_shape : tuple of ints, optional
-        Shape of what goes into ``prepare``, without the batch axis; by default that of the model's input.
-
-    Returns
-    -------
-    keras.Model that computes the same as ``model`` in inference mode, in fewer layers. Batch normalizations that do
-    not directly follow a convolution are copied as they are and frozen, other paddings are copied.
-    """
-    inputs = layers.Input(input_shape or model.input_shape[1:], name="pixels")
-    first = inputs if prepare is None else prepare(inputs)
-    prepared, same_size = {id(inputs): first}, first.shape == model.input_shape
-    producers = {id(layer.output): layer for layer in model.layers if isinstance(layer, _CONVOLUTIONS)}
-    consumers = [id(tensor) for layer in model.layers[1:] for tensor in keras.tree.flatten(layer.input)]
-    consumers += [id(tensor) for tensor in model.outputs]
-    paddings = {id(layer.output): layer for layer in model.layers if isinstance(layer, layers.ZeroPadding2D)}
-    folded, padded = {}, {}  # names of layers that are left out: the convolution that does what they did
-    for layer in model.layers:
-        before, alone = id(layer.input), consumers.count(id(layer.input)) == 1
-        if isinstance(layer, layers.BatchNormalization) and before in producers and alone:
-            convolution = producers[before]
-            if layer.axis in (-1, 3) and convolution.activation is keras.activations.linear:
-                folded[layer.name] = convolution
-        elif isinstance(layer, _CONVOLUTIONS) and before in paddings and alone and same_size:
-            padding = paddings[before]
-            if _pads_alike(padding, layer):
-                padded[padding.name] = layer
-
-    def copy(layer):
-        config = layer.get_config()
-        if layer in folded.values():
-            config["use_bias"] = True
-        if layer in padded.values():
-            config["padding"] = "same"
-        return type(layer).from_config(config)
-
-    def call(layer, *arguments, **options):
-        arguments = keras.tree.map_structure(lambda tensor: prepared.get(id(tensor), tensor), arguments)
-        return arguments[0] if layer.name in folded | padded else layer(*arguments, **options)
-
-    copied = keras.models.clone_model(model, input_tensors=inputs, clone_function=copy, call_function=call)
-    normalizations = {convolution.name: model.get_layer(name) for name, convolution in folded.items()}
-    originals = {layer.name: layer for layer in model.layers}
-    for layer in copied.layers:
-        if layer.name in normalizations:
-            layer.set_weights(_fold(originals[layer.name], normalizations[layer.name]))
-        elif layer.weights and layer.name in originals:
-            layer.set_weights(originals[layer.name].get_weights())
-        if isinstance(layer, layers.BatchNormalization):
-            layer.trainable = False
-    return copied
 
 
 def compute_features(extractor, pixels, rows=None, views=1):
@@ -240,7 +176,7 @@ def compute_features(extractor, pixels, rows=None, views=1):
     rows : array of int (m,), optional
         The images to use; all by default.
     views : {1, 4, 8}
-        How many views of each image, see `helpers.training.models.predict_probabilities`: more training images, for
+        How many views of each image, see `helpers.training.fast.predict_probabilities`: more training images, for
         the price of their features.
 
     Returns
@@ -279,61 +215,7 @@ def build_head(features, n_classes, dropout=0.3):
     return keras.Model(inputs, outputs, name="head")
 
 
-def join(extractor, head, name="transfer"):
-    """Join extractor and head to one model from raw pixels to probabilities; the layers are shared, not copied."""
-    x = extractor.output
-    for layer in head.layers[1:]:
-        x = layer(x)
-    return keras.Model(extractor.input, x, name=name)
-
-
-def unfreeze_from(model, first):
-    """Make the layers from ``first`` on trainable and freeze those before it.
-
-    Parameters
-    ----------
-    model : keras.Model
-    first : str
-        Name of a layer, such as ``block_3_expand`` of MobileNetV2.
-
-    Raises
-    ------
-    ValueError
-        There is no such layer.
-    """
-    names = [layer.name for layer in model.layers]
-    if first not in names:
-        raise ValueError(f"{model.name} has no layer {first!r}. Layers: {', '.join(names)}.")
-    for number, layer in enumerate(model.layers):
-        layer.trainable = number >= names.index(first) and not isinstance(layer, layers.BatchNormalization)
-
-
 def _get_base(name):
     if name not in BASES:
         raise ValueError(f"No base network is called {name!r}. Known: {', '.join(BASES)}.")
     return BASES[name]
-
-
-def _pads_alike(padding, convolution):
-    """Tell whether zeros around an image are those that the convolution would add as ``padding="same"``."""
-    if convolution.padding != "valid" or set(convolution.dilation_rate) != {1}:
-        return False
-    for size, added, kernel, stride in zip(
-        padding.input.shape[1:3], padding.padding, convolution.kernel_size, convolution.strides, strict=True
-    ):
-        if size is None:
-            return False
-        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-        if tuple(added) != (total // 2, total - total // 2):
-            return False
-    return True
-
-
-def _fold(convolution, normalization):
-    """Compute kernel and bias of a convolution that does what both layers did."""
-    of = {weight.name: np.asarray(weight, "float64") for weight in normalization.weights}
-    scale = of.get("gamma", 1) / np.sqrt(of["moving_variance"] + normalization.epsilon)
-    kernel, *bias = convolution.get_weights()
-    depthwise = isinstance(convolution, layers.DepthwiseConv2D)
-    kernel = kernel * (scale.reshape(kernel.shape[-2:]) if depthwise else scale)
-    return [kernel.astype("float32"), (of.get("beta", 0) + (sum(bias) - of["moving_mean"]) * scale).astype("float32")]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from helpers.data.catalog import get_data_set
-from helpers.data.images import measure_images
-from helpers.data.index import index_images
+from helpers.data.opening import index_images
+from helpers.data.pixels import measure_images
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from helpers.data.catalog import get_data_set
-from helpers.errors import InputError
+from helpers.files import InputError
 
 NAMES = ["mnist", "ham10000", "chest-xray", "melanoma", "melanoma-isic", "plants", "leukemia"]
 CROPS = {

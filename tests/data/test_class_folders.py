@@ -11,9 +11,9 @@ import pytest
 
 from helpers.data.audit import find_leaks, leave_out_unusable
 from helpers.data.catalog import get_data_set
-from helpers.data.index import LEFT_OUT, PROBLEM_COLUMNS, index_images
 from helpers.data.layouts.common import IGNORED
-from helpers.errors import InputError
+from helpers.data.opening import LEFT_OUT, PROBLEM_COLUMNS, index_images
+from helpers.files import InputError
 
 FILES = [
     "train/NORMAL/IM-0115-0001.jpeg",

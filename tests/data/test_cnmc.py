@@ -14,10 +14,10 @@ from helpers.data.audit import (
     list_classes,
 )
 from helpers.data.catalog import get_data_set
-from helpers.data.images import load_pixels, measure_images
-from helpers.data.index import LEFT_OUT, index_images
 from helpers.data.layouts.common import IGNORED
-from helpers.errors import InputError
+from helpers.data.opening import LEFT_OUT, index_images
+from helpers.data.pixels import load_pixels, measure_images
+from helpers.files import InputError
 
 ROOT = "C-NMC_Leukemia"
 TRAINING = f"{ROOT}/training_data"

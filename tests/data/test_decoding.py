@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
-from helpers.data import images as module
-from helpers.data.images import load_pixels, read_image
+from helpers.data import pixels as module
+from helpers.data.pixels import load_pixels, read_image
 
 
 def draw_scene(height=450, width=600, seed=0):

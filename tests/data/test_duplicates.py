@@ -10,7 +10,7 @@ from scipy.fft import dctn, idctn
 
 from helpers.data import duplicates
 from helpers.data.audit import check_split, join_groups
-from helpers.data.duplicates import find_near_duplicates, name_clusters
+from helpers.data.duplicates import find_near_duplicates
 
 COLUMNS = ["first", "second", "bits", "correlation"]
 ORIENTATIONS = [(turns, mirrored) for mirrored in (False, True) for turns in range(4)]
@@ -265,7 +265,6 @@ def test_of_no_or_one_image_there_are_no_pairs(count):
     found = find_near_duplicates(draw_textures(2)[:count])
     assert found.empty
     assert found.columns.tolist() == COLUMNS
-    assert name_clusters(found, count).tolist() == list(range(count))
 
 
 def test_images_may_be_mapped_and_stay_as_they_are(tmp_path):
@@ -294,7 +293,7 @@ def test_other_shapes_are_refused(shape, complaint):
         find_near_duplicates(np.zeros(shape, "uint8"))
 
 
-# name_clusters
+# groups of images that look alike
 
 
 def make_pairs(*pairs):
@@ -313,20 +312,19 @@ def make_pairs(*pairs):
         ([(0, 3), (1, 2), (2, 3)], 5, ["0123", "4"]),
     ],
 )
-def test_images_linked_by_several_pairs_have_the_same_number(pairs, count, clusters):
-    names = name_clusters(make_pairs(*pairs), count)
-    assert names.shape == (count,)
-    assert np.issubdtype(names.dtype, np.integer)
+def test_images_linked_by_several_pairs_are_one_group(pairs, count, clusters):
+    table = pd.DataFrame({"group": [f"g{number}" for number in range(count)]})
+    names = join_groups(table, pairs=make_pairs(*pairs))
     together = pd.Series(range(count)).astype(str).groupby(names).sum()
     assert sorted(together) == clusters
 
 
-def test_clusters_are_keys_that_join_groups():
+def test_pairs_join_groups():
     """Photographs of some patients; one was turned and filed under another patient, who has one of a third."""
     images = draw_textures(8)[[0, 1, 2, 3, 1, 4, 5, 3, 6]]
     images[4:] = turn(images[4:], 3, True)
     table = pd.DataFrame({"group": list("aabbccdde")}, index=range(90, 0, -10))  # 1 is a's and c's, 3 b's and d's
-    joined = join_groups(table, name_clusters(find_near_duplicates(images), len(images)))
+    joined = join_groups(table, pairs=find_near_duplicates(images))
     assert joined.tolist() == list("aabbaabbe")
     assert joined.index.equals(table.index)
     check_split(table.assign(group=joined), list("xxyyxxyyy"))
@@ -336,5 +334,5 @@ def test_clusters_are_keys_that_join_groups():
 
 def test_without_near_duplicates_the_groups_stay():
     table = pd.DataFrame({"group": list("aabc")})
-    keys = name_clusters(find_near_duplicates(draw_textures(4)), 4)
-    pd.testing.assert_series_equal(join_groups(table, keys), table["group"])
+    pairs = find_near_duplicates(draw_textures(4))
+    pd.testing.assert_series_equal(join_groups(table, pairs=pairs), table["group"])

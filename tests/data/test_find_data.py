@@ -7,11 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from helpers.data import sources
+import samples
 from helpers.data.catalog import get_data_set
-from helpers.data.index import index_images
-from helpers.data.sources import choose_data_set, find_data
-from helpers.errors import InputError
+from helpers.data.opening import choose_data_set, find_data, index_images
+from helpers.files import InputError
 from helpers.settings import read_settings
 
 
@@ -24,7 +23,7 @@ def stub_sample(monkeypatch):
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    monkeypatch.setattr(sources, "make_sample", make)
+    monkeypatch.setattr(samples, "make_sample", make)
 
 
 @pytest.fixture

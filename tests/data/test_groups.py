@@ -13,10 +13,10 @@ from helpers.data.audit import (
     leave_out_leaks,
     leave_out_unusable,
 )
-from helpers.data.images import hash_files
-from helpers.data.index import LEFT_OUT, PROBLEM_COLUMNS
+from helpers.data.opening import LEFT_OUT, PROBLEM_COLUMNS
+from helpers.data.pixels import hash_files
 from helpers.data.split import split_by_group
-from helpers.errors import InputError
+from helpers.files import InputError
 
 NONE = pd.DataFrame(columns=PROBLEM_COLUMNS)
 

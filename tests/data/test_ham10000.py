@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from helpers.data.catalog import get_data_set
-from helpers.data.index import LEFT_OUT, PROBLEM_COLUMNS, index_images
-from helpers.errors import InputError
+from helpers.data.opening import LEFT_OUT, PROBLEM_COLUMNS, index_images
+from helpers.files import InputError
 
 NAME = "HAM10000_metadata.csv"
 PART_1, PART_2 = "HAM10000_images_part_1", "HAM10000_images_part_2"

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from helpers.data.catalog import get_data_set
-from helpers.data.index import LEFT_OUT, index_images
+from helpers.data.opening import LEFT_OUT, index_images
 
 NAME = "HAM10000_metadata.csv"
 PART_1, PART_2 = "HAM10000_images_part_1", "HAM10000_images_part_2"

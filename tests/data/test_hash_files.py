@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from helpers.data import images as module
-from helpers.data.images import compute_fingerprint, hash_files, load_pixels, measure_images
-from helpers.errors import InputError
+from helpers.data import pixels as module
+from helpers.data.pixels import compute_fingerprint, hash_files, load_pixels, measure_images
+from helpers.files import InputError
 
 PROJECT = Path(__file__).parents[2]
 
@@ -110,7 +110,7 @@ CODE = """
 import json, sys
 from pathlib import Path
 import pandas as pd
-from helpers.data import images as module
+from helpers.data import pixels as module
 hashed, digest = [], module.hashlib.file_digest
 module.hashlib.file_digest = lambda file, name: hashed.append(file.name) or digest(file, name)
 module._RECENT = 0

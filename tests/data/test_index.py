@@ -7,9 +7,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from helpers.data.index import index_images
 from helpers.data.layouts.common import read_arrays
-from helpers.errors import InputError
+from helpers.data.opening import index_images
+from helpers.files import InputError
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 

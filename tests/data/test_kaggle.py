@@ -6,8 +6,8 @@ import kagglehub
 import pytest
 
 from helpers.data.catalog import get_data_set
-from helpers.data.sources import find_data
-from helpers.errors import InputError
+from helpers.data.opening import find_data
+from helpers.files import InputError
 from helpers.settings import read_settings
 
 NAME = "HAM10000_metadata.csv"

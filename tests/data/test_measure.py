@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from helpers.data import images as module
-from helpers.data.images import compute_fingerprint, load_pixels, measure_images
-from helpers.errors import InputError
+from helpers.data import pixels as module
+from helpers.data.pixels import compute_fingerprint, load_pixels, measure_images
+from helpers.files import InputError
 
 COLUMNS = ["width", "height", "mode", "red", "green", "blue", "error"]
 

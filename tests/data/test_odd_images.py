@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from helpers.data.audit import leave_out_unusable
-from helpers.data.images import load_pixels, measure_images
-from helpers.data.index import PROBLEM_COLUMNS
-from helpers.errors import InputError
+from helpers.data.opening import PROBLEM_COLUMNS
+from helpers.data.pixels import load_pixels, measure_images
+from helpers.files import InputError
 
 NONE = pd.DataFrame(columns=PROBLEM_COLUMNS)
 COLOUR = np.random.default_rng(5).integers(0, 256, (16, 12, 3), "uint8")

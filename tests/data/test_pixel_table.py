@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.data.images import read_pixel_table
-from helpers.errors import InputError
+from helpers.data.pixels import read_pixel_table
+from helpers.files import InputError
 
 SHAPE = (3, 4, 3)
 CLASSES = ("nv", "mel", "bkl")

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from helpers.data import images as module
-from helpers.data.images import compute_fingerprint, load_pixels, read_image
-from helpers.data.index import index_images
-from helpers.errors import InputError
+from helpers.data import pixels as module
+from helpers.data.opening import index_images
+from helpers.data.pixels import compute_fingerprint, load_pixels, read_image
+from helpers.files import InputError
 
 SHAPE = (28, 28, 1)
 

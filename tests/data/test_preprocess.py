@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from helpers.data.preprocess import compute_statistics, encode_labels, one_hot
-from helpers.errors import InputError
+from helpers.files import InputError
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,11 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from helpers.data import sample
+import samples as sample
 from helpers.data.catalog import get_data_set
-from helpers.data.index import index_images
-from helpers.data.sample import make_sample
-from helpers.data.sources import find_data
+from helpers.data.opening import find_data, index_images
 from helpers.settings import read_settings
+from samples import make_sample
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from helpers.data.audit import (
     leave_out_unusable,
 )
 from helpers.data.catalog import get_data_set
-from helpers.data.images import hash_files, load_pixels
 from helpers.data.layouts.common import IGNORED
-from helpers.data.sample import make_sample
+from helpers.data.pixels import hash_files, load_pixels
 from helpers.data.split import split_by_group
+from samples import make_sample
 
 PARTS = ("train", "val", "test")
 

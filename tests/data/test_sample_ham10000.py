@@ -9,10 +9,10 @@ from PIL import Image
 
 from helpers.data.audit import compare_with_original, find_conflicts, leave_out_unusable
 from helpers.data.catalog import get_data_set
-from helpers.data.images import load_pixels, measure_images, read_pixel_table
-from helpers.data.index import index_images
-from helpers.data.sample import make_sample
+from helpers.data.opening import index_images
+from helpers.data.pixels import load_pixels, measure_images, read_pixel_table
 from helpers.data.split import split_by_group
+from samples import make_sample
 
 NAME = "HAM10000_metadata.csv"
 TABLE_CODES = ("akiec", "bcc", "bkl", "df", "nv", "vasc", "mel")  # of the original hmnist_28_28_RGB.csv

@@ -16,8 +16,8 @@ from sklearn.preprocessing import StandardScaler
 
 from helpers.data.audit import find_conflicts, leave_out_unusable
 from helpers.data.catalog import get_data_set
-from helpers.data.images import hash_files, load_pixels
-from helpers.data.sample import make_sample
+from helpers.data.pixels import hash_files, load_pixels
+from samples import make_sample
 
 ROOT = "C-NMC_Leukemia"
 VALIDATION = f"{ROOT}/validation_data/C-NMC_test_prelim_phase_data"

@@ -9,9 +9,9 @@ from PIL import Image
 
 from helpers.data.audit import find_conflicts, join_groups, leave_out_contradictions, leave_out_unusable
 from helpers.data.catalog import get_data_set
-from helpers.data.images import hash_files, load_pixels
-from helpers.data.sample import make_sample
+from helpers.data.pixels import hash_files, load_pixels
 from helpers.data.split import split_by_group
+from samples import make_sample
 
 SIZES = {"melanoma": 96, "melanoma-isic": 80}
 

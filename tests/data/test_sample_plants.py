@@ -10,10 +10,10 @@ from sklearn.ensemble import RandomForestClassifier
 
 from helpers.data.audit import check_split, find_conflicts, find_leaks, leave_out_unusable
 from helpers.data.catalog import get_data_set
-from helpers.data.images import hash_files, load_pixels, measure_images
 from helpers.data.layouts.common import IGNORED
-from helpers.data.sample import make_sample
+from helpers.data.pixels import hash_files, load_pixels, measure_images
 from helpers.data.split import split_by_group
+from samples import make_sample
 
 OUTER = "New Plant Diseases Dataset(Augmented)"
 PLACE = f"{OUTER}/{OUTER}"

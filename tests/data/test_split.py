@@ -6,7 +6,7 @@ import pytest
 
 from helpers.data.audit import find_leaks
 from helpers.data.split import limit_images, split_by_group, split_by_image
-from helpers.errors import InputError
+from helpers.files import InputError
 
 HALVES = {"train": 0.5, "validation": 0.5}
 THIRDS = {"train": 0.7, "validation": 0.2, "test": 0.1}

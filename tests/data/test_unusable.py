@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from helpers.data.audit import leave_out_unusable
-from helpers.data.index import LEFT_OUT, PROBLEM_COLUMNS
-from helpers.errors import InputError
+from helpers.data.opening import LEFT_OUT, PROBLEM_COLUMNS
+from helpers.files import InputError
 
 NONE = pd.DataFrame(columns=PROBLEM_COLUMNS)
 

@@ -8,7 +8,7 @@ import pytest
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from helpers.evaluation.metrics import make_predictions
+from helpers.evaluation.scores import make_predictions
 
 
 @pytest.fixture(autouse=True)

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 
 from helpers.evaluation.baselines import (
-    describe_shortcuts,
+    compute_shortcut_features,
     find_contrary,
     fit_regression,
     get_coefficients,
-    predict_from_shortcuts,
+    predict_with_forest,
 )
-from helpers.evaluation.metrics import make_predictions
+from helpers.evaluation.scores import make_predictions
 
 SIZE = (9, 14)
 
@@ -29,13 +29,13 @@ def list_groups(table):
     return list(dict.fromkeys(name.partition(" ")[0] for name in table))
 
 
-# describe_shortcuts
+# compute_shortcut_features
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_descriptions_are_those_of_a_plain_loop(channels):
     pixels, (height, width) = make_pixels(channels=channels), SIZE
-    table = describe_shortcuts(pixels)
+    table = compute_shortcut_features(pixels)
     places = [(0, 0), (0, width // 2), (0, -1), (height // 2, 0), (height // 2, -1)]
     places += [(-1, 0), (-1, width // 2), (-1, -1)]
     expected = {}
@@ -54,30 +54,30 @@ def test_descriptions_are_those_of_a_plain_loop(channels):
 
 
 def test_columns_come_in_groups_by_their_first_word():
-    assert list_groups(describe_shortcuts(make_pixels())) == ["brightness", "border"]
-    table = describe_shortcuts(make_pixels(), sizes=make_sizes())
+    assert list_groups(compute_shortcut_features(make_pixels())) == ["brightness", "border"]
+    table = compute_shortcut_features(make_pixels(), sizes=make_sizes())
     assert set(list_groups(table)) == {"size", "brightness", "border"}
     assert [name for name in table if name.startswith("size")] == ["size width", "size height", "size aspect"]
     assert table["size width"].tolist() == make_sizes()["width"].tolist()
     assert table["size height"].tolist() == make_sizes()["height"].tolist()
     np.testing.assert_allclose(table["size aspect"], make_sizes()["width"] / make_sizes()["height"])
-    pd.testing.assert_frame_equal(table.filter(regex="^b"), describe_shortcuts(make_pixels()))
+    pd.testing.assert_frame_equal(table.filter(regex="^b"), compute_shortcut_features(make_pixels()))
 
 
 def test_the_border_is_eight_different_pixels_and_none_inside():
     pixels = np.arange(9 * 14).reshape(1, 9, 14, 1).astype("uint8")
-    border = describe_shortcuts(pixels).filter(like="border").iloc[0].tolist()
+    border = compute_shortcut_features(pixels).filter(like="border").iloc[0].tolist()
     assert border == [0, 7, 13, 56, 69, 112, 119, 125]
     inside = pixels.copy()
     inside[:, 1:-1, 1:-1] = 0
-    assert describe_shortcuts(inside).filter(like="border").iloc[0].tolist() == border
+    assert compute_shortcut_features(inside).filter(like="border").iloc[0].tolist() == border
 
 
 @pytest.mark.parametrize("rows", [[3, 0, 3, 4], np.array([2]), range(1, 4)], ids=str)
 def test_rows_are_described_in_their_order(rows):
     pixels, rows_before = make_pixels(), list(rows)
-    table = describe_shortcuts(pixels, rows, make_sizes().iloc[list(rows)])
-    expected = describe_shortcuts(pixels, sizes=make_sizes()).iloc[list(rows)].reset_index(drop=True)
+    table = compute_shortcut_features(pixels, rows, make_sizes().iloc[list(rows)])
+    expected = compute_shortcut_features(pixels, sizes=make_sizes()).iloc[list(rows)].reset_index(drop=True)
     pd.testing.assert_frame_equal(table, expected)
     assert list(rows) == rows_before
 
@@ -86,17 +86,17 @@ def test_memory_mapped_images_are_described_alike_and_left_alone(tmp_path):
     pixels = make_pixels()
     np.save(tmp_path / "pixels.npy", pixels)
     mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
-    pd.testing.assert_frame_equal(describe_shortcuts(mapped), describe_shortcuts(pixels))
-    pd.testing.assert_frame_equal(describe_shortcuts(mapped, [4, 1]), describe_shortcuts(pixels, [4, 1]))
+    pd.testing.assert_frame_equal(compute_shortcut_features(mapped), compute_shortcut_features(pixels))
+    pd.testing.assert_frame_equal(compute_shortcut_features(mapped, [4, 1]), compute_shortcut_features(pixels, [4, 1]))
     np.testing.assert_array_equal(pixels, make_pixels())
 
 
 def test_sizes_of_other_images_are_refused():
     with pytest.raises(ValueError, match="same number"):
-        describe_shortcuts(make_pixels(), [0, 1], make_sizes())
+        compute_shortcut_features(make_pixels(), [0, 1], make_sizes())
 
 
-# predict_from_shortcuts
+# predict_with_forest
 
 
 def make_classes(count=120, n_classes=3, seed=0, distance=3.0):
@@ -110,29 +110,29 @@ def make_classes(count=120, n_classes=3, seed=0, distance=3.0):
 
 def test_probabilities_stand_in_the_order_of_the_classes():
     (x_train, y_train), (x_test, y_test) = make_classes(), make_classes(90, seed=1)
-    y_prob = predict_from_shortcuts(x_train, y_train, x_test)
+    y_prob = predict_with_forest(x_train, y_train, x_test)
     assert y_prob.shape == (90, 3)
     np.testing.assert_allclose(y_prob.sum(axis=1), 1)
     assert y_prob.min() >= 0
     assert (y_prob.argmax(axis=1) == y_test.argmax(axis=1)).mean() > 0.8
-    turned = predict_from_shortcuts(x_train, y_train[:, ::-1], x_test)
+    turned = predict_with_forest(x_train, y_train[:, ::-1], x_test)
     assert (turned.argmax(axis=1) == 2 - y_test.argmax(axis=1)).mean() > 0.8
 
 
 def test_tables_and_arrays_are_predicted_alike():
     (x_train, y_train), (x_test, _) = make_classes(), make_classes(20, seed=1)
-    expected = predict_from_shortcuts(x_train, y_train, x_test)
+    expected = predict_with_forest(x_train, y_train, x_test)
     tables = (pd.DataFrame(features, columns=list("abc")) for features in (x_train, x_test))
     x_train, x_test = tables
-    np.testing.assert_allclose(predict_from_shortcuts(x_train, y_train, x_test), expected)
+    np.testing.assert_allclose(predict_with_forest(x_train, y_train, x_test), expected)
 
 
 def test_the_same_seed_gives_the_same_probabilities_and_another_one_others():
     (x_train, y_train), (x_test, _) = make_classes(), make_classes(20, seed=1)
-    first = predict_from_shortcuts(x_train, y_train, x_test)
-    np.testing.assert_allclose(predict_from_shortcuts(x_train, y_train, x_test), first, rtol=1e-12)
-    np.testing.assert_allclose(predict_from_shortcuts(x_train, y_train, x_test, seed=42), first, rtol=1e-12)
-    other = predict_from_shortcuts(x_train, y_train, x_test, seed=1)
+    first = predict_with_forest(x_train, y_train, x_test)
+    np.testing.assert_allclose(predict_with_forest(x_train, y_train, x_test), first, rtol=1e-12)
+    np.testing.assert_allclose(predict_with_forest(x_train, y_train, x_test, seed=42), first, rtol=1e-12)
+    other = predict_with_forest(x_train, y_train, x_test, seed=1)
     assert np.abs(other - first).max() > 0.01
     np.testing.assert_allclose(other, first, atol=0.2)
 
@@ -142,7 +142,7 @@ def test_a_rare_class_weighs_as_much_as_a_frequent_one():
     rng = np.random.default_rng(0)
     rare = np.arange(400) < 40
     features = rng.normal(rare, 1, 400)[:, None]
-    y_prob = predict_from_shortcuts(features, np.eye(2)[rare.astype(int)], rng.normal(0.5, 0.3, (400, 1)))
+    y_prob = predict_with_forest(features, np.eye(2)[rare.astype(int)], rng.normal(0.5, 0.3, (400, 1)))
     assert 0.35 < y_prob[:, 1].mean() < 0.65
 
 
@@ -156,8 +156,8 @@ def test_the_forest_finds_a_shortcut_and_nothing_of_what_an_image_shows():
     turned[:, [0, -1]] = turned[:, :, [0, -1]] = 0
     right = {}
     for name, pixels in {"shortcut": shown, "content": turned}.items():
-        table = describe_shortcuts(pixels)
-        y_prob = predict_from_shortcuts(table[:80], np.eye(2)[codes[:80]], table[80:])
+        table = compute_shortcut_features(pixels)
+        y_prob = predict_with_forest(table[:80], np.eye(2)[codes[:80]], table[80:])
         right[name] = (y_prob[:, 1] > 0.5 + 1e-9)[codes[80:] == 1].mean()
     assert right["shortcut"] == 1
     assert right["content"] == 0  # the two classes are described alike
@@ -166,13 +166,13 @@ def test_the_forest_finds_a_shortcut_and_nothing_of_what_an_image_shows():
 def test_a_class_without_training_images_is_refused():
     y = np.eye(3)[[0, 0, 0, 2, 2, 2]]
     with pytest.raises(ValueError, match="no training image"):
-        predict_from_shortcuts(np.zeros((6, 2)), y, np.zeros((1, 2)))
+        predict_with_forest(np.zeros((6, 2)), y, np.zeros((1, 2)))
 
 
 def test_many_images_are_described_like_few():
     pixels = make_pixels(count=600, size=(4, 4), channels=1)
     pd.testing.assert_frame_equal(
-        describe_shortcuts(pixels).tail(3).reset_index(drop=True), describe_shortcuts(pixels[-3:])
+        compute_shortcut_features(pixels).tail(3).reset_index(drop=True), compute_shortcut_features(pixels[-3:])
     )
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.evaluation.conformal import fit_conformal, predict_sets, score_sets
-from helpers.evaluation.metrics import get_probabilities, make_predictions
+from helpers.evaluation.calibration import fit_conformal, predict_sets, score_sets
+from helpers.evaluation.scores import get_probabilities, make_predictions
 
 
 def make_table(y_prob, labels, class_names=("a", "b"), groups=None):

@@ -7,19 +7,17 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from helpers.evaluation.decisions import (
-    apply_temperature,
+from helpers.evaluation.bootstrap import compute_proportion
+from helpers.evaluation.calibration import apply_temperature, correct_prior, estimate_prior, fit_temperature
+from helpers.evaluation.scores import get_probabilities, is_right, make_predictions
+from helpers.evaluation.thresholds import (
     compute_alarm_metrics,
     compute_net_benefit,
-    correct_prior,
     count_missed,
-    estimate_prior,
     find_balanced_threshold,
     find_threshold,
-    fit_temperature,
     score_group_of_classes,
 )
-from helpers.evaluation.metrics import compute_proportion, get_probabilities, is_right, make_predictions
 
 KINDS = ["accuracy", "sensitivity", "specificity", "precision", "roc_auc", "sensitivity_at_specificity"]
 
@@ -603,7 +601,7 @@ def test_missed_and_false_alarms_by_hand():
 
 def test_a_score_at_the_threshold_raises_the_alarm():
     scores = make_scores([1, 1, 0, 0], [0.5, 0.75, 0.5, 0.25])
-    found = count_missed(scores, [0.5, np.nextafter(0.5, 1), 0.75, np.nextafter(0.75, 1)], of=2)
+    found = count_missed(scores, [0.5, np.nextafter(0.5, 1), 0.75, np.nextafter(0.75, 1)], per=2)
     assert found["missed"].tolist() == [0, 1, 1, 2]
     assert found["false_alarms"].tolist() == [1, 0, 0, 0]
 

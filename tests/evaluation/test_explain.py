@@ -197,7 +197,7 @@ def test_nested_models_are_refused(last, layer):
 
 
 def test_networks_of_the_project_can_be_explained():
-    from helpers.training.models import build_cnn
+    from helpers.training.networks import build_cnn
 
     keras.utils.set_random_seed(0)
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype("uint8")

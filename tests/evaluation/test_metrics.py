@@ -8,16 +8,15 @@ import pytest
 from scipy.stats import binom
 from sklearn import metrics as sklearn_metrics
 
-from helpers.evaluation.metrics import (
-    bootstrap,
+from helpers.evaluation.bootstrap import bootstrap, compute_proportion
+from helpers.evaluation.calibration import compute_calibration
+from helpers.evaluation.scores import (
     compare_metrics,
-    compute_calibration,
     compute_class_metrics,
     compute_class_report,
     compute_metrics,
     compute_metrics_by,
     compute_precision_recall,
-    compute_proportion,
     compute_roc,
     find_confused_pairs,
     find_errors,
@@ -609,23 +608,24 @@ def test_bands_of_a_number_can_be_subgroups(predict):
 def test_curves_are_those_of_scikit_learn(predict, class_names, decimals):
     table = predict(150, class_names, decimals=decimals, skill=0.6)
     roc, precision_recall = compute_roc(table), compute_precision_recall(table)
-    assert list(roc.columns) == ["class", "false_positive_rate", "true_positive_rate", "area"]
-    assert list(precision_recall.columns) == ["class", "recall", "precision", "area", "prevalence"]
+    assert list(roc.columns) == ["class", "false_positive_rate", "true_positive_rate", "roc_auc"]
+    assert list(precision_recall.columns) == ["class", "recall", "precision", "average_precision", "prevalence"]
     assert roc["class"].unique().tolist() == precision_recall["class"].unique().tolist() == list(class_names)
     for name in class_names:
         true, score = table["y_true"] == name, table[f"p_{name}"]
         curve = roc[roc["class"] == name]
-        assert curve["area"].unique() == pytest.approx([sklearn_metrics.roc_auc_score(true, score)])
+        assert curve["roc_auc"].unique() == pytest.approx([sklearn_metrics.roc_auc_score(true, score)])
         false_rate, true_rate, _ = sklearn_metrics.roc_curve(true, score)
         np.testing.assert_allclose(curve["false_positive_rate"], false_rate)
         np.testing.assert_allclose(curve["true_positive_rate"], true_rate)
         curve = precision_recall[precision_recall["class"] == name]
-        assert curve["area"].unique() == pytest.approx([sklearn_metrics.average_precision_score(true, score)])
+        expected = sklearn_metrics.average_precision_score(true, score)
+        assert curve["average_precision"].unique() == pytest.approx([expected])
         assert curve["prevalence"].unique() == pytest.approx([true.mean()])
         precision, recall, _ = sklearn_metrics.precision_recall_curve(true, score)
         np.testing.assert_allclose(curve["precision"], precision)
         np.testing.assert_allclose(curve["recall"], recall)
-    assert roc["area"].between(0.55, 0.95).all()
+    assert roc["roc_auc"].between(0.55, 0.95).all()
     assert roc.index.tolist() == list(range(len(roc)))
 
 

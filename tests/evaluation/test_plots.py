@@ -13,14 +13,9 @@ from matplotlib.figure import Figure
 
 from helpers.data.catalog import get_data_set
 from helpers.evaluation import plots
-from helpers.evaluation.decisions import compute_net_benefit, score_group_of_classes
-from helpers.evaluation.metrics import (
-    compute_calibration,
-    compute_class_metrics,
-    compute_metrics,
-    compute_precision_recall,
-    compute_roc,
-)
+from helpers.evaluation.calibration import compute_calibration
+from helpers.evaluation.scores import compute_class_metrics, compute_metrics, compute_precision_recall, compute_roc
+from helpers.evaluation.thresholds import compute_net_benefit, score_group_of_classes
 
 # seaborn draws boxes with an old argument of Matplotlib's.
 pytestmark = pytest.mark.filterwarnings("ignore:vert.*was deprecated:DeprecationWarning")
@@ -786,7 +781,7 @@ def test_roc_curves(predict):
     roc = compute_roc(predict(120, ("b", "a", "c")))
     ax = plots.plot_roc(roc)
     lines = get_labelled_lines(ax)
-    areas = roc.drop_duplicates("class").set_index("class")["area"]
+    areas = roc.drop_duplicates("class").set_index("class")["roc_auc"]
     assert list(lines) == get_legend(ax) == [f"{name}: AUC {areas[name]:.3f}" for name in "bac"]
     for name, line in zip("bac", lines.values(), strict=True):
         curve = roc[roc["class"] == name]
@@ -821,17 +816,17 @@ def test_precision_recall_curves(predict):
     ax = plots.plot_precision_recall(curves, title="Curves")
     lines = get_labelled_lines(ax)
     about = curves.drop_duplicates("class").set_index("class")
-    expected = [f"{name} ({about['area'][name]:.2f} / {about['prevalence'][name]:.2f})" for name in "bac"]
+    expected = [f"{name} ({about['average_precision'][name]:.2f} / {about['prevalence'][name]:.2f})" for name in "bac"]
     assert list(lines) == get_legend(ax) == expected
     for name, line in zip("bac", lines.values(), strict=True):
         x, y = (np.asarray(data) for data in line.get_data())
         assert line.get_drawstyle() == "steps-post"
         drawn = -np.sum(np.diff(x) * y[:-1])  # from each point on, the line stays at its height
-        assert drawn == pytest.approx(about["area"][name])
+        assert drawn == pytest.approx(about["average_precision"][name])
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("recall (sensitivity)", "precision", "Curves")
     assert ax.get_ylim()[0] == 0
     assert ax.get_ylim()[1] >= 1
-    assert ax.get_legend().get_title().get_text() == "class (area / chance)"
+    assert ax.get_legend().get_title().get_text() == "class (average precision / chance)"
 
 
 @pytest.mark.parametrize("draw_curves", ["roc", "precision_recall"])

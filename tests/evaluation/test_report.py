@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from helpers.evaluation import report as module
-from helpers.evaluation.metrics import compute_metrics
 from helpers.evaluation.report import (
     Report,
     format_percent,
@@ -22,6 +21,7 @@ from helpers.evaluation.report import (
     tabulate_scores,
     update_tables,
 )
+from helpers.evaluation.scores import compute_metrics
 from helpers.settings import PROJECT_FOLDER, read_settings
 
 

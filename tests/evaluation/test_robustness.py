@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.evaluation.metrics import compute_proportion
+from helpers.evaluation.bootstrap import compute_proportion
 from helpers.evaluation.robustness import compute_robustness
 
 Y_TRUE = np.array(["dark", "light", "dark", "light", "light"])

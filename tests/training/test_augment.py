@@ -917,7 +917,7 @@ def make_cell(level=100):
 
 def test_the_background_stays_black_and_the_cell_is_changed():
     images = make_cell()
-    result = keep_background(lambda images, rng: images + rng.normal(20, 10, images.shape))(
+    result = keep_background(lambda images, rng: images + rng.normal(20, 10, images.shape), 8)(
         images, np.random.default_rng(0)
     )
     cell = images.max(axis=-1) > 8
@@ -928,7 +928,7 @@ def test_the_background_stays_black_and_the_cell_is_changed():
 
 def test_no_part_of_the_cell_becomes_background():
     images = make_cell()
-    result = keep_background(lambda images, rng: images - 500.0)(images, np.random.default_rng(0))
+    result = keep_background(lambda images, rng: images - 500.0, 8)(images, np.random.default_rng(0))
     assert (result[images.max(axis=-1) > 8] == 9).all()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.settings import PROJECT_FOLDER
 from helpers.training import tf
-from helpers.training.models import set_precision, use_all_gpus
+from helpers.training.fast import set_precision, use_all_gpus
 
 PROGRAM = """
 import json, sys
@@ -19,14 +19,14 @@ devices, checkpoint, dies = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "dies"
 processor = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
 import numpy as np
-from helpers.training import fit, models
+from helpers.training import fast, fit, networks
 
-models.set_precision("float32")
-used = models.use_all_gpus([f"CPU:{number}" for number in range(devices)])
+fast.set_precision("float32")
+used = fast.use_all_gpus([f"CPU:{number}" for number in range(devices)])
 pixels = np.random.default_rng(0).integers(0, 256, (64, 12, 12, 1)).astype("uint8")
 y = np.eye(2, dtype="float32")[np.arange(64) % 2]
-models.set_seed(1)
-model = models.build_cnn((12, 12, 1), 2, ([128], [70]), filters=((4,), (8,)), batch_norm=False, dropout=0)
+fast.set_seed(1)
+model = networks.build_cnn((12, 12, 1), 2, ([128], [70]), filters=((4,), (8,)), batch_norm=False, dropout=0)
 batches = []
 
 def augment(images, rng):
@@ -35,9 +35,9 @@ def augment(images, rng):
         raise SystemExit("killed")
     return images + rng.normal(size=images.shape)
 
-options = {"epochs": 8, "batch_size": 32, "monitor": "last", "class_weights": [0.5, 1.5], "checkpoint": checkpoint}
-history = fit.fit_model(model, (pixels, y), (pixels, y), augment=augment, **options)
-predicted = models.predict_probabilities(model, pixels)
+recipe = fit.Recipe(epochs=8, batch_size=32, monitor="last", class_weights=[0.5, 1.5], augment=augment)
+history = fit.fit_model(model, (pixels, y), (pixels, y), recipe, checkpoint=checkpoint)
+predicted = fast.predict_probabilities(model, pixels)
 replicas = model.distribute_strategy.num_replicas_in_sync
 print(json.dumps([used, replicas, history["val_loss"].tolist(), predicted.tolist(), len(batches)]))
 """

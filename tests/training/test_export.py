@@ -6,10 +6,12 @@ import onnx
 import onnxruntime
 import pytest
 
-from helpers.training import export
-from helpers.training.export import run_onnx, save_onnx
-from helpers.training.models import build_cnn, set_precision
-from helpers.training.transfer import build_feature_extractor, build_head, compute_features, join
+from helpers.training import saving
+from helpers.training.fast import set_precision
+from helpers.training.networks import build_cnn
+from helpers.training.saving import run_onnx, save_onnx
+from helpers.training.surgery import join
+from helpers.training.transfer import build_feature_extractor, build_head, compute_features
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +88,7 @@ def test_the_file_predicts_what_the_network_does(tmp_path, options):
 def test_the_difference_is_the_largest_of_all_probabilities(tmp_path, monkeypatch, model):
     wrong = predict(model, make_pixels())
     wrong[[2, 4], [1, 3]] += [0.0003, -0.0007]
-    monkeypatch.setattr(export, "run_onnx", lambda path, pixels: wrong)
+    monkeypatch.setattr(saving, "run_onnx", lambda path, pixels: wrong)
     assert save_onnx(model, tmp_path / "small.onnx", make_pixels()) == pytest.approx(0.0007, rel=1e-3)
 
 
@@ -212,7 +214,7 @@ def test_a_file_that_predicts_otherwise_is_not_kept(tmp_path, monkeypatch, model
         y_prob[3, 1] += wrong
         return y_prob
 
-    monkeypatch.setattr(export, "run_onnx", predict_wrongly)
+    monkeypatch.setattr(saving, "run_onnx", predict_wrongly)
     with pytest.raises(ValueError, match=rf"small\.onnx: as ONNX small predicts otherwise, {shown}"):
         save_onnx(model, path, pixels)
     assert list_names(tmp_path) == (["small.onnx"] if there else [])
@@ -240,7 +242,7 @@ def test_a_conversion_that_fails_leaves_what_was_there(tmp_path, monkeypatch, mo
         path.write_bytes(b"half a file")
         raise RuntimeError("on purpose")
 
-    monkeypatch.setattr(export, "_convert", fail)
+    monkeypatch.setattr(saving, "_convert", fail)
     with pytest.raises(RuntimeError, match="on purpose"):
         save_onnx(model, path, make_pixels())
     assert list_names(tmp_path) == ["small.onnx"]

@@ -14,13 +14,27 @@ import numpy as np
 import pytest
 from keras import layers
 
+from helpers.files import Interrupted
 from helpers.training import fit, tf
-from helpers.training.fit import compute_class_weights, fit_model, make_batches
-from helpers.training.models import FusedBatchNormalization, build_cnn, set_precision
+from helpers.training.fast import FusedBatchNormalization, set_precision
+from helpers.training.fit import compute_class_weights
+from helpers.training.networks import build_cnn
 from helpers.training.transfer import build_head
 
 EPOCHS, BATCH, STEPS = 4, 32, 7
 TRAINING, VALIDATION = slice(0, 240), slice(240, 300)
+
+
+def fit_model(model, training, validation, *, seed=42, progress=False, checkpoint=None, **recipe):
+    """Fit with a recipe given by its fields."""
+    return fit.fit_model(
+        model, training, validation, fit.Recipe(**recipe), seed=seed, progress=progress, checkpoint=checkpoint
+    )
+
+
+def make_batches(training, batch_size, seed, augment, steps, class_weights=None, mixup=0.0):
+    recipe = fit.Recipe(1, batch_size, augment=augment, class_weights=class_weights, mixup=mixup)
+    return fit.make_batches(training, recipe, seed, steps)
 
 
 @pytest.fixture(autouse=True)
@@ -305,9 +319,42 @@ def test_same_seed_gives_the_same_weights_whatever_the_global_state(whole, tmp_p
     augment = Augmenter()
     history = run(model, augment, pixels=mapped, checkpoint=checkpoint)
     assert_same_training((model, history), whole)
-    assert list(checkpoint.parent.iterdir()) == []  # removed at the end
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
     assert augment.batches == EPOCHS * STEPS
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_finished_training_is_not_done_again(whole, tmp_path, capsys):
+    checkpoint, augment = tmp_path / "checkpoint.npz", Augmenter()
+    run(make_mlp(), augment, checkpoint=checkpoint)
+    with np.load(checkpoint) as state:
+        assert all(name == "about" or name.startswith("best") for name in state)  # no optimizer, no second model
+    model = make_mlp()
+    history = run(model, augment, checkpoint=checkpoint)
+    assert_same_training((model, history), whole)
+    assert augment.batches == EPOCHS * STEPS
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_interrupt_says_how_far_it_came_and_the_next_run_goes_on(whole, tmp_path, capsys):
+    checkpoint, augment = tmp_path / "checkpoint.npz", Augmenter()
+    stop = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: signal.raise_signal(signal.SIGINT))
+
+    class Stopping(fit._Recorder):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                stop.on_epoch_begin(epoch, logs)
+            super().on_epoch_begin(epoch, logs)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as caught:
+        patch.setattr(fit, "_Recorder", Stopping)
+        run(make_mlp(), augment, checkpoint=checkpoint)
+    assert str(caught.value) == "mlp was stopped after epoch 2 of 4. Run the cell again to go on from there."
+    assert caught.value._render_traceback_() == [f"Interrupted: {caught.value}"]
+    model = make_mlp()
+    history = run(model, augment, checkpoint=checkpoint)
+    assert_same_training((model, history), whole)
+    assert capsys.readouterr().out == "mlp: going on after epoch 2 of 4\n"
 
 
 def test_other_seed_gives_another_training(whole, other):
@@ -351,7 +398,6 @@ def test_killed_and_resumed_is_the_same_as_uninterrupted(whole, tmp_path, monkey
     history = run(model, augment, checkpoint=checkpoint)
     assert augment.batches == (EPOCHS - finished) * STEPS  # really resumed
     assert_same_training((model, history), whole)
-    assert not checkpoint.exists()
 
 
 def train_and_die(checkpoint):
@@ -454,7 +500,6 @@ def test_ignored_checkpoint_leaves_no_trace_in_the_training(other, checkpoint):
     history = run(model, augment, seed=8, checkpoint=checkpoint)
     assert augment.batches == EPOCHS * STEPS
     assert_same_training((model, history), other)
-    assert not checkpoint.exists()
 
 
 @pytest.mark.parametrize(
@@ -857,7 +902,7 @@ def test_each_step_of_each_epoch_has_its_own_dropout():
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"epochs": 1, "ema_epochs": 0}])
 def test_epochs_have_to_be_positive(wrong):
     with pytest.raises(ValueError, match="expected at least 1, and more than 0"):
-        fit_model(None, None, None, **wrong)
+        fit.Recipe(**wrong)
 
 
 def test_many_networks_in_one_run_bring_no_warning_of_retracing(caplog):

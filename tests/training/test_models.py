@@ -15,25 +15,12 @@ import pytest
 from keras import layers
 
 from helpers import files
-from helpers.settings import BACKGROUND_LEVEL
-from helpers.training import models, tf
-from helpers.training.models import (
-    FusedBatchNormalization,
-    build_cnn,
-    build_in_temperature,
-    combine_networks,
-    copy_model,
-    cut_at,
-    describe_layers,
-    load_model,
-    predict_probabilities,
-    predict_views,
-    read_about,
-    save_model,
-    set_precision,
-    standardization_layer,
-    standardize_cells,
-)
+from helpers.data.cells import BACKGROUND_LEVEL
+from helpers.training import saving, tf
+from helpers.training.fast import FusedBatchNormalization, predict_probabilities, predict_views, set_precision
+from helpers.training.networks import build_cnn, describe_layers, standardization_layer, standardize_cells
+from helpers.training.saving import load_model, read_about, save_model
+from helpers.training.surgery import build_in_temperature, combine_networks, copy_model, cut_at
 
 # Keras hands TensorFlow's variables to NumPy in the old way when it writes a file.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -397,7 +384,7 @@ def test_shortcuts_add_one_convolution_of_one_pixel_to_each_block():
     plain = build_cnn(**options, filters=((4, 4), (6, 6)))
     residual = build_cnn(**options, filters=((4, 4), (6, 6)), residual=True)
     assert residual.count_params() - plain.count_params() == (3 * 4 + 16) + (4 * 6 + 24) == 76
-    added = ["shortcut_pool", "shortcut_conv", "shortcut_norm", "add"]
+    added = ["residual_pool", "residual_conv", "residual_norm", "add"]
     names = [layer.name for layer in plain.layers]
     assert [layer.name for layer in residual.layers if layer.name in names] == names
     assert {layer.name for layer in residual.layers} - set(names) == {f"block{n}_{x}" for n in (1, 2) for x in added}
@@ -433,11 +420,11 @@ def average_blocks(maps, side):
 
 def compute_shortcut(model, maps, side, block=1):
     """Compute the short way of a block by hand."""
-    convolution = model.get_layer(f"block{block}_shortcut_conv")
+    convolution = model.get_layer(f"block{block}_residual_conv")
     kernel, *bias = convolution.get_weights()
     shortcut = average_blocks(maps.astype("float64"), side) @ kernel[0, 0] + sum(bias)
     if not bias:
-        norm = model.get_layer(f"block{block}_shortcut_norm")
+        norm = model.get_layer(f"block{block}_residual_norm")
         gamma, beta, mean, variance = norm.get_weights()
         shortcut = (shortcut - mean) / np.sqrt(variance + norm.epsilon) * gamma + beta
     return shortcut
@@ -496,7 +483,7 @@ def test_blocks_whose_short_ways_give_nothing_are_those_of_the_plain_network():
         residual.get_layer(layer.name).set_weights(layer.get_weights())
     assert np.abs(residual(pixels) - plain(pixels)).max() > 0.01
     for block in (1, 2):
-        norm = residual.get_layer(f"block{block}_shortcut_norm")
+        norm = residual.get_layer(f"block{block}_residual_norm")
         norm.gamma.assign(0 * norm.gamma)
         norm.beta.assign(0 * norm.beta)
     np.testing.assert_allclose(residual(pixels), plain(pixels), rtol=1e-5, atol=1e-6)
@@ -510,13 +497,13 @@ def test_shortcuts_fit_images_of_any_size(size, first_stride):
     for block, last in ((1, 2), (2, 1)):
         shape = residual.get_layer(f"block{block}_add").output.shape
         assert shape == plain.get_layer(f"block{block}_{last}_relu").output.shape
-        assert shape == residual.get_layer(f"block{block}_shortcut_pool").output.shape[:3] + shape[3:]
+        assert shape == residual.get_layer(f"block{block}_residual_pool").output.shape[:3] + shape[3:]
 
 
 def test_the_sum_is_activated_and_not_its_parts():
     """What was activated before could only ever be raised by a block."""
     model = make_cnn(residual=True, filters=((4, 5),))
-    for name in ("block1_2_norm", "block1_shortcut_norm"):
+    for name in ("block1_2_norm", "block1_residual_norm"):
         values = np.array(get_outputs(model, make_pixels(), name))
         assert values.min() < 0 < values.max()
     assert [type(layer) for layer in model.layers[-5:]] == [
@@ -793,8 +780,8 @@ def test_a_temperature_built_in_divides_the_scores_before_the_softmax(temperatur
 
 
 def test_a_temperature_built_in_gives_what_the_decisions_make_of_the_predictions():
-    from helpers.evaluation.decisions import apply_temperature, fit_temperature
-    from helpers.evaluation.metrics import get_probabilities, make_predictions
+    from helpers.evaluation.calibration import apply_temperature, fit_temperature
+    from helpers.evaluation.scores import get_probabilities, make_predictions
 
     model, pixels = make_cnn(), make_pixels(30)
     labels = np.random.default_rng(0).choice(["a", "b", "c"], 30)
@@ -983,7 +970,7 @@ def write_damaged(path):
 
 
 def write_other_archive(path):
-    with models.zipfile.ZipFile(path, "w") as archive:
+    with saving.zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.txt", "no model")
 
 
@@ -1106,7 +1093,7 @@ def test_failing_to_add_about_keeps_the_earlier_file(tmp_path, monkeypatch):
             super().writestr(member, *arguments, **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(models.zipfile, "ZipFile", FullDisk)
+        patch.setattr(saving.zipfile, "ZipFile", FullDisk)
         with pytest.raises(OSError, match="on purpose"):
             save_model(make_cnn(seed=2), path, {"views": 1})
     assert path.read_bytes() == before
@@ -1165,13 +1152,13 @@ def draw_cells(count=6, size=24, seed=0):
 
 def build_cell_network(seed=0, size=20):
     keras.utils.set_random_seed(seed)
-    prepare = {"prepare": lambda pixels: standardize_cells(pixels, size)}
+    prepare = {"prepare": lambda pixels: standardize_cells(pixels, size, BACKGROUND_LEVEL)}
     return build_cnn((24, 24, 3), 2, filters=((8,), (16,)), average_pooling=True, name=f"net{seed}", **prepare)
 
 
 def standardize(pixels, size=20):
     inputs = layers.Input(pixels.shape[1:])
-    return keras.Model(inputs, standardize_cells(inputs, size))(pixels.astype("float32")).numpy()
+    return keras.Model(inputs, standardize_cells(inputs, size, BACKGROUND_LEVEL))(pixels.astype("float32")).numpy()
 
 
 @pytest.mark.parametrize("size", [20, 19])
@@ -1232,7 +1219,9 @@ def test_combined_networks_predict_the_calibrated_average(views):
 def test_combined_networks_can_know_the_area():
     pixels = draw_cells()
     network = build_cell_network()
-    combined = combine_networks([network], "combined", temperature=2.0, regression=(-1.0, 0.01))
+    combined = combine_networks(
+        [network], "combined", temperature=2.0, regression=(-1.0, 0.01), threshold=BACKGROUND_LEVEL
+    )
     area = (14 + 2 * (np.arange(6) % 3)) ** 2
     positive = 1 / (1 + np.exp(1 - 0.01 * area))
     product = predict_probabilities(network, pixels) * np.column_stack([1 - positive, positive])
@@ -1243,7 +1232,9 @@ def test_combined_networks_can_know_the_area():
 def test_combined_networks_are_copies_and_open_with_plain_keras(tmp_path):
     pixels = draw_cells()
     network = build_cell_network()
-    combined = combine_networks([network, network], "combined", views=4, temperature=1.5, regression=(0.1, 0.01))
+    combined = combine_networks(
+        [network, network], "combined", views=4, temperature=1.5, regression=(0.1, 0.01), threshold=BACKGROUND_LEVEL
+    )
     before = predict_probabilities(combined, pixels)
     path = save_model(combined, tmp_path / "combined.keras", {"class_names": ["a", "b"]})
     network.set_weights([0 * weight for weight in network.get_weights()])

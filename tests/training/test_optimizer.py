@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 from helpers.training import tf
-from helpers.training.optimizer import FusedAdamW
+from helpers.training.fast import FusedAdamW
 
 SETTINGS = {"learning_rate": 0.02, "weight_decay": 0.3, "use_ema": True, "ema_momentum": 0.8}
 

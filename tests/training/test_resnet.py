@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from helpers.training import resnet
-from helpers.training.models import describe_layers, standardize_cells
-from helpers.training.resnet import build_resnet18, find_resnet18_weights
+from helpers.training import networks
+from helpers.training.networks import build_resnet18, describe_layers, find_resnet18_weights, standardize_cells
 
 # Keras hands TensorFlow's variables to NumPy in the old way when it writes a file.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -32,7 +31,7 @@ def model():
 def weights(tmp_path_factory):
     """Write random weights without a classifier, as KerasHub ships them."""
     inputs = layers.Input((None, None, 3))
-    network = keras.Model(inputs, resnet._add_stacks(inputs, 2))
+    network = keras.Model(inputs, networks._add_stacks(inputs, 2))
     rng = np.random.default_rng(1)
     network.set_weights([rng.uniform(0.1, 0.2, weight.shape) for weight in network.get_weights()])
     path = tmp_path_factory.mktemp("weights") / "model.weights.h5"
@@ -84,7 +83,7 @@ def test_weights_of_a_file_are_in_all_layers_but_the_classifier(weights):
 
 def test_the_same_pixels_give_the_same_with_any_preparation_of_no_weights(weights):
     pixels = np.random.default_rng(0).integers(0, 256, (2, *SHAPE)).astype("float32")
-    loaded = build_resnet18(SHAPE, 2, lambda images: standardize_cells(images, 40), weights)
+    loaded = build_resnet18(SHAPE, 2, lambda images: standardize_cells(images, 40, 8), weights)
     assert loaded.get_layer("crop").output.shape == (None, 40, 40, 3)
     np.testing.assert_allclose(loaded(pixels, training=False).numpy().sum(axis=1), 1, atol=1e-5)
 

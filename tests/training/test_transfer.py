@@ -6,26 +6,18 @@ import pytest
 from keras import layers
 
 from helpers.training import transfer
-from helpers.training.fit import fit_model
-from helpers.training.models import (
-    build_cnn,
-    copy_model,
-    describe_layers,
-    load_model,
-    predict_probabilities,
-    save_model,
-    standardize_cells,
-)
+from helpers.training.fast import predict_probabilities
+from helpers.training.fit import Recipe, fit_model
+from helpers.training.networks import build_cnn, describe_layers, standardize_cells
+from helpers.training.saving import load_model, save_model
+from helpers.training.surgery import copy_model, fold_batch_normalization, join, unfreeze_from
 from helpers.training.transfer import (
     BASES,
     build_feature_extractor,
     build_head,
     compute_features,
     find_weights,
-    fold_batch_normalization,
-    join,
     to_pixel_range,
-    unfreeze_from,
 )
 
 # Keras hands TensorFlow's variables to NumPy in the old way when it writes a file.
@@ -735,7 +727,7 @@ def test_training_changes_the_unfrozen_layers_and_no_statistics(first, learning)
     before = {layer.name: layer.get_weights() for layer in model.layers}
     unfreeze_from(model, first)
     pixels, labels = make_pixels(16, (8, 8, 2)), np.eye(3, dtype="float32")[np.arange(16) % 3]
-    fit_model(model, (pixels, labels), (pixels, labels), epochs=1, batch_size=8)
+    fit_model(model, (pixels, labels), (pixels, labels), Recipe(epochs=1, batch_size=8))
     assert list_changes(model, before) == learning
 
 
@@ -751,7 +743,7 @@ def test_fine_tuning_the_copy_of_a_joined_network_and_saving_it(extractor, tmp_p
 
     tuned = copy_model(frozen, "tuned")
     unfreeze_from(tuned, "block_16_project")
-    fit_model(tuned, (pixels, labels), (pixels, labels), epochs=1, batch_size=4)
+    fit_model(tuned, (pixels, labels), (pixels, labels), Recipe(epochs=1, batch_size=4))
     assert list_changes(tuned, before) == {"block_16_project", "Conv_1", "probabilities"}
     assert list_changes(frozen, before) == set()
     assert [layer.trainable for layer in frozen.layers] == trainable
@@ -777,7 +769,7 @@ def test_standardized_images_get_the_range_of_pixels_and_another_size():
 
 def test_extractor_sees_prepared_images_of_another_size():
     def prepare(pixels):
-        return to_pixel_range(standardize_cells(pixels, 24), 48)
+        return to_pixel_range(standardize_cells(pixels, 24, 8), 48)
 
     keras.utils.set_random_seed(0)
     extractor = build_feature_extractor((32, 32, 3), None, until="block_2_add", prepare=prepare)

@@ -13,7 +13,7 @@ from helpers.data.layouts.common import (
     list_files,
     set_macos_files_aside,
 )
-from helpers.errors import InputError
+from helpers.files import InputError
 
 
 def index_class_folders(data_set, folder):

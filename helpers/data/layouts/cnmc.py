@@ -13,7 +13,7 @@ from helpers.data.layouts.common import (
     read_metadata,
     set_macos_files_aside,
 )
-from helpers.errors import InputError
+from helpers.files import InputError
 
 _TRAINING, _VALIDATION, _TESTING = "training_data", "validation_data", "testing_data"
 # The folders of numbered images, and the table that tells what those of validation are.

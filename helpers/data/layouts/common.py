@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.errors import InputError
+from helpers.files import InputError
 
 PROBLEM_COLUMNS = ["file", "problem", "action", "image_id"]
 LEFT_OUT, IGNORED = "left out", "ignored"

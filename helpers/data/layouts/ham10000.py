@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.data.layouts.common import LEFT_OUT, describe_nothing_usable, find_image_files, name_part, read_metadata
-from helpers.errors import InputError
+from helpers.files import InputError
 
 
 def index_ham10000(data_set, folder):

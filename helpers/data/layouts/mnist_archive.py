@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.data.layouts.common import read_arrays
-from helpers.errors import InputError
+from helpers.files import InputError
 
 
 def index_mnist_archive(data_set, folder):

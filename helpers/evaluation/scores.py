@@ -1,19 +1,12 @@
-"""Metrics: computed from a table of predictions, each with a 95 % interval bootstrapped over groups."""
-
-import time
-from itertools import islice
+"""Scores: computed from a table of predictions, each with a 95 % interval bootstrapped over groups."""
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 from sklearn.metrics import classification_report, precision_recall_curve, roc_curve
 
-from helpers.parallel import count_workers, run_in_parallel, uses_cluster
+from helpers.evaluation.bootstrap import bootstrap
 
-CONFIDENCE_LEVEL = 0.95
-_BINS = 15
-_CLUSTER_SECONDS = 2  # a bootstrap that lasts longer here goes to the cluster: the way there takes 0.3 s
-_CHUNK_DRAWS = 2**21  # at most, of groups, for a worker at a time
+BINS = 15
 
 
 def make_predictions(images, y_prob, class_names):
@@ -106,53 +99,6 @@ def compute_metrics(predictions, resamples=1000, seed=0):
     return bootstrap(_Counts(predictions).compute, predictions["group"], resamples, seed)
 
 
-def bootstrap(compute, groups, resamples=1000, seed=0):
-    """Compute metrics with 95 % percentile intervals, drawing whole groups with replacement.
-
-    Parameters
-    ----------
-    compute : function ``weights -> dict of str to float``
-        Computes the metrics with a weight for each image: how often its group was drawn. NaN where a resample lacks
-        what a metric needs; such resamples are left out for that metric. Keys may be tuples of str.
-    groups : sequence, one per image
-        The group of each image.
-    resamples : int
-    seed : int
-
-    Returns
-    -------
-    DataFrame with the index ``metric`` and the columns ``value, low, high``. Drawn here one after the other, so that
-    they are the same wherever they are computed.
-    """
-    codes, names = pd.factorize(np.asarray(groups))
-    rng = np.random.default_rng(seed)
-    draws = (
-        np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names)).astype("uint16")
-        for _ in range(resamples)
-    )
-    start = time.perf_counter()
-    values = compute(np.ones(len(codes)))
-    seconds = (time.perf_counter() - start) * resamples
-    # On one machine neither threads nor processes were quicker in a measurable way: the operations are small.
-    if uses_cluster() and seconds > _CLUSTER_SECONDS:
-        size = min(resamples // (4 * count_workers()) + 1, _CHUNK_DRAWS // len(names) + 1)
-        chunks = iter(lambda: list(islice(draws, size)), [])
-        parts = sorted(run_in_parallel(_compute_each, chunks, (compute, codes)))
-        resampled = [of_resample for _, part in parts for of_resample in part]
-    else:
-        resampled = _compute_each(draws, compute, codes)
-    tail = (1 - CONFIDENCE_LEVEL) / 2
-    table = pd.DataFrame({"value": values})
-    spread = pd.DataFrame(resampled, columns=range(len(values)))
-    table["low"], table["high"] = spread.quantile([tail, 1 - tail]).to_numpy()
-    return table.rename_axis("metric") if table.index.nlevels == 1 else table
-
-
-def _compute_each(draws, compute, codes):
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return [list(compute(drawn[codes].astype("float64")).values()) for drawn in draws]
-
-
 def compare_metrics(predictions, others, resamples=1000, seed=0):
     """Compare two classifiers on the same images: the difference of each metric with a paired bootstrap interval.
 
@@ -223,7 +169,7 @@ def compute_class_metrics(predictions, resamples=1000, seed=0):
                 (name, "sensitivity"): hits / positives if positives else np.nan,
                 (name, "specificity"): 1 - (alarms - hits) / negatives if negatives else np.nan,
                 (name, "precision"): hits / alarms if alarms else np.nan,
-                (name, "roc_auc"): ranking.compute_area(weights),
+                (name, "roc_auc"): ranking.compute_roc_auc(weights),
             }
         return values
 
@@ -259,14 +205,14 @@ def compute_roc(predictions):
 
     Returns
     -------
-    DataFrame ``class, false_positive_rate, true_positive_rate, area``, point after point; classes of which there is
+    DataFrame ``class, false_positive_rate, true_positive_rate, roc_auc``, point after point; classes of which there is
     no image, or nothing else, are left out.
     """
     parts = []
-    for name, true, score, area in _list_rankings(predictions):
+    for name, true, score, roc_auc in _list_rankings(predictions):
         false_positive_rate, true_positive_rate, _ = roc_curve(true, score)
         curve = {"false_positive_rate": false_positive_rate, "true_positive_rate": true_positive_rate}
-        parts.append(pd.DataFrame({"class": name, **curve, "area": area}))
+        parts.append(pd.DataFrame({"class": name, **curve, "roc_auc": roc_auc}))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -275,14 +221,14 @@ def compute_precision_recall(predictions):
 
     Returns
     -------
-    DataFrame ``class, recall, precision, area, prevalence``, point after point; ``area`` is the average precision,
+    DataFrame ``class, recall, precision, average_precision, prevalence``, point after point;
     ``prevalence`` the share of the class: what chance would reach.
     """
     parts = []
     for name, true, score, _ in _list_rankings(predictions):
         precision, recall, _ = precision_recall_curve(true, score)
-        area = -np.sum(np.diff(recall) * precision[:-1])
-        about = {"area": area, "prevalence": true.mean()}
+        average_precision = -np.sum(np.diff(recall) * precision[:-1])
+        about = {"average_precision": average_precision, "prevalence": true.mean()}
         parts.append(pd.DataFrame({"class": name, "recall": recall, "precision": precision, **about}))
     return pd.concat(parts, ignore_index=True)
 
@@ -292,42 +238,7 @@ def _list_rankings(predictions):
     for code, name in enumerate(class_names):
         true = predictions["y_true"].to_numpy() == name
         if 0 < true.sum() < len(true):
-            yield name, true, y_prob[:, code], _Ranking(y_prob[:, code], true).compute_area(np.ones(len(true)))
-
-
-def compute_calibration(predictions, bins=_BINS):
-    """Compare confidence with accuracy in bins of confidence.
-
-    Returns
-    -------
-    DataFrame with one row per bin that has images: mean ``confidence``; ``accuracy`` with its 95 % Wilson interval,
-    ``low`` to ``high``; ``images``.
-    """
-    table = pd.DataFrame({"confidence": predictions["confidence"], "right": is_right(predictions)})
-    rows = []
-    for _, part in table.groupby(_bin_confidence(predictions["confidence"], bins)):
-        accuracy = compute_proportion(part["right"].sum(), len(part))
-        rows.append(
-            {
-                "confidence": part["confidence"].mean(),
-                "accuracy": accuracy["value"],
-                "low": accuracy["low"],
-                "high": accuracy["high"],
-                "images": len(part),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def compute_proportion(successes, total):
-    """Compute a proportion with its 95 % Wilson interval.
-
-    Returns
-    -------
-    dict ``value, low, high``
-    """
-    interval = binomtest(int(successes), int(total)).proportion_ci(CONFIDENCE_LEVEL, method="wilson")
-    return {"value": successes / total, "low": interval.low, "high": interval.high}
+            yield name, true, y_prob[:, code], _Ranking(y_prob[:, code], true).compute_roc_auc(np.ones(len(true)))
 
 
 def find_errors(predictions, count=None):
@@ -379,7 +290,7 @@ class _Counts:
         self._n_classes = len(names)
         self._majority = np.bincount(self._true).argmax()
         self._confidence = predictions["confidence"].to_numpy()
-        self._bin = _bin_confidence(self._confidence, _BINS)
+        self._bin = bin_confidence(self._confidence, BINS)
         self._right = is_right(predictions).to_numpy("float64")
         present = [code for code in range(len(names)) if 0 < (self._true == code).sum() < len(predictions)]
         self._rankings = [_Ranking(y_prob[:, code], self._true == code) for code in present]
@@ -393,13 +304,13 @@ class _Counts:
         total, present = true.sum(), true > 0
         f1 = np.divide(2 * hits, true + predicted, out=np.zeros_like(hits), where=true + predicted > 0)
         gap = np.bincount(self._bin, weights * (self._right - self._confidence))
-        areas = [area for ranking in self._rankings if not np.isnan(area := ranking.compute_area(weights))]
+        roc_aucs = [roc_auc for ranking in self._rankings if not np.isnan(roc_auc := ranking.compute_roc_auc(weights))]
         return {
             "accuracy": hits.sum() / total,
             "balanced_accuracy": (hits[present] / true[present]).mean(),
             "macro_f1": f1[present].mean(),
             "weighted_f1": (f1 * true).sum() / total,
-            "roc_auc": np.mean(areas) if areas else np.nan,
+            "roc_auc": np.mean(roc_aucs) if roc_aucs else np.nan,
             "expected_calibration_error": np.abs(gap).sum() / total,
             "majority_rate": true[self._majority] / total,
         }
@@ -413,7 +324,7 @@ class _Ranking:
         self._positive = is_positive[self._order]
         self._starts = np.flatnonzero(np.r_[True, np.diff(score[self._order]) > 0])  # of runs with equal scores
 
-    def compute_area(self, weights):
+    def compute_roc_auc(self, weights):
         """Compute the area under the ROC curve: the weight of pairs in the right order, ties by half."""
         weights = weights[self._order]
         positive = np.add.reduceat(weights * self._positive, self._starts)
@@ -423,5 +334,6 @@ class _Ranking:
         return (positive * below).sum() / pairs if pairs else np.nan
 
 
-def _bin_confidence(confidence, bins):
+def bin_confidence(confidence, bins):
+    """Number the bin of each confidence, from 0."""
     return np.minimum((np.asarray(confidence) * bins).astype(int), bins - 1)

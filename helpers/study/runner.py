@@ -1,9 +1,6 @@
-"""Studies: how results depend on single settings, each changed alone around a base and repeated over seeds.
+"""Running a study: its trials side by side, one thread each, on the cores of this machine or a Dask cluster.
 
-A study is a list of trials. They run side by side, one thread each, on the cores of this machine (joblib) or on the
-cluster of `helpers.parallel`. Each result is a file of its own, written at once, so that a study that was interrupted
-goes on where it stopped. One factor at a time does not show interactions: what holds around this base may not hold
-around another.
+Each result is a file of its own, written at once, so that a study that was interrupted goes on where it stopped.
 """
 
 import hashlib
@@ -17,135 +14,19 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-import keras
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 from tqdm import tqdm
 
 from helpers.files import release_pages, replace_atomically
 from helpers.parallel import ONE_THREAD, KilledWorkerError, run_on_cluster, uses_cluster
-from helpers.training.augment import ImageDataGenerator, make_augmenter
-from helpers.training.fit import fit_model
-from helpers.training.models import build_cnn, predict_probabilities, set_precision, set_seed
+from helpers.study.design import dump_settings
 
-CNN_SETTINGS = {  # of `train_cnn`; a base to change
-    "blocks": 3,
-    "convolutions": 2,
-    "filters": 32,
-    "first_stride": 1,
-    "average_pooling": False,
-    "batch_norm": True,
-    "residual": False,
-    "dropout": 0.3,
-    "epochs": 8,
-    "batch_size": 128,
-    "learning_rate": 2e-3,
-    "weight_decay": 1e-4,
-    "augmentation": {},
-    "precision": "float32",
-}
 _TRIAL, _RUN = ("trial", "settings", "seed"), ("wall_seconds", "error")  # columns beside the results
 _SAMPLE_BYTES = 2**26  # of each array, to tell it from others
-
-
-def list_factors(depths, filters, learning_rates, depths_of_shortcuts):
-    """List what is commonly asked of a convolutional network, as factors for `list_trials` around a base.
-
-    Parameters
-    ----------
-    depths : sequence of int
-        Numbers of blocks.
-    filters : sequence of int
-        Numbers of filters in the first block; each further one has twice as many.
-    learning_rates : sequence of float
-    depths_of_shortcuts : sequence of int
-        Numbers of blocks with which residual shortcuts are compared with none.
-
-    Returns
-    -------
-    dict of str to dict of str to dict: depth, filters, normalization, learning rate, and shortcuts at each depth.
-    """
-    factors = {
-        "depth": {f"{blocks} blocks": {"blocks": blocks} for blocks in depths},
-        "filters": {f"{count} filters": {"filters": count} for count in filters},
-        "normalization": {"batch norm": {"batch_norm": True}, "none": {"batch_norm": False}},
-        "learning rate": {f"{rate:g}": {"learning_rate": rate} for rate in learning_rates},
-    }
-    for blocks in depths_of_shortcuts:
-        kinds = {"no shortcuts": False, "shortcuts": True}
-        factors[f"shortcuts, {blocks} blocks"] = {
-            name: {"blocks": blocks, "residual": residual} for name, residual in kinds.items()
-        }
-    return factors
-
-
-def list_trials(base, factors, seeds):
-    """List the trials of a study: each combination of settings and seed once, though it may serve several factors.
-
-    Parameters
-    ----------
-    base : dict of str to JSON values
-        All settings.
-    factors : dict of str to dict of str to dict
-        For each factor and level the settings that differ from the base; none for the level that is the base. Labels
-        of levels are written so that they can follow "with", such as "4 blocks".
-    seeds : iterable of int
-
-    Returns
-    -------
-    DataFrame with the columns ``settings`` (dict) and ``seed``: all settings with the first seed, in the order of the
-    factors, then with the second seed, and so on.
-
-    Raises
-    ------
-    ValueError
-        A level changes a setting that the base has not, or two levels of a factor are the same.
-
-    Examples
-    --------
-    >>> factors = {"depth": {"2 blocks": {}, "3 blocks": {"blocks": 3}}, "norm": {"none": {}, "batch": {"norm": True}}}
-    >>> list_trials({"blocks": 2, "norm": False}, factors, seeds=range(3)).shape
-    (9, 2)
-    """
-    settings = {_dump(of_level): of_level for *_, of_level in _list_levels(base, factors)}
-    rows = [(of_level, seed) for seed in dict.fromkeys(seeds) for of_level in settings.values()]
-    return pd.DataFrame(rows, columns=["settings", "seed"])
-
-
-def expand_results(results, base, factors):
-    """Lay the results out by factor and level; a trial that serves several factors appears under each.
-
-    Parameters
-    ----------
-    results : DataFrame
-        From `run_study`.
-    base, factors : dict
-        As given to `list_trials`.
-
-    Returns
-    -------
-    DataFrame with one row per factor, level and seed, in their order: ``factor, level, seed, trial``, the results,
-    ``wall_seconds, error``.
-
-    Raises
-    ------
-    ValueError
-        As `list_trials`, or there is no trial of a level.
-    """
-    dumped = results["settings"].map(_dump)
-    parts = []
-    for factor, level, settings in _list_levels(base, factors):
-        part = results[dumped == _dump(settings)].drop(columns="settings")
-        if part.empty:
-            raise ValueError(f"The results hold no trial of {factor}: {level}.")
-        parts.append(part.assign(factor=factor, level=level))
-    table = pd.concat(parts, ignore_index=True)
-    first = ["factor", "level", "seed", "trial"]
-    return table[first + [name for name in table if name not in first]]
 
 
 def run_study(train, trials, folder, arrays=(), n_jobs=None, progress=False):
@@ -195,7 +76,7 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None, progress=False):
     folder.mkdir(parents=True, exist_ok=True)
     identity = _identify(train, arrays)
     trials = [{"settings": row.settings, "seed": int(row.seed)} for row in trials.itertuples()]
-    trials = {hashlib.sha256(_dump([trial, identity]).encode()).hexdigest()[:16]: trial for trial in trials}
+    trials = {hashlib.sha256(dump_settings([trial, identity]).encode()).hexdigest()[:16]: trial for trial in trials}
     records = {key: _read_record(folder / f"{key}.json") for key in trials}
     waiting = {key: {"trial": key} | trials[key] for key, record in records.items() if not record or record["error"]}
     n_jobs = effective_n_jobs(-1 if n_jobs is None else n_jobs)
@@ -219,97 +100,6 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None, progress=False):
             for record in records.values()
         ]
     )
-
-
-def train_cnn(settings, seed, pixels, y, sets, statistics):
-    """Train one network of `helpers.training.models.build_cnn` and score it: a ``train`` for `run_study`.
-
-    Parameters
-    ----------
-    settings : dict
-        All of `CNN_SETTINGS`: ``blocks`` of ``convolutions`` each, the first with ``filters`` filters and each further
-        one with twice as many; ``augmentation`` holds keywords of ``ImageDataGenerator``; ``precision`` is that of
-        `helpers.training.models.set_precision`; the others are those of `build_cnn` and `fit_model`.
-    seed : int
-    pixels : array (n, height, width, channels)
-        Raw pixels, 0 to 255; may be memory-mapped.
-    y : array (n, n_classes)
-        One-hot labels.
-    sets : array of str (n,)
-        The set of each image: "train", "validation", "test" or others that begin so, such as "test_style_1". Images
-        with another one are not used.
-    statistics : array (2, channels)
-        Mean and standard deviation of the training pixels.
-
-    Returns
-    -------
-    dict: ``parameters`` (number of trained ones), ``train_minutes`` (of processor time), ``best_epoch``, and for the
-    validation and each test set ``<set>_accuracy``, ``<set>_balanced_accuracy`` (mean sensitivity over the classes that
-    the set has) and, with two classes, ``<set>_roc_auc``.
-
-    Raises
-    ------
-    ValueError
-        A setting is missing or not known, or as `fit_model`.
-    """
-    if wrong := settings.keys() ^ CNN_SETTINGS.keys():
-        raise ValueError(f"Missing or unknown settings: {', '.join(sorted(wrong))}.")
-    policy, s = keras.config.dtype_policy(), settings
-    sets = np.asarray(sets, str)
-    rows = {name: np.flatnonzero(sets == name) for name in np.unique(sets)}
-    try:
-        set_precision(s["precision"])
-        set_seed(seed)
-        filters = [[s["filters"] * 2**block] * s["convolutions"] for block in range(s["blocks"])]
-        options = {name: s[name] for name in ("first_stride", "average_pooling", "batch_norm", "residual", "dropout")}
-        model = build_cnn(pixels.shape[1:], y.shape[1], statistics, filters=filters, **options)
-        data = [(pixels, y[rows.get(name, [])], rows.get(name, [])) for name in ("train", "validation")]
-        augment = make_augmenter(ImageDataGenerator(**s["augmentation"])) if s["augmentation"] else None
-        options = {name: s[name] for name in ("epochs", "batch_size", "learning_rate", "weight_decay")}
-        history = fit_model(model, *data, augment=augment, seed=seed, **options)
-        results = {
-            "parameters": sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
-            "train_minutes": history["cpu_seconds"].sum() / 60,
-            "best_epoch": history.attrs["best_epoch"],
-        }
-        for name in ["validation"] + [name for name in rows if name.startswith("test")]:
-            scores = _score(y[rows[name]], predict_probabilities(model, pixels, rows[name]))
-            results |= {f"{name}_{metric}": value for metric, value in scores.items()}
-        return results
-    finally:
-        keras.utils.clear_session()  # of the trials before nothing stays in memory
-        keras.config.set_dtype_policy(policy)
-
-
-def _score(y, y_prob):
-    y_true, y_pred = y.argmax(axis=1), y_prob.argmax(axis=1)
-    present = np.unique(y_true)
-    scores = {
-        "accuracy": accuracy_score(y_true, y_pred),
-        "balanced_accuracy": recall_score(y_true, y_pred, labels=present, average="macro"),
-    }
-    if y.shape[1] == 2:
-        scores["roc_auc"] = roc_auc_score(y_true, y_prob[:, 1]) if len(present) == 2 else np.nan
-    return scores
-
-
-def _list_levels(base, factors):
-    """List factor, level and settings."""
-    levels = []
-    for factor, changes in factors.items():
-        for level, changed in changes.items():
-            if unknown := changed.keys() - base.keys():
-                raise ValueError(
-                    f"{factor}: {level} changes {', '.join(sorted(unknown))}, which the base does not have."
-                )
-            levels.append((factor, level, {**base, **changed}))
-        if len({_dump(settings) for of_factor, _, settings in levels if of_factor == factor}) < len(changes):
-            raise ValueError(f"{factor}: two of its levels have the same settings.")
-    return levels
-
-
-def _dump(value):
-    return json.dumps(value, sort_keys=True)
 
 
 def _identify(train, arrays):

@@ -1,113 +1,11 @@
-"""Decisions: from probabilities to the class or the alarm that a purpose asks for."""
+"""Thresholds: from probabilities to an alarm, and what the alarm is worth."""
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
 from sklearn.metrics import roc_curve
 
-from helpers.evaluation.metrics import bootstrap, compute_proportion, get_probabilities, replace_probabilities
-
-
-def correct_prior(predictions, prior, new_prior=None):
-    """Give the probabilities that hold where the classes have other shares than in training.
-
-    By Bayes' rule each probability is divided by the share of its class in training and multiplied by the new share
-    (Saerens et al. 2002). With equal new shares the most probable class is the one that maximizes balanced accuracy
-    if the probabilities are right (Menon et al. 2021, logit adjustment).
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        From `helpers.evaluation.metrics.make_predictions`.
-    prior : sequence of float, one per class
-        Shares of the classes in training.
-    new_prior : sequence of float, optional
-        Shares to correct for; equal ones by default.
-
-    Returns
-    -------
-    DataFrame: ``predictions`` with other probabilities, ``y_pred`` and ``confidence``.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from helpers.evaluation.metrics import make_predictions
-    >>> images = pd.DataFrame({"image_id": ["i"], "group": ["g"], "label": ["rare"]})
-    >>> table = make_predictions(images, [[0.7, 0.3]], ["common", "rare"])
-    >>> correct_prior(table, prior=[0.9, 0.1])["y_pred"].item()
-    'rare'
-    """
-    y_prob, class_names = get_probabilities(predictions)
-    prior = _check_shares(prior, class_names)
-    new_prior = (
-        np.ones(len(class_names)) if new_prior is None else _check_shares(new_prior, class_names, positive=False)
-    )
-    return replace_probabilities(predictions, y_prob * new_prior / prior)
-
-
-def estimate_prior(predictions, prior, steps=1000):
-    """Estimate the shares of the classes among images without labels, from the predictions alone.
-
-    Expectation maximization (Saerens et al. 2002): the mean of the corrected probabilities is the next estimate. Right
-    if the probabilities are calibrated and the classes look the same as in training; neither is sure in a new place.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        From `helpers.evaluation.metrics.make_predictions`; the true labels are not used.
-    prior : sequence of float, one per class
-        Shares of the classes in training.
-    steps : int
-        At most so many.
-
-    Returns
-    -------
-    array (n_classes,) that sums to 1
-    """
-    y_prob, class_names = get_probabilities(predictions)
-    if not len(y_prob):
-        raise ValueError("There are no predictions to estimate the shares of the classes from.")
-    prior = _check_shares(prior, class_names)
-    estimate = prior = prior / prior.sum()
-    for _ in range(steps):
-        corrected = y_prob * estimate / prior
-        last, estimate = estimate, (corrected / corrected.sum(axis=1, keepdims=True)).mean(axis=0)
-        if np.abs(estimate - last).max() < 1e-6:
-            break
-    return estimate
-
-
-def fit_temperature(predictions):
-    """Find the temperature that makes the probabilities of validation images as likely as possible.
-
-    One number that sharpens (below 1) or softens (above 1) all probabilities and leaves their order as it is
-    (Guo et al. 2017).
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        Of validation images, from `helpers.evaluation.metrics.make_predictions`.
-
-    Returns
-    -------
-    float from 0.05 to 20
-    """
-    y_prob, class_names = get_probabilities(predictions)
-    log_prob = np.log(np.clip(y_prob, 1e-12, None))
-    y_true = predictions["y_true"].map({name: code for code, name in enumerate(class_names)}).to_numpy()
-
-    def loss(log_temperature):
-        scaled = log_prob / np.exp(log_temperature)
-        return (np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(scaled)), y_true]).mean()
-
-    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
-
-
-def apply_temperature(predictions, temperature):
-    """Sharpen or soften all probabilities by a temperature from `fit_temperature`; the classes stay the same."""
-    y_prob, _ = get_probabilities(predictions)
-    log_prob = np.log(np.clip(y_prob, 1e-12, None)) / temperature
-    return replace_probabilities(predictions, np.exp(log_prob - log_prob.max(axis=1, keepdims=True)))
+from helpers.evaluation.bootstrap import bootstrap, compute_proportion
+from helpers.evaluation.scores import get_probabilities
 
 
 def score_group_of_classes(predictions, classes):
@@ -116,7 +14,7 @@ def score_group_of_classes(predictions, classes):
     Parameters
     ----------
     predictions : DataFrame
-        From `helpers.evaluation.metrics.make_predictions`.
+        From `helpers.evaluation.scores.make_predictions`.
     classes : sequence of str
         The classes that are to be found.
 
@@ -213,7 +111,7 @@ def compute_net_benefit(scores, thresholds):
     return pd.DataFrame(rows)
 
 
-def count_missed(scores, thresholds, of=1000):
+def count_missed(scores, thresholds, per=1000):
     """Count what is missed, and how many false alarms are raised, at several thresholds.
 
     Parameters
@@ -221,13 +119,13 @@ def count_missed(scores, thresholds, of=1000):
     scores : DataFrame
         From `score_group_of_classes`.
     thresholds : sequence of float
-    of : int
+    per : int
         Per how many positive, or negative, images.
 
     Returns
     -------
-    DataFrame with one row per threshold: ``threshold``; ``missed`` positives per ``of`` positives, and ``false_alarms``
-    per ``of`` negatives, each with its 95 % Wilson interval, ``missed_low`` to ``missed_high`` and so on.
+    DataFrame with one row per threshold: ``threshold``; ``missed`` of so many positives, and ``false_alarms`` of so
+    many negatives, each with its 95 % Wilson interval, ``missed_low`` to ``missed_high`` and so on.
 
     Raises
     ------
@@ -243,8 +141,8 @@ def count_missed(scores, thresholds, of=1000):
         false_alarms = compute_proportion((score[~positive] >= threshold).sum(), (~positive).sum())
         row = {"threshold": threshold}
         for name, proportion in (("missed", missed), ("false_alarms", false_alarms)):
-            row[name] = of * proportion["value"]
-            row |= {f"{name}_{end}": of * proportion[end] for end in ("low", "high")}
+            row[name] = per * proportion["value"]
+            row |= {f"{name}_{end}": per * proportion[end] for end in ("low", "high")}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -287,11 +185,3 @@ def compute_alarm_metrics(scores, threshold, specificity=0.9, resamples=1000, se
         }
 
     return bootstrap(compute, scores["group"], resamples, seed)
-
-
-def _check_shares(shares, class_names, positive=True):
-    shares = np.asarray(shares, "float64")
-    right = shares.shape == (len(class_names),) and (shares >= 0).all() and shares.any()
-    if not right or (positive and not shares.all()):
-        raise ValueError(f"prior {shares}: expected a positive share for each of {', '.join(class_names)}.")
-    return shares

@@ -8,7 +8,7 @@ which a higher one is better. Trials without a result have missing values and ar
 import numpy as np
 import pandas as pd
 
-from helpers.evaluation.metrics import CONFIDENCE_LEVEL
+from helpers.evaluation.bootstrap import CONFIDENCE_LEVEL
 
 _COSTS = ("parameters", "train_minutes", "wall_seconds")
 

@@ -14,8 +14,7 @@ import pandas as pd
 from PIL import Image, ImageOps
 
 from helpers.data.layouts.common import read_arrays
-from helpers.errors import InputError
-from helpers.files import release_pages, replace_atomically
+from helpers.files import InputError, release_pages, replace_atomically
 from helpers.parallel import count_workers, run_in_parallel, uses_cluster
 
 # Part of every cache key: raise it whenever the same file would give other pixels.
@@ -42,7 +41,7 @@ def load_pixels(images, folder, shape, cache_dir):
     Parameters
     ----------
     images : DataFrame
-        The index, see `helpers.data.index.index_images`.
+        The index, see `helpers.data.opening.index_images`.
     folder : Path
         What its ``path`` column is relative to.
     shape : tuple of 3 ints
@@ -81,7 +80,7 @@ def measure_images(images, folder, cache_dir):
     Parameters
     ----------
     images : DataFrame
-        The index, see `helpers.data.index.index_images`.
+        The index, see `helpers.data.opening.index_images`.
     folder : Path
         What its ``path`` column is relative to.
     cache_dir : Path
@@ -155,7 +154,7 @@ def compute_fingerprint(images, folder, cache_dir=None):
     Parameters
     ----------
     images : DataFrame
-        The index, see `helpers.data.index.index_images`.
+        The index, see `helpers.data.opening.index_images`.
     folder : Path
         What its ``path`` column is relative to.
     cache_dir : Path, optional

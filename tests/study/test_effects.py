@@ -7,8 +7,8 @@ import pytest
 from matplotlib.colors import to_hex
 from scipy.stats import studentized_range, t
 
-from helpers.evaluation.effects import compute_effects, describe_effects, summarize_levels
 from helpers.evaluation.plots import plot_effects
+from helpers.study.effects import compute_effects, describe_effects, summarize_levels
 
 METRIC, OTHER = "validation_accuracy", "test_accuracy"
 SPREAD = np.array([-0.01, 0.0, 0.01])  # over three seeds, with the standard deviation 0.01

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import joblib
@@ -15,9 +16,12 @@ import psutil
 import pytest
 
 from helpers import parallel
-from helpers.training import study
-from helpers.training.models import build_cnn
-from helpers.training.study import CNN_SETTINGS, expand_results, list_trials, run_study, train_cnn
+from helpers.study import cnn, runner
+from helpers.study.cnn import CNN_SETTINGS, train_cnn
+from helpers.study.design import expand_results, list_trials
+from helpers.study.runner import run_study
+from helpers.training.augment import make_augmenter
+from helpers.training.networks import build_cnn
 
 LIMITS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 ARRAYS = (np.arange(4),)
@@ -192,7 +196,7 @@ def test_results_of_other_data_are_not_taken(run, tmp_path, changes):
 def test_results_of_other_source_are_not_taken(run, tmp_path, monkeypatch):
     run()
     read_calls(tmp_path)
-    monkeypatch.setattr(study.inspect, "getsource", lambda function: "def act(): edited")
+    monkeypatch.setattr(runner.inspect, "getsource", lambda function: "def act(): edited")
     run()
     assert len(read_calls(tmp_path)) == 8
 
@@ -211,7 +215,7 @@ def test_texts_and_large_arrays_are_told_from_others(run, tmp_path, monkeypatch)
         act(settings, seed)
         return {"total": 0}
 
-    monkeypatch.setattr(study, "_SAMPLE_BYTES", 4096)
+    monkeypatch.setattr(runner, "_SAMPLE_BYTES", 4096)
     large, texts = np.zeros((500, 10)), pd.Series(["train", "test"], dtype="object")
     changed = large.copy()
     changed[:250] = 1
@@ -369,11 +373,11 @@ def test_a_process_killed_between_trials_ends_the_study(run, monkeypatch):
     """Nobody can say which trial to leave out, so that going on might never end."""
 
     def lose(pool, tasks):
-        raise study.TerminatedWorkerError("killed")
+        raise runner.TerminatedWorkerError("killed")
         yield
 
     monkeypatch.setattr(joblib.Parallel, "__call__", lose)
-    with pytest.raises(study.TerminatedWorkerError):
+    with pytest.raises(runner.TerminatedWorkerError):
         run(n_jobs=2)
 
 
@@ -414,8 +418,8 @@ def test_what_fails_on_the_way_to_the_cluster_is_recorded(run, tmp_path, monkeyp
             error = errors.get(asked[-1][position])
             yield position, None if error else function(list(items)[position], *shared), error
 
-    monkeypatch.setattr(study, "run_on_cluster", run_on_cluster)
-    monkeypatch.setattr(study, "uses_cluster", lambda: True)
+    monkeypatch.setattr(runner, "run_on_cluster", run_on_cluster)
+    monkeypatch.setattr(runner, "uses_cluster", lambda: True)
     results = run(trials=make_trials(tmp_path, "", "", "", ""))
     assert asked == [[0, 1, 2, 3], [1]]
     assert "process was killed" in results["error"][1]
@@ -482,11 +486,12 @@ def test_the_same_seed_gives_the_same_results(tiny):
 def test_seeds_and_augmentation_play_a_part(monkeypatch):
     drawn = []
 
-    def fit(model, training, validation, *, augment, seed, **settings):
+    def fit(model, training, validation, recipe, *, seed):
+        augment = None if recipe.augment is None else make_augmenter(recipe.augment)
         drawn.append((model.get_weights()[0].tolist(), seed, augment))
         return pd.DataFrame({"cpu_seconds": [60.0, 120.0]}).rename_axis("epoch")
 
-    monkeypatch.setattr(study, "fit_model", fit)
+    monkeypatch.setattr(cnn, "fit_model", fit)
     monkeypatch.setattr(pd.DataFrame, "attrs", {"best_epoch": 2})
     results = [
         train_tiny(seed=seed, augmentation=turn) for seed, turn in [(1, {}), (2, {}), (1, {"rotation_range": 90})]
@@ -520,11 +525,13 @@ def test_settings_make_the_network(changes, options):
 def test_settings_reach_the_training(monkeypatch):
     found = {}
 
-    def fit(model, training, validation, **settings):
-        found.update(settings, training=training, validation=validation, policy=keras.config.dtype_policy().name)
+    def fit(model, training, validation, recipe, seed):
+        found.update(
+            asdict(recipe), seed=seed, training=training, validation=validation, policy=keras.config.dtype_policy().name
+        )
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(study, "fit_model", fit)
+    monkeypatch.setattr(cnn, "fit_model", fit)
     pixels, y, sets, statistics = make_images()
     keras.config.set_dtype_policy("mixed_float16")
     options = {"epochs": 7, "batch_size": 5, "learning_rate": 0.3, "weight_decay": 0.2}
@@ -544,7 +551,7 @@ def test_scores_are_those_of_each_set(monkeypatch):
     pixels, y, sets, statistics = make_images(3, 6)
     sets = np.array(["train", "validation", "validation", "test", "test", "test"])
     y, y_prob = np.eye(3)[[0, 0, 0, 1, 1, 2]], np.eye(3)[[0, 0, 1, 1, 2, 2]]
-    monkeypatch.setattr(study, "predict_probabilities", lambda model, pixels, rows: y_prob[rows])
+    monkeypatch.setattr(cnn, "predict_probabilities", lambda model, pixels, rows: y_prob[rows])
     results = train_cnn(TINY | {"epochs": 1, "batch_size": 1}, 1, pixels, y, sets, statistics)
     assert results["validation_accuracy"] == results["validation_balanced_accuracy"] == 0.5
     assert results["test_accuracy"] == pytest.approx(2 / 3)

@@ -1,11 +1,14 @@
-"""The built-in samples: miniature data sets in the exact layout of the originals, to try and to test with."""
+"""The built-in samples: miniature data sets in the exact layout of the originals, to try and to test with.
+
+One module for each data set, which draws it with the traps of the original.
+"""
 
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
-from helpers.data.drawings import chest_xray, ham10000, leukemia, melanoma, mnist, plants
+from samples import chest_xray, ham10000, leukemia, melanoma, mnist, plants
 
 # Part of the samples' folder: raise it whenever a sample would be drawn otherwise.
 _VERSION = 9

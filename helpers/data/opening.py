@@ -1,0 +1,380 @@
+"""Opening a data set: find or download it, list its images, measure them, and set aside what cannot be used.
+
+The table of problems has the columns ``file``; ``problem``; ``action``, what was done about it, "left out" if that line
+or file is not used; and ``image_id`` of the image concerned.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers.data import audit, duplicates, pixels, preprocess, split
+from helpers.data.catalog import DataSet, get_data_set
+from helpers.data.layouts.class_folders import index_class_folders
+from helpers.data.layouts.cnmc import index_cnmc
+from helpers.data.layouts.common import LEFT_OUT, PROBLEM_COLUMNS
+from helpers.data.layouts.ham10000 import index_ham10000
+from helpers.data.layouts.mnist_archive import index_mnist_archive
+from helpers.files import InputError, replace_atomically
+from helpers.settings import Settings
+
+__all__ = ["LEFT_OUT", "PROBLEM_COLUMNS", "OpenDataSet", "Source", "find_data", "index_images", "open_data_set"]
+
+_INDEXERS = {
+    "mnist_archive": index_mnist_archive,
+    "ham10000": index_ham10000,
+    "class_folders": index_class_folders,
+    "cnmc": index_cnmc,
+}
+_THUMBNAIL = (32, 32, 1)  # what is compared to find images that look alike
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the images of a run come from.
+
+    Attributes
+    ----------
+    kind : str
+        "local", "download" or "sample".
+    folder : Path
+        The folder that holds the data set's files.
+    note : str
+        A sentence about it, to be shown.
+    """
+
+    kind: str
+    folder: Path
+    note: str
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether the images are the built-in sample, good for trying and testing only."""
+        return self.kind == "sample"
+
+
+@dataclass
+class OpenDataSet:
+    """An opened data set; in a notebook it shows what it is.
+
+    Attributes
+    ----------
+    record : DataSet
+        What is known of it beforehand, from `helpers.data.catalog`.
+    source : Source
+    settings : Settings
+    found : DataFrame
+        The images that can be used, one row per image: the columns of `index_images` and `measure_images`.
+    images : DataFrame
+        Those of them that are worked with, numbered from 0; `split_images` adds the column ``split``.
+    problems : DataFrame
+        What could not be used and what looks wrong, see the module's description.
+    contradictory : DataFrame
+        The rows that were left out because images of their group carry another label.
+    alike : DataFrame
+        The pairs of images that look alike: ``first`` and ``second``, their image_ids; ``bits`` and ``correlation``,
+        from `find_near_duplicates`; ``identical``, whether the files are; ``named``, whether their names put them into
+        one group. Empty where the record does not ask for it.
+    """
+
+    record: DataSet
+    source: Source
+    settings: Settings
+    found: pd.DataFrame
+    images: pd.DataFrame
+    problems: pd.DataFrame
+    contradictory: pd.DataFrame
+    alike: pd.DataFrame
+
+    @property
+    def class_names(self) -> tuple:
+        """The labels in the order of the model's outputs; fewer than the original's where the copy may lack classes."""
+        return audit.list_classes(self.found, self.record) if self.record.may_lack_classes else self.record.class_names
+
+    @property
+    def class_labels(self) -> dict:
+        """Readable names of the classes."""
+        return {name: self.record.class_labels[name] for name in self.class_names}
+
+    def load_pixels(self, shape):
+        """Load the pixels of all images; see `helpers.data.pixels.load_pixels`."""
+        return pixels.load_pixels(self.images, self.source.folder, shape, self.settings.cache_dir)
+
+    def read_images(self, images, shape):
+        """Read some images, given as rows of a table with the column ``path``, as a list of uint8 arrays."""
+        return [pixels.read_image(self.source.folder / path, shape) for path in images["path"]]
+
+    def split_images(self, validation, test="test"):
+        """Divide the images into training, validation and test set, whole groups at a time.
+
+        Parameters
+        ----------
+        validation : float
+            Share of the validation images among those that the test set leaves.
+        test : float or str
+            Share of the test images, or the shipped part that they are.
+
+        Returns
+        -------
+        DataFrame of int: the images of each set and class. The column ``split`` of ``images`` holds the sets.
+        """
+        if isinstance(test, str):
+            rest = self.images[self.images["part"] != test]
+        else:
+            outer = split.split_by_group(self.images, {"rest": 1 - test, "test": test}, self.settings.seed)
+            rest = self.images[outer == "rest"]
+        shares = {"train": 1 - validation, "validation": validation}
+        self.images["split"] = "test"
+        self.images.loc[rest.index, "split"] = split.split_by_group(rest, shares, self.settings.seed)
+        audit.check_split(self.images, self.images["split"])
+        return audit.count_images(self.images, by=("split", "label"))
+
+    def rows(self, name):
+        """Give the rows of a set: an array of positions in ``images`` and in the pixels."""
+        there = set(self.images["split"]) if "split" in self.images else set()
+        if name not in there:
+            raise InputError(f"There is no set {name!r}: there are {', '.join(sorted(there)) or 'none'}. Split first.")
+        return self.images.index[self.images["split"] == name].to_numpy()
+
+    def encode_labels(self, rows=None):
+        """One-hot encode the labels of some rows, or of all: float32 (n, n_classes), NaN for images without a label."""
+        labels = self.images["label"] if rows is None else self.images["label"].iloc[rows]
+        y = preprocess.one_hot(labels.fillna(self.class_names[0]), self.class_names)
+        y[labels.isna()] = np.nan
+        return y
+
+    def summarize(self):
+        """Summarize what the images are: a dict for `helpers.evaluation.report.Report.save_results`."""
+        about = {"images": len(self.images), "groups": self.images["group"].nunique(), "source": self.source.kind}
+        if "width" in self.images:
+            width, height = self.images.groupby(["width", "height"]).size().idxmax()
+            about["stored_size"] = f"{width:.0f}x{height:.0f}"
+        return about | {"fingerprint": pixels.compute_fingerprint(self.images, self.source.folder)}
+
+    def _repr_markdown_(self):
+        used = "" if len(self.images) == len(self.found) else f", of which {len(self.images):,} are used here"
+        return (
+            f"**{self.record.title}** ({self.source.kind}). {self.source.note}\n\n"
+            f"- Task: {self.record.task}\n"
+            f"- {len(self.found):,} images in {self.found['group'].nunique():,} groups and {len(self.class_names)} "
+            f"classes can be used{used}; {len(self.problems):,} problems are listed\n"
+            f"- Has to stay together in a split: {self.record.group_rule}\n"
+            f"- Augmentation that leaves the label true: {self.record.allowed_augmentation}\n"
+            f"- Source: {self.record.citation}; {self.record.licence}"
+        )
+
+
+def open_data_set(names, settings, most=None, limit_by="part", whole_groups=True):
+    """Find, download, index and measure a data set, and set aside what cannot be used.
+
+    Parameters
+    ----------
+    names : str or sequence of str
+        Its name in the catalog; of several, ``DATA_SET`` chooses, or else the first that lies in ``DATA_DIR``.
+    settings : Settings
+    most : int, optional
+        For quick runs: about how many images of each part to work with; all by default.
+    limit_by, whole_groups
+        See `helpers.data.split.limit_images`.
+
+    Returns
+    -------
+    OpenDataSet
+
+    Raises
+    ------
+    InputError
+        There is no such data set, it is not found, or too much of it cannot be used.
+    """
+    record = choose_data_set([names] if isinstance(names, str) else names, settings)
+    source = find_data(record, settings)
+    images, problems = index_images(record, source.folder)
+    measured = None
+    if "array" not in images:  # images inside an array file are all of one size
+        measured = pixels.measure_images(images, source.folder, settings.cache_dir)
+        images = images.join(measured.drop(columns="error"))
+    images, problems = audit.leave_out_unusable(images, problems, measured)
+    alike = pd.DataFrame(columns=["first", "second", "bits", "correlation", "identical", "named"])
+    if record.joined:
+        images["named_group"] = images["group"]
+        content = pixels.hash_files(images, source.folder)
+    if "identical" in record.joined:
+        images["group"] = audit.join_groups(images, keys=content)
+    if "alike" in record.joined:
+        thumbnails = pixels.load_pixels(images, source.folder, _THUMBNAIL, settings.cache_dir)
+        alike = duplicates.find_near_duplicates(thumbnails)
+        images["group"] = audit.join_groups(images, pairs=alike)
+        alike = _describe_pairs(alike, images, content)
+    contradictory = audit.find_conflicts(images)
+    if record.kept_part:
+        images, problems = audit.leave_out_leaks(images, problems, record.kept_part)
+    if record.joined == ("identical",):
+        images, problems = audit.leave_out_unusable(images, problems)
+    elif record.joined:  # what only looks alike may be two things: no sign of a damaged copy, whatever its share
+        images, problems = audit.leave_out_contradictions(images, problems)
+    limited = images if most is None else split.limit_images(images, most, settings.seed, limit_by, whole_groups)
+    return OpenDataSet(record, source, settings, images, limited.copy(), problems, contradictory, alike)
+
+
+def find_data(data_set: DataSet, settings: Settings) -> Source:
+    """Find a data set, or make it available, as ``DATA_SOURCE`` says.
+
+    ``local`` takes ``DATA_DIR/<name>``; ``download`` takes it too, or else fetches it (what comes from Kaggle stays in
+    the cache of kagglehub); ``sample`` draws the built-in sample; ``auto`` takes local files where there are some, and
+    otherwise the sample; not for a full run, though, which would take its time and say nothing.
+
+    Raises
+    ------
+    InputError
+        ``DATA_DIR`` was named but does not exist or is empty, the data set's folder lacks its key file, a full run
+        has no images, or the download failed. The message says what was expected and what to do.
+    """
+    folder = settings.data_dir / data_set.name
+    expected = folder / data_set.key_file
+    if settings.source == "sample":
+        return _open_sample(data_set, settings, "DATA_SOURCE=sample asks for it.")
+    if _has_key_file(folder, data_set):
+        kind = "download" if settings.source == "download" else "local"
+        return Source(kind, folder, f"{data_set.title}, from {folder.parent.name}/{folder.name}.")
+    if settings.source == "download":
+        return Source("download", _download(data_set, folder), f"{data_set.title}, from {data_set.handle}.")
+
+    remedy = (
+        f"Put the files there, or set DATA_SOURCE=download or DATA_SOURCE=sample. Expected: {expected}; "
+        f"in all {data_set.files}"
+    )
+    if folder.exists():
+        raise InputError(f"{folder} has no {data_set.key_file}. {remedy}")
+    if settings.data_dir_given and not settings.data_dir.is_dir():
+        raise InputError(f"DATA_DIR={settings.data_dir} is no folder. {remedy}")
+    if settings.data_dir_given and not any(settings.data_dir.iterdir()):
+        raise InputError(f"DATA_DIR={settings.data_dir} is empty. {remedy}")
+    if _has_key_file(settings.data_dir, data_set):
+        if settings.data_dir.name == data_set.name:
+            advice = f"is the folder of {data_set.name} itself: name its parent"
+        else:
+            advice = f"holds {data_set.key_file} itself: move it into a folder {data_set.name} there"
+        raise InputError(f"DATA_DIR={settings.data_dir} {advice}. {remedy}")
+    if settings.source == "local" or not settings.quick:
+        raise InputError(f"{settings.data_dir} has no folder {data_set.name}. {remedy}")
+    return _open_sample(data_set, settings, f"No folder {settings.data_dir.name}/{data_set.name} with real images.")
+
+
+def choose_data_set(names: Sequence[str], settings: Settings) -> DataSet:
+    """Choose a data set for a notebook that can use several.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Those that it can use, the preferred one first.
+    settings : Settings
+        ``DATA_SET`` names one of them; otherwise it is the first that lies in ``DATA_DIR``, or the first of all.
+
+    Raises
+    ------
+    InputError
+        ``DATA_SET`` is none of them.
+    """
+    if settings.data_set:
+        if settings.data_set not in names:
+            raise InputError(f"DATA_SET={settings.data_set}: this notebook can use {', '.join(names)}.")
+        return get_data_set(settings.data_set)
+    records = [get_data_set(name) for name in names]
+    there = [record for record in records if _has_key_file(settings.data_dir / record.name, record)]
+    return (there or records)[0]
+
+
+def index_images(data_set, folder):
+    """List the images of a data set.
+
+    Parameters
+    ----------
+    data_set : DataSet
+    folder : Path
+        The data set's folder, from `find_data`.
+
+    Returns
+    -------
+    images : DataFrame
+        One row per image and the columns ``image_id``; ``path``, relative to ``folder``; ``label``, one of the class
+        names; ``group``, what has to stay together in a split; ``part``, the part of the original that the image is
+        shipped in. ``label`` and ``group`` are missing where a data set ships images without labels: those can be
+        neither split nor scored. For images inside an array file also ``array`` and ``position``. Metadata adds further
+        columns.
+    problems : DataFrame
+        What could not be used and what looks wrong, see the module's description.
+
+    Raises
+    ------
+    InputError
+        A file that all images depend on is not as the layout says; the message names it.
+    """
+    images, problems = _INDEXERS[data_set.layout](data_set, folder)
+    return images, pd.DataFrame(problems, columns=PROBLEM_COLUMNS)
+
+
+def _describe_pairs(pairs, images, content):
+    """Name the images of pairs, and tell which are identical files and which have one group by their names."""
+    first, second = pairs["first"], pairs["second"]
+    same = {
+        name: values.to_numpy()[first] == values.to_numpy()[second]
+        for name, values in (("identical", content), ("named", images["named_group"]))
+    }
+    ids = images["image_id"].to_numpy()
+    return pairs.assign(first=ids[first], second=ids[second], **same)
+
+
+def _has_key_file(folder, data_set):
+    """Tell whether a data set lies in a folder; where the key is a folder itself, archives differ in its case."""
+    if (folder / data_set.key_file).exists():
+        return True
+    name = data_set.key_file.lower()
+    return folder.is_dir() and any(path.is_dir() and path.name.lower() == name for path in folder.iterdir())
+
+
+def _open_sample(data_set, settings, reason):
+    from samples import make_sample  # here only: not needed for real images
+
+    folder = make_sample(data_set, settings.cache_dir / "samples")
+    return Source("sample", folder, f"{reason} Good for trying and testing; its figures say nothing about real images.")
+
+
+def _download(data_set, folder):
+    """Fetch a data set; return the folder that it lies in then."""
+    publisher, name = data_set.handle.split(":", 1)
+    try:
+        downloaded = _PUBLISHERS[publisher](name, folder)
+        if not _has_key_file(downloaded, data_set):
+            raise FileNotFoundError(f"what came has no {data_set.key_file}")
+        return downloaded
+    except Exception as error:  # whatever network, server or disk may come up with
+        with suppress(OSError):
+            folder.rmdir()  # leaves no empty folder, which would look like a data set gone wrong
+        raise InputError(
+            f"{data_set.title} could not be downloaded ({data_set.handle}): {error}\n"
+            f"Put its files under {folder} by hand ({data_set.files}), or set DATA_SOURCE=sample."
+        ) from error
+
+
+def _download_from_keras(name, folder):
+    """Download through Keras, which checks the file's hash, and keep it where the other data sets are."""
+    import keras  # here only: it brings TensorFlow, seconds that reading local files should not cost
+
+    (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+    with replace_atomically(folder / f"{name}.npz") as unfinished, open(unfinished, "wb") as file:
+        np.savez_compressed(file, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return folder
+
+
+def _download_from_kaggle(name, folder):
+    """Download through kagglehub, which resumes, checks the hash, and keeps the pinned version in its own cache."""
+    import kagglehub  # here only: not needed for local files
+
+    return Path(kagglehub.dataset_download(name))
+
+
+_PUBLISHERS = {"keras": _download_from_keras, "kaggle": _download_from_kaggle}

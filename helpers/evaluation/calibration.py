@@ -1,0 +1,268 @@
+"""Calibration: probabilities that mean what they say, under the shares of classes that hold, and sets of classes."""
+
+import math
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+
+from helpers.evaluation.bootstrap import bootstrap, compute_proportion
+from helpers.evaluation.scores import BINS, bin_confidence, get_probabilities, is_right, replace_probabilities
+
+
+def compute_calibration(predictions, bins=BINS):
+    """Compare confidence with accuracy in bins of confidence.
+
+    Returns
+    -------
+    DataFrame with one row per bin that has images: mean ``confidence``; ``accuracy`` with its 95 % Wilson interval,
+    ``low`` to ``high``; ``images``.
+    """
+    table = pd.DataFrame({"confidence": predictions["confidence"], "right": is_right(predictions)})
+    rows = []
+    for _, part in table.groupby(bin_confidence(predictions["confidence"], bins)):
+        accuracy = compute_proportion(part["right"].sum(), len(part))
+        rows.append(
+            {
+                "confidence": part["confidence"].mean(),
+                "accuracy": accuracy["value"],
+                "low": accuracy["low"],
+                "high": accuracy["high"],
+                "images": len(part),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def fit_temperature(predictions):
+    """Find the temperature that makes the probabilities of validation images as likely as possible.
+
+    One number that sharpens (below 1) or softens (above 1) all probabilities and leaves their order as it is
+    (Guo et al. 2017).
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Of validation images, from `helpers.evaluation.scores.make_predictions`.
+
+    Returns
+    -------
+    float from 0.05 to 20
+    """
+    y_prob, class_names = get_probabilities(predictions)
+    log_prob = np.log(np.clip(y_prob, 1e-12, None))
+    y_true = predictions["y_true"].map({name: code for code, name in enumerate(class_names)}).to_numpy()
+
+    def loss(log_temperature):
+        scaled = log_prob / np.exp(log_temperature)
+        return (np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(scaled)), y_true]).mean()
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
+
+
+def apply_temperature(predictions, temperature):
+    """Sharpen or soften all probabilities by a temperature from `fit_temperature`; the classes stay the same."""
+    y_prob, _ = get_probabilities(predictions)
+    log_prob = np.log(np.clip(y_prob, 1e-12, None)) / temperature
+    return replace_probabilities(predictions, np.exp(log_prob - log_prob.max(axis=1, keepdims=True)))
+
+
+def correct_prior(predictions, prior, new_prior=None):
+    """Give the probabilities that hold where the classes have other shares than in training.
+
+    By Bayes' rule each probability is divided by the share of its class in training and multiplied by the new share
+    (Saerens et al. 2002). With equal new shares the most probable class is the one that maximizes balanced accuracy
+    if the probabilities are right (Menon et al. 2021, logit adjustment).
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        From `helpers.evaluation.scores.make_predictions`.
+    prior : sequence of float, one per class
+        Shares of the classes in training.
+    new_prior : sequence of float, optional
+        Shares to correct for; equal ones by default.
+
+    Returns
+    -------
+    DataFrame: ``predictions`` with other probabilities, ``y_pred`` and ``confidence``.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from helpers.evaluation.scores import make_predictions
+    >>> images = pd.DataFrame({"image_id": ["i"], "group": ["g"], "label": ["rare"]})
+    >>> table = make_predictions(images, [[0.7, 0.3]], ["common", "rare"])
+    >>> correct_prior(table, prior=[0.9, 0.1])["y_pred"].item()
+    'rare'
+    """
+    y_prob, class_names = get_probabilities(predictions)
+    prior = _check_shares(prior, class_names)
+    new_prior = (
+        np.ones(len(class_names)) if new_prior is None else _check_shares(new_prior, class_names, positive=False)
+    )
+    return replace_probabilities(predictions, y_prob * new_prior / prior)
+
+
+def estimate_prior(predictions, prior, steps=1000):
+    """Estimate the shares of the classes among images without labels, from the predictions alone.
+
+    Expectation maximization (Saerens et al. 2002): the mean of the corrected probabilities is the next estimate. Right
+    if the probabilities are calibrated and the classes look the same as in training; neither is sure in a new place.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        From `helpers.evaluation.scores.make_predictions`; the true labels are not used.
+    prior : sequence of float, one per class
+        Shares of the classes in training.
+    steps : int
+        At most so many.
+
+    Returns
+    -------
+    array (n_classes,) that sums to 1
+    """
+    y_prob, class_names = get_probabilities(predictions)
+    if not len(y_prob):
+        raise ValueError("There are no predictions to estimate the shares of the classes from.")
+    prior = _check_shares(prior, class_names)
+    estimate = prior = prior / prior.sum()
+    for _ in range(steps):
+        corrected = y_prob * estimate / prior
+        last, estimate = estimate, (corrected / corrected.sum(axis=1, keepdims=True)).mean(axis=0)
+        if np.abs(estimate - last).max() < 1e-6:
+            break
+    return estimate
+
+
+def _check_shares(shares, class_names, positive=True):
+    shares = np.asarray(shares, "float64")
+    right = shares.shape == (len(class_names),) and (shares >= 0).all() and shares.any()
+    if not right or (positive and not shares.all()):
+        raise ValueError(f"prior {shares}: expected a positive share for each of {', '.join(class_names)}.")
+    return shares
+
+
+def fit_conformal(predictions, coverage=0.9):
+    """Find for each class the probability from which on it belongs to the set of an image.
+
+    Split conformal prediction, separately for each class (Mondrian: Vovk 2012; least ambiguous sets: Sadinle et al.
+    2019; Angelopoulos and Bates 2021): of n held-out images of a class, the threshold is the ``ceil((n + 1) *
+    coverage)``-th largest probability given to it. Of further images of that class at least the share ``coverage``
+    has then a set that holds it, on average over such draws of held-out images, however good or bad the model is.
+
+    That is true of images exchangeable with the held-out ones. New subjects are not, nor are several images of one
+    subject exchangeable with those of others: whether the coverage holds for them has to be checked with
+    `score_sets` on subjects that neither the model nor the thresholds have seen.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Of images held out from training, from `helpers.evaluation.scores.make_predictions`, with the very
+        probabilities, calibrated or not, that `predict_sets` will be given.
+    coverage : float between 0 and 1
+
+    Returns
+    -------
+    dict of str to float: for each class the threshold. 0 for classes with too few images for the coverage (fewer than
+    9 for 0.9), which are in every set.
+
+    Raises
+    ------
+    ValueError
+        The coverage is not between 0 and 1.
+
+    Examples
+    --------
+    >>> from helpers.evaluation.scores import make_predictions
+    >>> images = pd.DataFrame({"image_id": range(4), "group": range(4), "label": ["a", "a", "a", "b"]})
+    >>> table = make_predictions(images, [[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.3, 0.7]], ["a", "b"])
+    >>> fit_conformal(table, coverage=0.5)
+    {'a': 0.8, 'b': 0.7}
+    """
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage {coverage}: expected a share between 0 and 1.")
+    y_prob, class_names = get_probabilities(predictions)
+    y_true = predictions["y_true"].to_numpy()
+    thresholds = {}
+    for code, name in enumerate(class_names):
+        of_class = np.sort(y_prob[y_true == name, code])[::-1]
+        rank = math.ceil((len(of_class) + 1) * coverage - 1e-9)  # 10 * 0.9 is no more than 9
+        thresholds[name] = float(of_class[rank - 1]) if rank <= len(of_class) else 0.0
+    return thresholds
+
+
+def predict_sets(predictions, thresholds):
+    """Put into the set of each image the classes whose probability reaches their threshold.
+
+    The sets hold the true class as often as `fit_conformal` was asked for if the images are exchangeable with the
+    held-out ones; new subjects are not, see there.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        With the columns ``p_<class>``; true labels are not needed.
+    thresholds : dict of str to float
+        From `fit_conformal`.
+
+    Returns
+    -------
+    DataFrame aligned with ``predictions``: ``in_<class>`` for each class, whether it is in the set; ``set_size``; and
+    ``uncertain``: the set is not just the most probable class, but several, none or, rarely, another one.
+
+    Raises
+    ------
+    ValueError
+        The thresholds are not those of the classes.
+    """
+    y_prob, class_names = get_probabilities(predictions)
+    if set(thresholds) != set(class_names):
+        raise ValueError(f"There are thresholds of {list(thresholds)}; expected those of {class_names}.")
+    held = y_prob >= np.array([thresholds[name] for name in class_names], "float64")
+    sets = pd.DataFrame(held, predictions.index, [f"in_{name}" for name in class_names])
+    sets["set_size"] = held.sum(axis=1)
+    sets["uncertain"] = (sets["set_size"] != 1) | ~held[np.arange(len(held)), y_prob.argmax(axis=1)]
+    return sets
+
+
+def score_sets(predictions, thresholds, resamples=1000, seed=0):
+    """Score the sets of labelled images, with 95 % intervals bootstrapped over groups.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        From `helpers.evaluation.scores.make_predictions`: images that neither the model nor the thresholds have
+        seen, and whose subjects they have not seen either if the coverage for new subjects is asked for.
+    thresholds : dict of str to float
+        From `fit_conformal`.
+    resamples : int
+    seed : int
+
+    Returns
+    -------
+    DataFrame with the index ``metric`` and the columns ``value, low, high``: coverage, the share of the images whose
+    set holds the true class; mean_set_size; share_uncertain; accuracy_of_certain, of the other images, NaN if there
+    are none; and ``coverage_<class>`` for each class, NaN if there is no image of it.
+    """
+    sets = predict_sets(predictions, thresholds)
+    _, class_names = get_probabilities(predictions)
+    y_true = predictions["y_true"].to_numpy()
+    right = y_true == predictions["y_pred"].to_numpy()
+    covered = sum((y_true == name) & sets[f"in_{name}"].to_numpy() for name in class_names).astype(bool)
+    set_size, uncertain = sets["set_size"].to_numpy(), sets["uncertain"].to_numpy()
+    everywhere = np.ones(len(sets), bool)
+
+    def compute(weights):
+        def average(values, rows=everywhere):
+            total = weights[rows].sum()
+            return weights[rows] @ values[rows] / total if total else np.nan
+
+        return {
+            "coverage": average(covered),
+            "mean_set_size": average(set_size),
+            "share_uncertain": average(uncertain),
+            "accuracy_of_certain": average(right, ~uncertain),
+        } | {f"coverage_{name}": average(covered, y_true == name) for name in class_names}
+
+    return bootstrap(compute, predictions["group"], resamples, seed)

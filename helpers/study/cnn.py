@@ -1,0 +1,99 @@
+"""What a trial of a study trains: a convolutional network from scratch."""
+
+import keras
+import numpy as np
+from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
+
+from helpers.training.augment import ImageDataGenerator
+from helpers.training.fast import predict_probabilities, set_precision, set_seed
+from helpers.training.fit import Recipe, fit_model
+from helpers.training.networks import build_cnn
+
+CNN_SETTINGS = {  # of `train_cnn`; a base to change
+    "blocks": 3,
+    "convolutions": 2,
+    "filters": 32,
+    "first_stride": 1,
+    "average_pooling": False,
+    "batch_norm": True,
+    "residual": False,
+    "dropout": 0.3,
+    "epochs": 8,
+    "batch_size": 128,
+    "learning_rate": 2e-3,
+    "weight_decay": 1e-4,
+    "augmentation": {},
+    "precision": "float32",
+}
+
+
+def train_cnn(settings, seed, pixels, y, sets, statistics):
+    """Train one network of `helpers.training.networks.build_cnn` and score it: a ``train`` for `run_study`.
+
+    Parameters
+    ----------
+    settings : dict
+        All of `CNN_SETTINGS`: ``blocks`` of ``convolutions`` each, the first with ``filters`` filters and each further
+        one with twice as many; ``augmentation`` holds keywords of ``ImageDataGenerator``; ``precision`` is that of
+        `helpers.training.fast.set_precision`; the others are those of `build_cnn` and `fit_model`.
+    seed : int
+    pixels : array (n, height, width, channels)
+        Raw pixels, 0 to 255; may be memory-mapped.
+    y : array (n, n_classes)
+        One-hot labels.
+    sets : array of str (n,)
+        The set of each image: "train", "validation", "test" or others that begin so, such as "test_style_1". Images
+        with another one are not used.
+    statistics : array (2, channels)
+        Mean and standard deviation of the training pixels.
+
+    Returns
+    -------
+    dict: ``parameters`` (number of trained ones), ``train_minutes`` (of processor time), ``best_epoch``, and for the
+    validation and each test set ``<set>_accuracy``, ``<set>_balanced_accuracy`` (mean sensitivity over the classes that
+    the set has) and, with two classes, ``<set>_roc_auc``.
+
+    Raises
+    ------
+    ValueError
+        A setting is missing or not known, or as `fit_model`.
+    """
+    if wrong := settings.keys() ^ CNN_SETTINGS.keys():
+        raise ValueError(f"Missing or unknown settings: {', '.join(sorted(wrong))}.")
+    policy, s = keras.config.dtype_policy(), settings
+    sets = np.asarray(sets, str)
+    rows = {name: np.flatnonzero(sets == name) for name in np.unique(sets)}
+    try:
+        set_precision(s["precision"])
+        set_seed(seed)
+        filters = [[s["filters"] * 2**block] * s["convolutions"] for block in range(s["blocks"])]
+        options = {name: s[name] for name in ("first_stride", "average_pooling", "batch_norm", "residual", "dropout")}
+        model = build_cnn(pixels.shape[1:], y.shape[1], statistics, filters=filters, **options)
+        data = [(pixels, y[rows.get(name, [])], rows.get(name, [])) for name in ("train", "validation")]
+        augment = ImageDataGenerator(**s["augmentation"]) if s["augmentation"] else None
+        options = {name: s[name] for name in ("epochs", "batch_size", "learning_rate", "weight_decay")}
+        history = fit_model(model, *data, Recipe(augment=augment, **options), seed=seed)
+        results = {
+            "parameters": sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
+            "train_minutes": history["cpu_seconds"].sum() / 60,
+            "best_epoch": history.attrs["best_epoch"],
+        }
+        for name in ["validation"] + [name for name in rows if name.startswith("test")]:
+            scores = _score(y[rows[name]], predict_probabilities(model, pixels, rows[name]))
+            results |= {f"{name}_{metric}": value for metric, value in scores.items()}
+        return results
+    finally:
+        keras.utils.clear_session()  # of the trials before nothing stays in memory
+        keras.config.set_dtype_policy(policy)
+
+
+def _score(y, y_prob):
+    y_true, y_pred = y.argmax(axis=1), y_prob.argmax(axis=1)
+    present = np.unique(y_true)
+    scores = {
+        "accuracy": accuracy_score(y_true, y_pred),
+        "balanced_accuracy": recall_score(y_true, y_pred, labels=present, average="macro"),
+    }
+    if y.shape[1] == 2:
+        scores["roc_auc"] = roc_auc_score(y_true, y_prob[:, 1]) if len(present) == 2 else np.nan
+    return scores

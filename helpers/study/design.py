@@ -1,0 +1,124 @@
+"""The design of a study: which settings are changed, each alone around a base and repeated over seeds.
+
+One factor at a time does not show interactions: what holds around this base may not hold around another.
+"""
+
+import json
+
+import pandas as pd
+
+
+def list_factors(depths, filters, learning_rates, residual_depths):
+    """List what is commonly asked of a convolutional network, as factors for `list_trials` around a base.
+
+    Parameters
+    ----------
+    depths : sequence of int
+        Numbers of blocks.
+    filters : sequence of int
+        Numbers of filters in the first block; each further one has twice as many.
+    learning_rates : sequence of float
+    residual_depths : sequence of int
+        Numbers of blocks with which residual blocks are compared with plain ones.
+
+    Returns
+    -------
+    dict of str to dict of str to dict: depth, filters, normalization, learning rate, and residual blocks at each depth.
+    """
+    factors = {
+        "depth": {f"{blocks} blocks": {"blocks": blocks} for blocks in depths},
+        "filters": {f"{count} filters": {"filters": count} for count in filters},
+        "normalization": {"batch norm": {"batch_norm": True}, "none": {"batch_norm": False}},
+        "learning rate": {f"{rate:g}": {"learning_rate": rate} for rate in learning_rates},
+    }
+    for blocks in residual_depths:
+        kinds = {"plain blocks": False, "residual blocks": True}
+        factors[f"residual, {blocks} blocks"] = {
+            name: {"blocks": blocks, "residual": residual} for name, residual in kinds.items()
+        }
+    return factors
+
+
+def list_trials(base, factors, seeds):
+    """List the trials of a study: each combination of settings and seed once, though it may serve several factors.
+
+    Parameters
+    ----------
+    base : dict of str to JSON values
+        All settings.
+    factors : dict of str to dict of str to dict
+        For each factor and level the settings that differ from the base; none for the level that is the base. Labels
+        of levels are written so that they can follow "with", such as "4 blocks".
+    seeds : iterable of int
+
+    Returns
+    -------
+    DataFrame with the columns ``settings`` (dict) and ``seed``: all settings with the first seed, in the order of the
+    factors, then with the second seed, and so on.
+
+    Raises
+    ------
+    ValueError
+        A level changes a setting that the base has not, or two levels of a factor are the same.
+
+    Examples
+    --------
+    >>> factors = {"depth": {"2 blocks": {}, "3 blocks": {"blocks": 3}}, "norm": {"none": {}, "batch": {"norm": True}}}
+    >>> list_trials({"blocks": 2, "norm": False}, factors, seeds=range(3)).shape
+    (9, 2)
+    """
+    settings = {dump_settings(of_level): of_level for *_, of_level in _list_levels(base, factors)}
+    rows = [(of_level, seed) for seed in dict.fromkeys(seeds) for of_level in settings.values()]
+    return pd.DataFrame(rows, columns=["settings", "seed"])
+
+
+def expand_results(results, base, factors):
+    """Lay the results out by factor and level; a trial that serves several factors appears under each.
+
+    Parameters
+    ----------
+    results : DataFrame
+        From `run_study`.
+    base, factors : dict
+        As given to `list_trials`.
+
+    Returns
+    -------
+    DataFrame with one row per factor, level and seed, in their order: ``factor, level, seed, trial``, the results,
+    ``wall_seconds, error``.
+
+    Raises
+    ------
+    ValueError
+        As `list_trials`, or there is no trial of a level.
+    """
+    dumped = results["settings"].map(dump_settings)
+    parts = []
+    for factor, level, settings in _list_levels(base, factors):
+        part = results[dumped == dump_settings(settings)].drop(columns="settings")
+        if part.empty:
+            raise ValueError(f"The results hold no trial of {factor}: {level}.")
+        parts.append(part.assign(factor=factor, level=level))
+    table = pd.concat(parts, ignore_index=True)
+    first = ["factor", "level", "seed", "trial"]
+    return table[first + [name for name in table if name not in first]]
+
+
+def _list_levels(base, factors):
+    """List factor, level and settings."""
+    levels = []
+    for factor, changes in factors.items():
+        for level, changed in changes.items():
+            if unknown := changed.keys() - base.keys():
+                raise ValueError(
+                    f"{factor}: {level} changes {', '.join(sorted(unknown))}, which the base does not have."
+                )
+            levels.append((factor, level, {**base, **changed}))
+        if len({dump_settings(settings) for of_factor, _, settings in levels if of_factor == factor}) < len(changes):
+            raise ValueError(f"{factor}: two of its levels have the same settings.")
+    return levels
+
+
+def dump_settings(value):
+    """Write settings as text, by which equal ones are told."""
+    return json.dumps(value, sort_keys=True)

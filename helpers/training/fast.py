@@ -1,0 +1,290 @@
+"""Fast: what makes Keras quick on processors, and changes nothing else.
+
+Fused layers and optimizer, arithmetic that the hardware does fast, all GPUs at once, and traced prediction; see
+``benchmarks/`` for what each is worth.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+
+from helpers.files import release_pages
+from helpers.training import tf
+
+
+class FusedBatchNormalization(layers.BatchNormalization):
+    """Batch normalization in TensorFlow's fused kernel instead of Keras's separate operations; see ``benchmarks/``.
+
+    Weights, hyperparameters and saved form are those of ``keras.layers.BatchNormalization``: a saved model opens with
+    plain ``keras.models.load_model``, also where this package is not installed, and `load_model` makes it fused
+    again. Inputs other than images with channels last are left to Keras.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        fusible = len(inputs.shape) == 4 and self.axis in (-1, 3) and mask is None and self.variable_dtype == "float32"
+        if not (fusible and self.scale and self.center) or self.synchronized or self.renorm:
+            return super().call(inputs, training=training, mask=mask)
+        learns = bool(training and self.trainable)
+        empty = tf.zeros([0])
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=self.gamma,
+            offset=self.beta,
+            mean=empty if learns else self.moving_mean,
+            variance=empty if learns else self.moving_variance,
+            epsilon=self.epsilon,
+            is_training=learns,
+        )
+        if learns:
+            # The kernel returns the unbiased variance; Keras keeps the biased one.
+            count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
+            self._update(self.moving_mean, mean)
+            self._update(self.moving_variance, variance * (count - 1) / count)
+        return outputs
+
+    def _update(self, moving, new):
+        moving.assign(moving * self.momentum + new * (1 - self.momentum))
+
+
+class FusedNormalization(layers.Normalization):
+    """Standardization of images by given statistics, in the same kernel; see ``benchmarks/``.
+
+    Keras subtracts and divides with the channels as innermost axis, which TensorFlow does slowly for so few of them.
+    Saved and loaded like `FusedBatchNormalization`.
+    """
+
+    def call(self, inputs):
+        fusible = len(inputs.shape) == 4 and self.input_mean is not None and not self.invert
+        if not fusible or self.dtype_policy.name != "float32" or np.min(self.input_variance) < 1:
+            return super().call(inputs)
+        mean, variance = (tf.reshape(values, [-1]) for values in (self.mean, self.variance))
+        outputs, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=tf.cast(inputs, tf.float32),
+            scale=tf.ones_like(mean),
+            offset=tf.zeros_like(mean),
+            mean=mean,
+            variance=variance,
+            epsilon=_NO_EPSILON,
+            is_training=False,
+        )
+        return outputs
+
+
+class FusedAdamW(keras.optimizers.AdamW):
+    """AdamW (Loshchilov and Hutter 2019) in TensorFlow's fused kernel instead of a dozen Keras operations a weight.
+
+    The same formulas in the same order. The graph of a step is made sooner, by seconds for a ResNet18; the step itself
+    takes about as long. What the kernel has not, such as sparse gradients and AMSGrad, is left to Keras.
+    """
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Update a weight, given its gradient."""
+        if self.amsgrad or isinstance(gradient, tf.IndexedSlices) or variable.dtype != tf.float32:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        index = self._get_variable_index(variable)
+        step = tf.cast(self.iterations + 1, tf.float32)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=tf.cast(learning_rate, tf.float32),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=tf.cast(gradient, tf.float32),
+        )
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        # TensorFlow never forgets a graph that sums over devices: each trained model would stay in memory for good.
+        if self._distribution_strategy.num_replicas_in_sync > 1:
+            return super()._all_reduce_sum_gradients(grads_and_vars)
+        return grads_and_vars
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        if self.use_ema:
+            is_first = tf.cast(tf.equal(self.iterations, 0), tf.float32)  # the average begins with the first weights
+            share = tf.maximum(is_first, 1 - self.ema_momentum)
+            for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
+                average.assign_add(share * (variable - average))
+
+
+_NO_EPSILON = 1e-10  # vanishes beside a variance of 1 and more
+FUSED_LAYERS = {"BatchNormalization": FusedBatchNormalization, "Normalization": FusedNormalization}
+# Keras writes module and name of a class into the saved file: this is what makes it open as the built-in layer.
+for _name, _layer in FUSED_LAYERS.items():
+    _layer.__name__ = _layer.__qualname__ = _name
+    _layer.__module__ = "keras.layers"
+# Keras writes module and name of a class into the saved file: this is what makes it open as the built-in optimizer.
+FusedAdamW.__name__ = FusedAdamW.__qualname__ = "AdamW"
+FusedAdamW.__module__ = "keras.optimizers"
+
+
+def fuse(model):
+    """Make the layers of a model fused that are plain Keras: a copy with the same weights and the same outputs.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Functional or sequential.
+
+    Returns
+    -------
+    keras.Model, functional; the model itself if there is nothing to fuse.
+    """
+    plain = {keras.layers.BatchNormalization, keras.layers.Normalization}
+    if not any(type(layer) in plain for layer in model.layers):
+        return model
+
+    def copy(layer):
+        kind = FUSED_LAYERS[type(layer).__name__] if type(layer) in plain else type(layer)
+        return kind.from_config(layer.get_config())
+
+    functional = keras.Model(model.inputs, model.outputs, name=model.name)
+    fused = keras.models.clone_model(functional, clone_function=copy)
+    fused.set_weights(model.get_weights())
+    return fused
+
+
+def set_precision(precision="auto"):
+    """Choose the arithmetic of the layers built from now on.
+
+    Parameters
+    ----------
+    precision : {"auto", "float32", "mixed_bfloat16", "mixed_float16"}
+        "auto" takes what the hardware multiplies fast, see ``benchmarks/``; weights stay float32. On processors with
+        AMX or AVX-512 BF16 that is mixed_bfloat16; on Nvidia's cards mixed_bfloat16 from compute capability 8.0 on
+        (Ampere) and mixed_float16 from 7.0 on (Volta, Turing), the oldest of several deciding; elsewhere float32.
+
+    Returns
+    -------
+    str: the name of the Keras dtype policy that is now in force.
+    """
+    if precision == "auto":
+        precision = _find_fast_precision()
+    keras.config.set_dtype_policy(precision)
+    return precision
+
+
+def use_all_gpus(devices=None):
+    """Train the models built from now on on several GPUs at once, if there are several.
+
+    Each step's batch is divided among them and the gradients are summed (``tf.distribute.MirroredStrategy``); batch
+    normalization takes the statistics of each part by itself.
+
+    Parameters
+    ----------
+    devices : list of str, optional
+        Names of devices such as "GPU:0"; by default all GPUs that TensorFlow sees.
+
+    Returns
+    -------
+    int, how many devices train together: 1 where there are not several.
+    """
+    devices = devices or [f"GPU:{number}" for number in range(len(tf.config.list_physical_devices("GPU")))]
+    if len(devices) > 1:
+        tf.distribute.experimental_set_strategy(tf.distribute.MirroredStrategy(devices))
+    return max(len(devices), 1)
+
+
+def set_seed(seed):
+    """Seed the initial weights of the networks built from now on (and Python's and NumPy's global state)."""
+    keras.utils.set_random_seed(seed)
+
+
+def predict_probabilities(model, images, rows=None, views=1, batch_size=None):
+    """Predict class probabilities in the order of the images.
+
+    Parameters
+    ----------
+    model : keras.Model
+    images : array (n, height, width, channels)
+        Raw pixels; may be memory-mapped, only two batches at a time are read.
+    rows : array of int (m,), optional
+        The images to predict; all by default.
+    views : {1, 4, 8}
+        Over how many views of each image the probabilities are averaged: 4 are the image and its mirror images, 8,
+        for square images, also these turned by 90 degrees. For images without up and down, left and right.
+    batch_size : int, optional
+        By default as many images as make about a million pixels.
+
+    Returns
+    -------
+    float32 array (m, n_classes)
+    """
+    return predict_views(model, images, rows, views, batch_size).mean(axis=0)
+
+
+def predict_views(model, images, rows=None, views=1, batch_size=None):
+    """Predict several views of each image, as `predict_probabilities` does, without averaging.
+
+    Returns
+    -------
+    float32 array (views, m, n_outputs)
+    """
+    rows = np.arange(len(images)) if rows is None else np.asarray(rows)
+    batch_size = batch_size or int(np.clip(2**20 // np.prod(images.shape[1:3]), 16, 256))
+    dtype = "uint8" if images.dtype == np.uint8 else "float32"  # bytes are a quarter to copy
+    graph = _trace_prediction(model, dtype)
+    outputs = np.empty((views, len(rows), model.output_shape[-1]), "float32")
+
+    def predict(start):
+        batch = np.asarray(images[rows[start : start + batch_size]], dtype)
+        release_pages(images)
+        for view, of_view in enumerate(list_views(batch, views)):
+            outputs[view, start : start + batch_size] = graph(tf.constant(of_view)).numpy()
+
+    starts = range(0, len(rows), batch_size)
+    if len(starts) > 1:  # a single image would wait for the threads to start for almost half as long again
+        with ThreadPoolExecutor(2) as pool:  # while a batch is read, and in pauses between layers, another is computed
+            list(pool.map(predict, starts))
+    else:
+        list(map(predict, starts))
+    return outputs
+
+
+def _trace_prediction(model, dtype):
+    """Trace a model once for batches of any size; Keras's predict_on_batch traces again for the last, smaller one."""
+    if not hasattr(model, "prediction_graphs"):
+        model.prediction_graphs = {}
+    if dtype not in model.prediction_graphs:
+
+        @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), dtype)])
+        def predict(batch):
+            return model(tf.cast(batch, "float32"), training=False)
+
+        model.prediction_graphs[dtype] = predict.get_concrete_function()
+    return model.prediction_graphs[dtype]
+
+
+def list_views(images, views, transpose=np.transpose):
+    """List the views of images, as arrays or tensors: see `predict_probabilities`."""
+    if views not in (1, 4, 8) or (views == 8 and images.shape[1] != images.shape[2]):
+        raise ValueError(f"views={views} of images {images.shape[1:3]}: expected 1, 4, or for square images 8.")
+    if views == 1:
+        return [images]
+    mirrored = [images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]]
+    return mirrored + [transpose(view, (0, 2, 1, 3)) for view in mirrored if views == 8]
+
+
+def _find_fast_precision():
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "mixed_bfloat16" if _multiplies_bfloat16() else "float32"
+    details = map(tf.config.experimental.get_device_details, gpus)
+    capability = min(of_gpu.get("compute_capability", (0, 0)) for of_gpu in details)
+    return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
+
+
+def _multiplies_bfloat16():
+    """Look for bfloat16 instructions among the processor's flags (Linux; elsewhere none are assumed)."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags

@@ -1,0 +1,284 @@
+"""Networks: the convolutional network, ResNet18, and the layers that prepare raw pixels for them.
+
+A model takes raw pixels (uint8 or float, 0 to 255). Standardization is its first layer, with the statistics of the
+training images, so that a saved model cannot be fed wrongly scaled input. It returns class probabilities in float32.
+"""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import layers, ops
+
+from helpers.training.fast import FusedBatchNormalization, FusedNormalization
+
+_FILTERS = (64, 128, 256, 512)  # of each stack
+_PRESET = "keras/resnetv1/keras/resnet_18_imagenet/3"  # on Kaggle
+_WEIGHTS_FILE = "resnet_18_imagenet.weights.h5"
+
+
+def build_cnn(
+    input_shape,
+    n_classes,
+    statistics=None,
+    *,
+    prepare=None,
+    filters=((32, 32), (64, 64), (128, 128)),
+    first_stride=1,
+    average_pooling=False,
+    batch_norm=True,
+    residual=False,
+    dropout=0.3,
+    name="cnn",
+):
+    """Build a convolutional network: blocks of 3x3 convolutions, each block ending in a 2x2 max-pool.
+
+    The last convolution of a block is pooled before it is normalized and activated, which leaves a quarter of the
+    pixels to normalize and to activate.
+
+    Parameters
+    ----------
+    input_shape : tuple of 3 ints
+        Height, width, channels.
+    n_classes : int
+    statistics : tuple of 2 arrays of length ``channels``, optional
+        Mean and standard deviation of the training pixels on the scale 0 to 255.
+    prepare : function ``tensor -> tensor``, optional
+        Standardizes raw pixels in another way, instead of by ``statistics``.
+    filters : sequence of sequences of ints
+        For each block the number of filters of each of its convolutions.
+    first_stride : int
+        Stride of the first convolution. At 160 x 120 pixels most of the time goes into the first block, which 2 makes
+        four times cheaper.
+    average_pooling : bool
+        Whether the last feature maps are averaged over the image before the classifier, so that it cannot learn where
+        something is: fewer parameters, for images in which the place says nothing. Otherwise they are flattened.
+    batch_norm : bool
+        Whether each convolution is followed by batch normalization.
+    residual : bool
+        Whether what goes into a block is added to what comes out of it (He et al. 2016), reduced by averaging and, to
+        have as many maps, by a 1x1 convolution. The block then learns what to change, and gradients have a short way.
+    dropout : float
+        Share of features dropped before the classifier during training.
+
+    Returns
+    -------
+    keras.Model from raw pixels (n, height, width, channels) to probabilities (n, n_classes) in float32.
+    """
+    inputs = x = layers.Input(input_shape, name="pixels")
+    x = (prepare or standardization_layer(statistics))(x)
+    for block, filters_of_block in enumerate(filters, 1):
+        before, stride = x, first_stride if block == 1 else 1
+        for number, n_filters in enumerate(filters_of_block, 1):
+            prefix = f"block{block}_{number}"
+            options = {"strides": stride if number == 1 else 1, "use_bias": not batch_norm}
+            x = layers.Conv2D(n_filters, 3, padding="same", name=f"{prefix}_conv", **options)(x)
+            is_last = number == len(filters_of_block)
+            if is_last:
+                x = layers.MaxPooling2D(2, padding="same", name=f"block{block}_pool")(x)
+            if batch_norm:
+                x = FusedBatchNormalization(momentum=0.95, name=f"{prefix}_norm")(x)
+            if is_last and residual:
+                x = _add_residual(x, before, 2 * stride, batch_norm, f"block{block}")
+            x = layers.ReLU(name=f"{prefix}_relu")(x)
+    x = (layers.GlobalAveragePooling2D if average_pooling else layers.Flatten)(name="features")(x)
+    if dropout:
+        x = layers.Dropout(dropout, name="dropout")(x)
+    outputs = layers.Dense(n_classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    return keras.Model(inputs, outputs, name=name)
+
+
+def _add_residual(x, before, stride, batch_norm, prefix):
+    """Add what went into a block to what came out of it."""
+    branch = layers.AveragePooling2D(stride, padding="same", name=f"{prefix}_residual_pool")(before)
+    branch = layers.Conv2D(x.shape[-1], 1, use_bias=not batch_norm, name=f"{prefix}_residual_conv")(branch)
+    if batch_norm:
+        branch = FusedBatchNormalization(momentum=0.95, name=f"{prefix}_residual_norm")(branch)
+    return layers.Add(name=f"{prefix}_add")([x, branch])
+
+
+def standardization_layer(statistics):
+    """Make the layer that subtracts the training mean and divides by the training standard deviation.
+
+    Parameters
+    ----------
+    statistics : tuple of 2 arrays of length ``channels``
+        Mean and standard deviation on the scale of the pixels.
+    """
+    mean, std = (np.asarray(values, "float64") for values in statistics)
+    return FusedNormalization(mean=mean, variance=std**2, dtype="float32", name="standardization")
+
+
+def standardize_cells(pixels, size, threshold):
+    """Crop images of single cells to their middle, and standardize the colours of each, as part of a network.
+
+    So that a saved model takes raw pixels. What `helpers.data.cells.standardize_colors` does to arrays, but for the
+    cell: here it is every pixel that is not background, loose parts included and dark holes left out. The standard
+    deviation is about 1.
+
+    Parameters
+    ----------
+    pixels : keras tensor (n, height, width, 3)
+        Raw pixels, 0 to 255.
+    size : int
+        Height and width to crop to, at most those of the images.
+    threshold : float
+        Pixels are background where no channel is above it, `helpers.data.cells.BACKGROUND_LEVEL`.
+
+    Returns
+    -------
+    keras tensor (n, size, size, 3), float32
+    """
+    margins = [((length - size) // 2, (length - size) - (length - size) // 2) for length in pixels.shape[1:3]]
+    cropped = layers.Cropping2D(margins, dtype="float32", name="crop")(pixels)
+    cell = ops.cast(ops.max(cropped, axis=-1, keepdims=True) > threshold, "float32")
+    count = ops.sum(cell, axis=(1, 2), keepdims=True) + 1  # one more, for images without a cell
+    centred = (cropped - ops.sum(cropped * cell, axis=(1, 2), keepdims=True) / count) * cell
+    variance = ops.sum(ops.square(centred), axis=(1, 2), keepdims=True) / count
+    return centred / ops.sqrt(variance + 1)
+
+
+def find_resnet18_weights(data_dir):
+    """Find the ImageNet weights of ResNet18: in ``data_dir/weights/``, else KerasHub's on Kaggle.
+
+    Parameters
+    ----------
+    data_dir : Path or None
+        None stands for a run that does without the weights.
+
+    Returns
+    -------
+    weights : Path or None
+        For `build_resnet18`; None stands for random weights.
+    note : str
+        A sentence about it, to be shown.
+    """
+    if data_dir is None:
+        return None, "ResNet18 from scratch: a run on the sample, or in quick mode, does without the ImageNet weights."
+    local = data_dir / "weights" / _WEIGHTS_FILE
+    if local.is_file():
+        return local, f"ResNet18: ImageNet weights from `weights/{local.name}`."
+    try:
+        import kagglehub  # here only: not needed for local files
+
+        path = Path(kagglehub.model_download(_PRESET, "model.weights.h5"))
+    except Exception as error:  # whatever network, server or disk may come up with
+        message = str(error).partition("\n")[0] or type(error).__name__
+        return None, (
+            f"ResNet18 from scratch: its ImageNet weights could not be downloaded ({message}). To use them, put the "
+            f"`model.weights.h5` of Kaggle's `{_PRESET}` into the folder `weights/` in `DATA_DIR` as `{local.name}`."
+        )
+    return path, f"ResNet18: ImageNet weights of KerasHub, from Kaggle's `{_PRESET}`."
+
+
+def build_resnet18(input_shape, n_classes, prepare, weights=None, dropout=0.3, blocks=2, name="resnet18"):
+    """Build ResNet18: a 7x7 convolution, a max-pool, and four stacks of two basic blocks.
+
+    A basic block has two 3x3 convolutions, and what goes in is added to what comes out. The first block of the second
+    to fourth stacks halves the size and doubles the number of maps; there what goes in passes a 1x1 convolution.
+
+    Parameters
+    ----------
+    input_shape : tuple of 3 ints
+        Height, width and 3 channels.
+    n_classes : int
+    prepare : function ``tensor -> tensor``
+        What comes before the first convolution: raw pixels, 0 to 255, become about standardized ones.
+    weights : Path, optional
+        From `find_resnet18_weights`; random ones by default.
+    dropout : float
+        Share of the 512 features dropped before the classifier during training.
+    blocks : int
+        Basic blocks in each stack; 2 makes it ResNet18. The pretrained weights are for 2.
+    name : str
+
+    Returns
+    -------
+    keras.Model from raw pixels (n, height, width, 3) to probabilities (n, n_classes) in float32.
+
+    Raises
+    ------
+    ValueError
+        The file is none with the weights of this network; the message names it.
+    """
+    inputs = layers.Input(input_shape, name="pixels")
+    x = _add_stacks(prepare(inputs), blocks)
+    x = layers.GlobalAveragePooling2D(name="features")(x)
+    x = layers.Dropout(dropout, name="dropout")(x)
+    outputs = layers.Dense(n_classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    model = keras.Model(inputs, outputs, name=name)
+    if weights is not None:
+        _copy_weights(weights, model, blocks)
+    return model
+
+
+def _copy_weights(path, model, blocks):
+    """Copy the weights of a file into all layers but the classifier."""
+    inputs = layers.Input((None, None, 3))
+    network = keras.Model(inputs, _add_stacks(inputs, blocks))
+    try:
+        network.load_weights(path)
+    except Exception as error:  # a damaged file and another network fail in many ways inside h5py and Keras
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path} does not hold the weights of ResNet18 ({reason}). Fetch it again.") from error
+    for layer in network.layers:
+        if layer.weights:
+            model.get_layer(layer.name).set_weights(layer.get_weights())
+
+
+def _add_stacks(x, blocks):
+    x = layers.ZeroPadding2D(3, name="conv1_pad")(x)
+    x = layers.Conv2D(64, 7, strides=2, use_bias=False, name="conv1_conv")(x)
+    x = _normalize(x, "conv1_bn")
+    x = layers.Activation("relu", name="conv1_relu")(x)
+    x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
+    x = layers.MaxPooling2D(3, 2, name="pool1_pool")(x)
+    for stack, filters in enumerate(_FILTERS):
+        for block in range(blocks):
+            halves = stack > 0 and block == 0
+            x = _add_basic_block(x, filters, halves, f"stack{stack}_block{block}")
+    return x
+
+
+def _add_basic_block(x, filters, halves, name):
+    """Add two convolutions, and what goes into them to what comes out."""
+    branch = x
+    if halves:
+        branch = layers.Conv2D(filters, 1, strides=2, use_bias=False, name=f"{name}_0_conv")(x)
+        branch = _normalize(branch, f"{name}_0_bn")
+        # Padded by hand: before an even size "same" would pad on one side only.
+        x = layers.ZeroPadding2D(1, name=f"{name}_1_pad")(x)
+    options = {"strides": 2, "padding": "valid"} if halves else {"padding": "same"}
+    x = layers.Conv2D(filters, 3, use_bias=False, name=f"{name}_1_conv", **options)(x)
+    x = _normalize(x, f"{name}_1_bn")
+    x = layers.Activation("relu", name=f"{name}_1_relu")(x)
+    x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"{name}_2_conv")(x)
+    x = _normalize(x, f"{name}_2_bn")
+    x = layers.Add(name=f"{name}_add")([branch, x])
+    return layers.Activation("relu", name=f"{name}_out")(x)
+
+
+def _normalize(x, name):
+    return FusedBatchNormalization(epsilon=1e-5, momentum=0.9, name=name)(x)
+
+
+def describe_layers(model):
+    """List the layers of a model as a table.
+
+    Returns
+    -------
+    DataFrame with one row per layer: ``layer, kind, output_shape, parameters, trainable``; shapes without
+    the batch axis.
+    """
+    rows = [
+        {
+            "layer": layer.name,
+            "kind": type(layer).__name__,
+            "output_shape": tuple(layer.output.shape[1:]),
+            "parameters": layer.count_params(),
+            "trainable": sum(int(np.prod(weight.shape)) for weight in layer.trainable_weights),
+        }
+        for layer in model.layers
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,198 @@
+"""Saving: models as ``.keras`` files that are complete or not there, and as ONNX for programs without Keras."""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+
+from helpers.files import replace_atomically
+from helpers.training import tf
+from helpers.training.fast import FUSED_LAYERS
+from helpers.training.surgery import copy_model
+
+_ABOUT = "about.json"  # the member of a saved model that save_model adds
+_OPSET = 18
+
+
+def save_model(model, path, about=None):
+    """Save a model as a ``.keras`` file that is either complete or not there.
+
+    The model is written under a temporary name beside its place, loaded once as a check, and then renamed.
+
+    Parameters
+    ----------
+    model : keras.Model
+    path : str or Path
+        Ends in ``.keras``; its folder is made.
+    about : dict, optional
+        What to know to use the model, such as ``class_names``; kept in the file, where Keras ignores it, for
+        `read_about`. Of what JSON can hold, and of mappings, NumPy numbers and arrays, which come back as dicts,
+        numbers and lists.
+
+    Returns
+    -------
+    Path of the saved file.
+
+    Raises
+    ------
+    ValueError
+        The name does not end in ``.keras``, or ``about`` is no mapping or holds NaN or infinity.
+    TypeError
+        ``about`` holds something else that JSON cannot.
+    """
+    path = Path(path)
+    if path.suffix != ".keras":
+        raise ValueError(f"{path}: the name of a saved model ends in .keras.")
+    if about is not None and not isinstance(about, Mapping):
+        raise ValueError(f"about is a {type(about).__name__}; expected a dict.")
+    text = json.dumps(about, default=_simplify, allow_nan=False, ensure_ascii=False, indent=1)
+    with replace_atomically(path) as unfinished:
+        model.save(unfinished)
+        if about is not None:
+            with zipfile.ZipFile(unfinished, "a") as archive:
+                archive.writestr(zipfile.ZipInfo(_ABOUT), text)  # without the time of writing
+        load_model(unfinished)
+    return path
+
+
+def read_about(path):
+    """Read what `save_model` was told about a model.
+
+    Returns
+    -------
+    dict, empty if it was told nothing.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        The file is no Keras model, or what it says about itself is damaged.
+    """
+    path = _find_archive(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            archive.getinfo("config.json")  # which every Keras model has
+            about = json.loads(archive.read(_ABOUT)) if _ABOUT in archive.namelist() else {}
+    except Exception as error:  # a damaged archive fails in many ways inside zipfile and zlib
+        raise ValueError(f"{path}: this is no .keras model, or it is damaged: {error}") from error
+    if not isinstance(about, dict):
+        raise ValueError(f"{path}: {_ABOUT} in it is a {type(about).__name__}; expected an object.")
+    return about
+
+
+def load_model(path):
+    """Load a model that `save_model` wrote, ready to predict and to be trained further.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        The file is no Keras model, or would run code of its own when loaded.
+    """
+    path = _find_archive(path)
+    try:
+        return keras.models.load_model(path, custom_objects=FUSED_LAYERS)
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path}: Keras could not load this model: {reason}") from error
+
+
+def _find_archive(path):
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file. The notebooks save their models in models/: train one first.")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: this is no .keras model (or it is truncated). Save it again with save_model.")
+    return path
+
+
+def _simplify(value):
+    """Turn what JSON does not know into what it knows."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{value!r} cannot be kept in {_ABOUT}: {type(value).__name__} is nothing that JSON can hold.")
+
+
+def save_onnx(model, path, check_on, tolerance=1e-3):
+    """Write a model as an ONNX file that takes raw pixels, and check that it predicts the same.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From raw pixels (n, height, width, channels) to probabilities.
+    path : Path
+        Ends in ``.onnx``; its folder is made.
+    check_on : array (n, height, width, channels)
+        Raw pixels of some images. The file is kept only if no probability differs by more than ``tolerance``.
+    tolerance : float
+
+    Returns
+    -------
+    float: the largest difference between a probability of the file in ONNX Runtime and one of the model.
+
+    Raises
+    ------
+    ValueError
+        The difference is larger than ``tolerance``; nothing was written.
+
+    Notes
+    -----
+    The file computes in float32, whatever the model does.
+    """
+    exported = copy_model(model, model.name, "float32", _replace_standardization)
+    pixels = np.asarray(check_on, "float32")
+    expected = model(pixels, training=False).numpy()
+    with replace_atomically(path) as unfinished:
+        _convert(exported, unfinished)
+        difference = float(np.abs(run_onnx(unfinished, pixels) - expected).max())
+        if not difference <= tolerance:
+            raise ValueError(f"{path}: as ONNX {model.name} predicts otherwise, by up to {difference:.2g}.")
+    return difference
+
+
+def run_onnx(path, pixels):
+    """Predict with an ONNX file in ONNX Runtime.
+
+    Parameters
+    ----------
+    path : Path
+    pixels : array (n, height, width, channels)
+        Raw pixels.
+
+    Returns
+    -------
+    float32 array (n, n_classes)
+    """
+    import onnxruntime  # here only: not needed to train
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: np.asarray(pixels, "float32")})[0]
+
+
+def _replace_standardization(layer):
+    """Give standardization by constants, which the converter takes for missing inputs, a form that it can read."""
+    if not isinstance(layer, layers.Normalization) or layer.input_mean is None:
+        return None
+    mean, std = np.ravel(layer.input_mean), np.sqrt(np.ravel(layer.input_variance))
+    std = np.maximum(std, keras.config.epsilon())  # as Keras does
+    return layers.Rescaling((1 / std).tolist(), (-mean / std).tolist(), dtype="float32", name=layer.name)
+
+
+def _convert(model, path):
+    import tf2onnx  # here only: it takes a second to import
+
+    signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="pixels")]
+
+    @tf.function(input_signature=signature)
+    def predict(pixels):
+        return {"probabilities": model(pixels, training=False)}
+
+    tf2onnx.convert.from_function(predict, signature, opset=_OPSET, output_path=str(path))

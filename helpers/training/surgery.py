@@ -1,0 +1,223 @@
+"""Surgery: copies of trained networks that are cut, joined, folded or combined."""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from helpers.training.fast import list_views
+
+_CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
+
+
+def copy_model(model, name, precision=None, replace=None):
+    """Copy a functional model with its weights, so that training the copy leaves the model as it is.
+
+    Parameters
+    ----------
+    model : keras.Model
+    name : str
+    precision : str, optional
+        The name of a Keras dtype policy, such as "float32", for all layers of the copy; by default they keep theirs.
+    replace : function ``layer -> keras.Layer or None``, optional
+        Gives what stands for a layer in the copy, with the same weights; None for a copy of the layer.
+    """
+
+    def copy(layer):
+        instead = replace(layer) if replace else None
+        return instead or type(layer).from_config(layer.get_config() | ({"dtype": precision} if precision else {}))
+
+    copied = keras.models.clone_model(model, clone_function=copy)
+    copied.set_weights(model.get_weights())
+    copied.name = name
+    return copied
+
+
+def build_in_temperature(model, temperature, name):
+    """Copy a model in float32, a temperature for its probabilities built in.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Its last layer is a dense one with softmax.
+    temperature : float
+        From `helpers.evaluation.calibration.fit_temperature`: the scores before the softmax are divided by it.
+    name : str
+
+    Returns
+    -------
+    keras.Model whose probabilities are the calibrated ones.
+
+    Raises
+    ------
+    ValueError
+        The last layer is no dense one.
+    """
+    calibrated = copy_model(model, name, "float32")
+    last = calibrated.layers[-1]
+    if not isinstance(last, layers.Dense):
+        raise ValueError(f"The last layer of {model.name} is {type(last).__name__}; expected a Dense one.")
+    last.set_weights([weight / temperature for weight in last.get_weights()])
+    return calibrated
+
+
+def cut_at(model, layer):
+    """Cut a model off after a layer, given by its name; the layers are shared, not copied."""
+    return keras.Model(model.input, model.get_layer(layer).output, name=f"{model.name}_until_{layer}")
+
+
+def combine_networks(networks, name, views=1, temperature=1.0, regression=None, threshold=None):
+    """Combine several networks to one model: their average, calibrated.
+
+    Parameters
+    ----------
+    networks : sequence of keras.Model
+        From raw pixels of one shape to probabilities of the same classes. They are copied.
+    name : str
+    views : {1, 4, 8}
+        Over how many views of each image each network is averaged too, see `predict_probabilities`.
+    temperature : float
+        From `helpers.evaluation.calibration.fit_temperature`: the logarithms of the averages are divided by it.
+    regression : tuple of 2 floats, optional
+        Intercept and weight of a logistic regression of two classes on the area of the cell in pixels, from
+        `helpers.evaluation.baselines.get_coefficients`. It has as much say as all networks together: the geometric mean
+        of its probabilities and theirs takes the place of the average.
+    threshold : float, optional
+        Pixels belong to the cell where a channel is above it; needed with a regression only.
+
+    Returns
+    -------
+    keras.Model from raw pixels to probabilities in float32.
+    """
+    inputs = layers.Input(networks[0].input_shape[1:], name="pixels")
+    members = [copy_model(network, f"member_{number}") for number, network in enumerate(networks, 1)]
+    outputs = [member(view) for member in members for view in list_views(inputs, views, ops.transpose)]
+    average = sum(outputs[1:], outputs[0]) / len(outputs)
+    logarithm = _compute_logarithm(average)
+    if regression is not None:
+        intercept, weight = regression
+        cell = ops.cast(ops.max(inputs, axis=-1) > threshold, "float32")
+        odds = intercept + weight * ops.sum(cell, axis=(1, 2))
+        of_area = ops.stack([ops.sigmoid(-odds), ops.sigmoid(odds)], axis=1)
+        logarithm = (logarithm + _compute_logarithm(of_area)) / 2
+    return keras.Model(inputs, ops.softmax(logarithm / temperature), name=name)
+
+
+def _compute_logarithm(probabilities):
+    return ops.log(ops.clip(probabilities, 1e-6, 1.0))
+
+
+def join(extractor, head, name="transfer"):
+    """Join extractor and head to one model from raw pixels to probabilities; the layers are shared, not copied."""
+    x = extractor.output
+    for layer in head.layers[1:]:
+        x = layer(x)
+    return keras.Model(extractor.input, x, name=name)
+
+
+def unfreeze_from(model, first):
+    """Make the layers from ``first`` on trainable and freeze those before it.
+
+    Parameters
+    ----------
+    model : keras.Model
+    first : str
+        Name of a layer, such as ``block_3_expand`` of MobileNetV2.
+
+    Raises
+    ------
+    ValueError
+        There is no such layer.
+    """
+    names = [layer.name for layer in model.layers]
+    if first not in names:
+        raise ValueError(f"{model.name} has no layer {first!r}. Layers: {', '.join(names)}.")
+    for number, layer in enumerate(model.layers):
+        layer.trainable = number >= names.index(first) and not isinstance(layer, layers.BatchNormalization)
+
+
+def fold_batch_normalization(model, prepare=None, input_shape=None):
+    """Copy a network, each batch normalization in inference mode folded into the convolution before it.
+
+    Paddings that the convolution after them can do by itself, as ``padding="same"``, are left to it.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A functional model with one input, in which each layer is called once.
+    prepare : function ``tensor -> tensor``, optional
+        What comes before the first layer of the copy.
+    input_shape : tuple of ints, optional
+        Shape of what goes into ``prepare``, without the batch axis; by default that of the model's input.
+
+    Returns
+    -------
+    keras.Model that computes the same as ``model`` in inference mode, in fewer layers. Batch normalizations that do
+    not directly follow a convolution are copied as they are and frozen, other paddings are copied.
+    """
+    inputs = layers.Input(input_shape or model.input_shape[1:], name="pixels")
+    first = inputs if prepare is None else prepare(inputs)
+    prepared, same_size = {id(inputs): first}, first.shape == model.input_shape
+    producers = {id(layer.output): layer for layer in model.layers if isinstance(layer, _CONVOLUTIONS)}
+    consumers = [id(tensor) for layer in model.layers[1:] for tensor in keras.tree.flatten(layer.input)]
+    consumers += [id(tensor) for tensor in model.outputs]
+    paddings = {id(layer.output): layer for layer in model.layers if isinstance(layer, layers.ZeroPadding2D)}
+    folded, padded = {}, {}  # names of layers that are left out: the convolution that does what they did
+    for layer in model.layers:
+        before, alone = id(layer.input), consumers.count(id(layer.input)) == 1
+        if isinstance(layer, layers.BatchNormalization) and before in producers and alone:
+            convolution = producers[before]
+            if layer.axis in (-1, 3) and convolution.activation is keras.activations.linear:
+                folded[layer.name] = convolution
+        elif isinstance(layer, _CONVOLUTIONS) and before in paddings and alone and same_size:
+            padding = paddings[before]
+            if _pads_alike(padding, layer):
+                padded[padding.name] = layer
+
+    def copy(layer):
+        config = layer.get_config()
+        if layer in folded.values():
+            config["use_bias"] = True
+        if layer in padded.values():
+            config["padding"] = "same"
+        return type(layer).from_config(config)
+
+    def call(layer, *arguments, **options):
+        arguments = keras.tree.map_structure(lambda tensor: prepared.get(id(tensor), tensor), arguments)
+        return arguments[0] if layer.name in folded | padded else layer(*arguments, **options)
+
+    copied = keras.models.clone_model(model, input_tensors=inputs, clone_function=copy, call_function=call)
+    normalizations = {convolution.name: model.get_layer(name) for name, convolution in folded.items()}
+    originals = {layer.name: layer for layer in model.layers}
+    for layer in copied.layers:
+        if layer.name in normalizations:
+            layer.set_weights(_fold(originals[layer.name], normalizations[layer.name]))
+        elif layer.weights and layer.name in originals:
+            layer.set_weights(originals[layer.name].get_weights())
+        if isinstance(layer, layers.BatchNormalization):
+            layer.trainable = False
+    return copied
+
+
+def _pads_alike(padding, convolution):
+    """Tell whether zeros around an image are those that the convolution would add as ``padding="same"``."""
+    if convolution.padding != "valid" or set(convolution.dilation_rate) != {1}:
+        return False
+    for size, added, kernel, stride in zip(
+        padding.input.shape[1:3], padding.padding, convolution.kernel_size, convolution.strides, strict=True
+    ):
+        if size is None:
+            return False
+        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        if tuple(added) != (total // 2, total - total // 2):
+            return False
+    return True
+
+
+def _fold(convolution, normalization):
+    """Compute kernel and bias of a convolution that does what both layers did."""
+    of = {weight.name: np.asarray(weight, "float64") for weight in normalization.weights}
+    scale = of.get("gamma", 1) / np.sqrt(of["moving_variance"] + normalization.epsilon)
+    kernel, *bias = convolution.get_weights()
+    depthwise = isinstance(convolution, layers.DepthwiseConv2D)
+    kernel = kernel * (scale.reshape(kernel.shape[-2:]) if depthwise else scale)
+    return [kernel.astype("float32"), (of.get("beta", 0) + (sum(bias) - of["moving_mean"]) * scale).astype("float32")]
