@@ -9,9 +9,10 @@ READY := .venv/.ready
 GIVEN_SOURCE := $(or $(DATA_SOURCE),auto)
 DATA_SOURCE ?= $(if $(DATA_DIR),auto,sample)
 export DATA_SOURCE $(if $(DATA_DIR),DATA_DIR)
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadscope
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg
 
-.PHONY: setup run full lab test references results bench lock clean
+.PHONY: setup run full lab test twice references results bench lock clean
 
 setup: $(READY)
 
@@ -24,11 +25,11 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt
 	@touch $@
 
-run: $(READY)  ## all notebooks, or NB=01_mnist, in quick mode, with HTML reports
-	@NOTEBOOK_MODE=quick $(BIN)/python -m helpers.run $(NB)
+run: $(READY)  ## all notebooks, or NB=01_mnist, in quick mode, with HTML reports; JOBS=1 at a time
+	@NOTEBOOK_MODE=quick $(BIN)/python -m helpers.run $(if $(JOBS),--jobs $(JOBS)) $(NB)
 
 full: $(READY)  ## the real run: make full NB=01_mnist DATA_DIR=...
-	@NOTEBOOK_MODE=full DATA_SOURCE=$(GIVEN_SOURCE) $(BIN)/python -m helpers.run $(NB)
+	@NOTEBOOK_MODE=full DATA_SOURCE=$(GIVEN_SOURCE) $(BIN)/python -m helpers.run $(if $(JOBS),--jobs $(JOBS)) $(NB)
 
 lab: $(READY)  ## JupyterLab in notebooks/
 	@DATA_SOURCE=$(GIVEN_SOURCE) $(BIN)/jupyter lab --notebook-dir=notebooks
@@ -36,10 +37,13 @@ lab: $(READY)  ## JupyterLab in notebooks/
 test: $(READY)  ## lint, unit tests, then every notebook compared with its saved outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 	rm -rf figures/sample
-	NOTEBOOK_MODE=quick DATA_SOURCE=sample $(BIN)/python -m pytest -q -p no:cacheprovider $(NBVAL) notebooks
+	NOTEBOOK_MODE=quick DATA_SOURCE=sample $(PYTEST) -p no:cacheprovider $(NBVAL) notebooks
 	$(BIN)/python -m pytest -q tests/notebooks/after_notebooks.py
+
+twice: $(READY)  ## each cell run twice in a row; the tables are compared with those in AGAINST=figures/sample
+	@$(BIN)/python tests/notebooks/twice.py $(if $(AGAINST),--against $(AGAINST)) $(NB)
 
 references: $(READY)  ## execute the notebooks on the sample and save their outputs in place
 	@NOTEBOOK_MODE=quick DATA_SOURCE=sample $(BIN)/python -m helpers.run --save $(NB)

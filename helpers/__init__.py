@@ -1,6 +1,17 @@
 """Data handling, training and evaluation for the notebooks.
 
-``helpers.data``, ``helpers.training`` and ``helpers.evaluation`` never import one another: the notebook
-is the program, and the only place where they meet. What passes between them is a pandas DataFrame with one
-row per image, NumPy arrays, a list of class names, and a Keras model.
+``Experiment`` and ``open_data_set`` are all that a first notebook needs. They stand above three rooms,
+``helpers.data``, ``helpers.training`` and ``helpers.evaluation``, which never import one another: what passes between
+them is a pandas
+DataFrame with one row per image, NumPy arrays, a list of class names, and a Keras model.
 """
+
+__all__ = ["Experiment", "open_data_set"]
+
+
+def __getattr__(name):
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from helpers import experiment  # here only: it brings TensorFlow, which takes seconds to start
+
+    return getattr(experiment, name)

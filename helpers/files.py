@@ -27,14 +27,9 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def replace_atomically(path):
-    """Give a temporary path beside ``path``, and rename it to ``path`` when the block ends well.
+    """Give a temporary path beside ``path``, whose folder is made, and rename it to ``path`` when the block ends well.
 
     A block that fails, a full disk and a killed process leave what was at ``path`` before.
-
-    Parameters
-    ----------
-    path : str or Path
-        The final place; its folder is made.
 
     Examples
     --------

@@ -1,6 +1,6 @@
 """How work is spread: over the cores of this machine with joblib, or over a Dask cluster.
 
-A notebook says once which of the two, with `use_cluster`; whatever spreads its work finds it here.
+A notebook says once which of the two, with `use_cluster`; all that spreads its work looks here.
 """
 
 import os
@@ -47,12 +47,12 @@ def use_cluster(address):
 
 
 def uses_cluster():
-    """Tell whether work is spread over a cluster."""
+    """Tell whether work is spread over a Dask cluster."""
     return bool(_address)
 
 
 def count_workers():
-    """Count what works side by side: the workers of the cluster, or the cores of this machine."""
+    """Count what works side by side: the workers of the Dask cluster, or the cores of this machine."""
     if _address:
         return len(_connect().nthreads())
     from joblib import cpu_count
@@ -61,7 +61,7 @@ def count_workers():
 
 
 def run_in_parallel(function, items, shared=(), context=nullcontext):
-    """Call a function for each item: on the cluster, or in threads of this machine.
+    """Call a function for each item: on the Dask cluster, or in threads of this machine.
 
     Parameters
     ----------
@@ -94,23 +94,22 @@ def run_in_parallel(function, items, shared=(), context=nullcontext):
         return
     from joblib import Parallel, delayed
 
+    def call(position, item):
+        return position, function(item, *shared)
+
     pool = Parallel(-1, backend="threading", return_as="generator_unordered")
-    calls = (delayed(_run_numbered)(position, function, item, *shared) for position, item in enumerate(items))
+    calls = (delayed(call)(*numbered) for numbered in enumerate(items))
     with context(), closing(pool(calls)) as finished:
         yield from finished
 
 
 def run_on_cluster(function, items, shared=()):
-    """Call a function for each item on the cluster, and also tell which failed.
+    """Call a function for each item on the Dask cluster, and also tell which failed.
 
     The item of a worker that was killed is given to others, as often as Dask's scheduler is set to
-    (``allowed-failures``, 3), and once more when all others are finished: it may only have waited behind the one that
-    ended its workers. All goes through futures, because joblib's Dask backend waits forever then.
-
-    Parameters
-    ----------
-    function, items, shared
-        As for `run_in_parallel`.
+    (``allowed-failures``, 3), and once more when all others are finished, because it may only have waited behind the
+    one that ended its workers. All goes through futures, because joblib's Dask backend waits forever then.
+    The arguments are those of `run_in_parallel`.
 
     Yields
     ------
@@ -183,45 +182,39 @@ def run_on_cluster(function, items, shared=()):
 def _connect():
     """Give a connection to a cluster that can work; the one there is, unless it was lost."""
     global _client
+    where = f"DASK_SCHEDULER={_address}"
     if _client is None or _client.status != "running":
-        _client = _open(_address)
+        _client = _open(where)
     try:
         _client.wait_for_workers(1, timeout=_WORKERS_SECONDS)
         threads = _client.nthreads().values()
     except TimeoutError as error:
         raise InputError(
-            f"DASK_SCHEDULER={_address} has had no worker for {_WORKERS_SECONDS} seconds. "
-            f"Start some: dask worker --nthreads 1 {_address}"
+            f"{where} has had no worker for {_WORKERS_SECONDS} seconds. Start some: dask worker --nthreads 1 {_address}"
         ) from error
     except OSError as error:
         raise _lose() from error
     if max(threads) > 1:  # Keras and Pillow's limits keep their state once for each process
-        raise InputError(
-            f"DASK_SCHEDULER={_address} has a worker with several threads. Start the workers with --nthreads 1."
-        )
+        raise InputError(f"{where} has a worker with several threads. Start the workers with --nthreads 1.")
     return _client
 
 
-def _open(address):
+def _open(where):
     from dask.distributed import Client, Security
 
-    remedy = "Start it with `dask scheduler`, or leave DASK_SCHEDULER empty to use this machine."
-    if address.startswith("tls:") and not Security().get_connection_args("client")["ssl_context"]:
-        raise InputError(
-            f"DASK_SCHEDULER={address}: Dask knows no certificate. Name its files in Dask's configuration, "
-            "under distributed.comm.tls."
-        )
+    if _address.startswith("tls:") and not Security().get_connection_args("client")["ssl_context"]:
+        remedy = "Name its files in Dask's configuration, under distributed.comm.tls."
+        raise InputError(f"{where}: Dask knows no certificate. {remedy}")
     try:
-        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+        client = Client(_address, timeout=_CONNECT_SECONDS, set_as_default=False)
     except OSError as error:
-        raise InputError(f"DASK_SCHEDULER={address}: the scheduler is not reached ({error}). {remedy}") from error
+        remedy = "Start it with `dask scheduler`, or leave DASK_SCHEDULER empty to use this machine."
+        raise InputError(f"{where}: the scheduler is not reached ({error}). {remedy}") from error
     try:
         client.register_worker_callbacks(_limit_threads)
     except ImportError as error:
         client.close()
-        raise InputError(
-            f"DASK_SCHEDULER={address}: a worker cannot import this project ({error}). Install it there too."
-        ) from error
+        raise InputError(f"{where}: a worker cannot import this project ({error}). Install it there too.") from error
     return client
 
 
@@ -233,10 +226,6 @@ def _lose():
     return InputError(
         f"DASK_SCHEDULER={_address}: the connection to the scheduler was lost. Run the cell again when it is back."
     )
-
-
-def _run_numbered(position, function, item, *shared):
-    return position, function(item, *shared)
 
 
 def _run_within(item, function, context, *shared):

@@ -7,8 +7,8 @@ model, options and table it goes on where it was stopped. Files that cannot be r
 ``<name>.problems.csv``; they are tried again.
 
 What it needs to know is in the model file, see ``about`` of `helpers.training.saving.save_model`; any of it may be
-missing: ``class_names``, in the order of the outputs; ``class_labels``, a readable name for each; ``views``, over how
-many views of an image to average; ``conformal``, the thresholds of `helpers.evaluation.calibration.fit_conformal`.
+missing: ``class_names``, in the order of the outputs; ``class_labels``, a readable name for each; ``views``, how many
+test-time augmentation averages over; ``conformal``, thresholds of `helpers.evaluation.calibration.fit_conformal`.
 """
 
 import argparse
@@ -40,12 +40,10 @@ _REMEDY = "It was left as it is: choose another --out."
 
 
 def main(arguments=None):
-    """Run the command line.
+    """Run the command line; return the exit status.
 
-    Returns
-    -------
-    int, the exit status: 0; 1 (some files could not be read; the others are predicted); 2 (bad input, or the table
-    could not be written); 130 (Ctrl-C; the rows written are kept).
+    0; 1 (some files could not be read, the others are predicted); 2 (bad input, or the table could not be written);
+    130 (Ctrl-C, the rows written are kept).
     """
     parser = argparse.ArgumentParser(
         prog="python -m helpers.predict",
@@ -55,7 +53,7 @@ def main(arguments=None):
     parser.add_argument("paths", nargs="+", metavar="FOLDER_OR_FILE", help="images; folders with all below them")
     parser.add_argument("--out", default="predictions.csv", metavar="FILE", help="the table; default: predictions.csv")
     parser.add_argument("--batch-size", type=int, default=_BATCH_SIZE, metavar="N", help="images read at a time")
-    parser.add_argument("--views", type=int, choices=(1, 4, 8), help="mirrored and turned views to average over")
+    parser.add_argument("--views", type=int, choices=(1, 4, 8), help="views for test-time augmentation")
     options = parser.parse_args(arguments)
     try:
         outcome = predict_files(
@@ -69,17 +67,22 @@ def main(arguments=None):
         return 130
     before = f" ({outcome.before:,} before)" if outcome.before else ""
     sys.stdout.write(f"{options.out}: predicted {outcome.predicted:,}{before}\n")
-    if len(outcome.problems):
-        sys.stderr.write(_describe_problems(outcome.problems, _name_problems(options.out)))
-    return int(len(outcome.problems) > 0)
+    problems = outcome.problems
+    if problems.empty:
+        return 0
+    further = f" (here the first {_LISTED})" if len(problems) > _LISTED else ""
+    sys.stderr.write(f"could not read {len(problems):,}, see {_name_problems(Path(options.out))}{further}:\n")
+    for row in problems.head(_LISTED).itertuples():
+        sys.stderr.write(f"  {_on_one_line(row.file)}: {row.problem}\n")
+    return 1
 
 
 class Outcome(NamedTuple):
     """What `predict_files` did."""
 
-    predicted: int
+    predicted: int  # images
     before: int  # images that were predicted before
-    problems: pd.DataFrame
+    problems: pd.DataFrame  # columns file, problem: the files that could not be read
 
 
 def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None, relative_to=None, progress=None):
@@ -92,10 +95,9 @@ def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None,
     paths : sequence of str or Path
         Images and folders, which are searched with all folders below them, in natural order: 2.bmp before 10.bmp.
     out : str or Path
-        The table, a CSV file. Rows that it has already stay, and their files are skipped; a torn last row, of a
-        killed run, is dropped.
+        The table, a CSV file. Rows that it has stay, and their files are skipped; a torn last row is dropped.
     batch_size : int
-        How many images are read and written at a time. Twice as many are held in memory.
+        How many images are read and written at a time; twice as many are held in memory.
     views : {1, 4, 8}, optional
         See `helpers.training.fast.predict_probabilities`; by default what the model says, or else 1.
     relative_to : Path, optional
@@ -106,8 +108,6 @@ def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None,
     Returns
     -------
     Outcome
-        How many images were ``predicted``, how many were there ``before``, and ``problems``, a DataFrame with the
-        columns ``file, problem``: the files that could not be read.
 
     Raises
     ------
@@ -118,27 +118,28 @@ def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None,
     out, problems = Path(out), []
     if batch_size < 1:
         raise InputError(f"batch size {batch_size}: expected 1 or more.")
-    _check_place(out)
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; expected the name of a CSV file.")
+    place = next(folder for folder in out.absolute().parents if folder.exists())
+    if not place.is_dir():
+        raise InputError(f"{out} cannot be written: {place} is a file, not a folder.")
     files = find_images([paths] if isinstance(paths, str | Path) else paths, relative_to)
     classifier = _Classifier(model_path, views)
     done, size = _read_done(out, classifier)
     waiting = [item for item in files.items() if item[0] not in done]
     before = len(files) - len(waiting)
+    bar_settings = {"unit": "image", "smoothing": 0.05, "disable": None if progress is None else not progress}
+    out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with (
-            _open_table(out, size, classifier.header) as file,
-            tqdm(
-                total=len(files),
-                initial=before,
-                unit="image",
-                smoothing=0.05,
-                disable=None if progress is None else not progress,
-            ) as bar,
-        ):
-            _predict(classifier, waiting, batch_size, file, problems, bar)
+        with open(out, "ab") as table, tqdm(total=len(files), initial=before, **bar_settings) as bar:
+            table.truncate(size)
+            if not size:
+                table.write(_format_rows([classifier.header]))
+            _predict(classifier, waiting, batch_size, table, problems, bar)
     finally:
         if problems:  # also of a run that is stopped
-            _write_problems(_name_problems(out), problems)
+            with replace_atomically(_name_problems(out)) as unfinished:
+                unfinished.write_bytes(_format_rows([_PROBLEM_COLUMNS, *problems]))
     if not problems:  # what an earlier run listed can be read now
         _name_problems(out).unlink(missing_ok=True)
     return Outcome(len(waiting) - len(problems), before, pd.DataFrame(problems, columns=_PROBLEM_COLUMNS))
@@ -150,8 +151,8 @@ def find_images(paths, relative_to=None):
     Parameters
     ----------
     paths : sequence of str or Path
-        Files, taken whatever their endings; and folders, of which files with the ending of an image are taken, hidden
-        ones left out.
+        Files, whatever their endings; and folders, of which hidden files and those without the ending of an image are
+        left out.
     relative_to : Path, optional
         What the names are relative to.
 
@@ -167,7 +168,8 @@ def find_images(paths, relative_to=None):
     found = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = [below for below in list_files(path) if _is_image(below)]
+            inside = [below for below in list_files(path) if below.suffix.lower() in IMAGE_ENDINGS]
+            inside = [below for below in inside if not any(part.startswith(".") for part in below.parts)]
             found += [path / below for below in sorted(inside, key=_order_naturally)]
         elif path.exists():
             found.append(path)
@@ -177,10 +179,6 @@ def find_images(paths, relative_to=None):
         endings = ", ".join(sorted(IMAGE_ENDINGS))
         raise InputError(f"no image in {', '.join(map(str, paths))}: expected files that end in {endings}.")
     return {(path.relative_to(relative_to) if relative_to else path).as_posix(): path for path in found}
-
-
-def _is_image(path):
-    return path.suffix.lower() in IMAGE_ENDINGS and not any(part.startswith(".") for part in path.parts)
 
 
 def _order_naturally(path):
@@ -193,15 +191,22 @@ class _Classifier:
     """A saved model with what it says about itself."""
 
     def __init__(self, path, views=None):
-        from helpers.training import fast, saving
+        from helpers.training import saving
 
         try:
             about = saving.read_about(path)
             self._model = saving.load_model(path)
         except (FileNotFoundError, ValueError) as error:
             raise InputError(str(error)) from error
-        self._predict_probabilities = fast.predict_probabilities
-        self.shape, n_classes = self._read_shapes(path)
+        shapes = self._model.input_shape, self._model.output_shape
+        self.shape, outputs = (tuple(shape[1:]) for shape in shapes)
+        if not (
+            [len(self.shape), len(outputs)] == [3, 1]
+            and all(isinstance(size, int) for size in self.shape + outputs)
+            and self.shape[2] in (1, 3)
+        ):
+            raise InputError(f"{path} is no classifier of grey or colour images: from {shapes[0]} to {shapes[1]}.")
+        (n_classes,) = outputs
         self._names = about.get("class_names") or [f"class_{number}" for number in range(n_classes)]
         self._labels = about.get("class_labels") or {}
         self._views = views or about.get("views") or 1
@@ -216,92 +221,50 @@ class _Classifier:
         except (AttributeError, TypeError, ValueError) as error:
             raise InputError(f"{path} cannot be used: {error}") from error
 
-    def _read_shapes(self, path):
-        """Read the shape of an image and the number of classes off the model."""
-        shapes = self._model.input_shape, self._model.output_shape
-        if [len(shape) for shape in shapes] == [4, 2] and all(isinstance(size, int) for size in shapes[0][1:]):
-            (_, *image_shape), (_, n_classes) = shapes
-            if image_shape[2] in (1, 3):
-                return tuple(image_shape), n_classes
-        raise InputError(f"{path} is no classifier of grey or colour images: from {shapes[0]} to {shapes[1]}.")
-
     def predict(self, pixels):
         """Predict images; return for each its row of the table, without the name of the file."""
-        y_prob = self._predict_probabilities(self._model, pixels, views=self._views).astype("float64")
-        uncertain = self._find_uncertain(y_prob)
-        return [
-            [self._name_class(of_image.argmax()), _round(of_image.max()), flag, *map(_round, of_image), self.digest]
-            for of_image, flag in zip(y_prob, uncertain, strict=True)
-        ]
-
-    def _find_uncertain(self, y_prob):
         from helpers.evaluation.calibration import predict_sets
+        from helpers.training.fast import predict_probabilities
 
-        if not self._thresholds:
-            return [""] * len(y_prob)
-        table = pd.DataFrame(y_prob, columns=[f"p_{name}" for name in self._names])
-        return predict_sets(table, self._thresholds)["uncertain"].tolist()
-
-    def _name_class(self, code):
-        return self._labels.get(self._names[code], self._names[code])
-
-
-def _round(probability):
-    return f"{probability:.6g}"
-
-
-def _check_place(out):
-    """Check that a file can be where the table is to be."""
-    if out.is_dir():
-        raise InputError(f"{out} is a folder; expected the name of a CSV file.")
-    place = next(folder for folder in out.absolute().parents if folder.exists())
-    if not place.is_dir():
-        raise InputError(f"{out} cannot be written: {place} is a file, not a folder.")
+        y_prob = predict_probabilities(self._model, pixels, views=self._views).astype("float64")
+        uncertain = [""] * len(y_prob)
+        if self._thresholds:
+            table = pd.DataFrame(y_prob, columns=[f"p_{name}" for name in self._names])
+            uncertain = predict_sets(table, self._thresholds)["uncertain"].tolist()
+        rows = []
+        for probabilities, flag in zip(y_prob, uncertain, strict=True):
+            name = self._names[probabilities.argmax()]
+            confidence, *others = (f"{value:.6g}" for value in (probabilities.max(), *probabilities))
+            rows.append([self._labels.get(name, name), confidence, flag, *others, self.digest])
+        return rows
 
 
 def _read_done(out, classifier):
     """Read which files a table has already, and how many bytes of it are complete rows."""
-    done, read, complete = set(), 0, 0
+    done, complete = set(), 0
     if not out.exists():
         return done, complete
-
-    def read_lines(file):
-        nonlocal read
-        for line in file:
-            if line.endswith(b"\n"):  # or else the run was killed while it wrote this line
-                read += len(line)
-                yield line.decode(**_ENCODING)
-
     with open(out, "rb") as file:
-        rows = csv.reader(read_lines(file), strict=True)
+        lines = (line.decode(**_ENCODING) for line in file if line.endswith(b"\n"))  # a kill may have torn the last one
+        rows = csv.reader(lines, strict=True)
         try:
             header = next(rows, None)
             if header is None and _format_rows([classifier.header]).startswith(out.read_bytes()):
                 return done, complete
             if header != classifier.header:
                 raise InputError(f"{out} is no table of this model's predictions. {_REMEDY}")
-            complete = read
+            complete = file.tell()
             for row in rows:
                 if len(row) != len(header):
                     raise InputError(f"{out}: line {rows.line_num} is no row of such a table. {_REMEDY}")
                 if row[-1] != classifier.digest:
                     raise InputError(f"{out} is of the model {row[-1]}; this one is {classifier.digest}. {_REMEDY}")
                 done.add(row[0])
-                complete = read
+                complete = file.tell()
         except csv.Error as error:
             if "unexpected end of data" not in str(error):  # torn inside a name of several lines
                 raise InputError(f"{out}: line {rows.line_num} cannot be read ({error}). {_REMEDY}") from error
     return done, complete
-
-
-def _open_table(out, size, header):
-    """Open a table for further rows, after ``size`` bytes of complete ones; a new one begins with the header."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    file = open(out, "ab")  # noqa: SIM115 (the caller closes it)
-    file.truncate(size)
-    if not size:
-        file.write(_format_rows([header]))
-    return file
 
 
 def _predict(classifier, files, batch_size, table, problems, bar):
@@ -319,7 +282,13 @@ def _predict(classifier, files, batch_size, table, problems, bar):
             ahead = start_reading(batches[0]) if batches else []
             for batch, following in zip(batches, [*batches[1:], []], strict=False):
                 images, ahead = [future.result() for future in ahead], start_reading(following)
-                _write_batch(classifier, [name for name, _ in batch], images, table, problems)
+                named = [(name, image) for (name, _), image in zip(batch, images, strict=True)]
+                problems += [(name, problem) for name, problem in named if isinstance(problem, str)]
+                readable = [(name, image) for name, image in named if not isinstance(image, str)]
+                if readable:
+                    predicted = classifier.predict(np.stack([image for _, image in readable]))
+                    table.write(_format_rows([name, *row] for (name, _), row in zip(readable, predicted, strict=True)))
+                    table.flush()
                 bar.update(len(batch))
         finally:
             pool.shutdown(cancel_futures=True)
@@ -333,15 +302,6 @@ def _try_to_read(path, shape):
         return _on_one_line(str(error).removeprefix(f"{path} "))
 
 
-def _write_batch(classifier, names, images, table, problems):
-    readable = [(name, image) for name, image in zip(names, images, strict=True) if not isinstance(image, str)]
-    problems += [(name, problem) for name, problem in zip(names, images, strict=True) if isinstance(problem, str)]
-    if readable:
-        predicted = classifier.predict(np.stack([image for _, image in readable]))
-        table.write(_format_rows([name, *row] for (name, _), row in zip(readable, predicted, strict=True)))
-        table.flush()
-
-
 def _format_rows(rows):
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
@@ -349,18 +309,7 @@ def _format_rows(rows):
 
 
 def _name_problems(out):
-    return Path(out).with_name(f"{Path(out).stem}.problems.csv")
-
-
-def _write_problems(path, problems):
-    with replace_atomically(path) as unfinished:
-        unfinished.write_bytes(_format_rows([_PROBLEM_COLUMNS, *problems]))
-
-
-def _describe_problems(problems, path):
-    rows = [f"  {_on_one_line(row.file)}: {row.problem}" for row in problems.head(_LISTED).itertuples()]
-    further = f" (here the first {_LISTED})" if len(problems) > _LISTED else ""
-    return "\n".join([f"could not read {len(problems):,}, see {path}{further}:", *rows, ""])
+    return out.with_name(f"{out.stem}.problems.csv")
 
 
 def _on_one_line(text):

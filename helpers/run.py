@@ -1,12 +1,14 @@
 """Execute notebooks headless: ``python -m helpers.run [NOTEBOOK ...]``.
 
-Each notebook is executed in a kernel of its own. The executed copy and an HTML report go to ``reports/``, also when a
-cell fails; the other notebooks are still executed then. The files in ``notebooks/`` are changed by ``--save`` only.
+Each notebook has a kernel of its own, and two run side by side. The executed copy and an HTML report go to
+``reports/``, also when a cell fails; the other notebooks are still executed then. The files in ``notebooks/`` are
+changed by ``--save`` only.
 """
 
 import argparse
 import asyncio
 import atexit
+import json
 import os
 import re
 import shutil
@@ -18,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from helpers.files import InputError, replace_atomically
+from helpers.parallel import count_workers
 from helpers.settings import PROJECT_FOLDER, read_settings
 
 NOTEBOOKS_FOLDER = PROJECT_FOLDER / "notebooks"
@@ -31,17 +34,19 @@ def main(arguments=None):
     parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="a name such as 01_mnist; default: all")
     parser.add_argument("--list", action="store_true", help="list the notebooks and stop")
     parser.add_argument("--save", action="store_true", help="also save the outputs in the notebook, if no cell fails")
+    parser.add_argument("--jobs", type=int, metavar="N", help="so many at a time; default: 2, or 1 on one core or Dask")
     options = parser.parse_args(arguments)
     try:
-        read_settings()  # a wrong value is told now, not by the first cell of every notebook
-        paths = find_notebooks(options.notebooks)
+        settings = read_settings()  # a wrong value is told now, not by the first cell of every notebook
+        jobs = (1 if settings.dask_scheduler else min(2, count_workers())) if options.jobs is None else options.jobs
+        if jobs < 1:
+            raise InputError(f"--jobs {jobs}: expected 1 or more.")
+        runs = [Run(path) for path in find_notebooks(options.notebooks)]
         if options.list:
-            print("\n".join(path.stem for path in paths))
+            print("\n".join(run.name for run in runs))
             return 0
         results_before = _find_results()
-        runs = [Run(path) for path in paths]
-        for run in runs:
-            run.run(options.save)
+        run_side_by_side(runs, jobs, options.save)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -77,49 +82,89 @@ def find_notebooks(names):
     return list(found)
 
 
+def run_side_by_side(runs, jobs, save=False):
+    """Execute notebooks, ``jobs`` at a time, those that took longest last time first; print how each ended.
+
+    ``save`` keeps the outputs in the notebooks, where no cell failed.
+    """
+
+    async def execute_all():
+        places = asyncio.Semaphore(jobs)
+        longest_first = sorted(runs, key=_read_last_seconds, reverse=True)
+        await asyncio.gather(*(run.execute(places, save) for run in longest_first))
+
+    # In a thread of its own: nbclient takes the signals of the main thread, and would answer Ctrl-C with waiting.
+    with asyncio.Runner() as runner, ThreadPoolExecutor(1) as pool:
+        loop = runner.get_loop()
+        task = loop.create_task(execute_all())
+        future = pool.submit(loop.run_until_complete, task)
+        try:
+            while wait([future], timeout=1).not_done:
+                _show_live([run for run in runs if run.is_running])
+            future.result()
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave the kernels behind
+            for run in runs:
+                if run.client:
+                    run.client.shutdown_kernel = "immediate"  # the kernel is killed, not asked to end
+            loop.call_soon_threadsafe(task.cancel)
+            raise
+
+
 class Run:
     """The execution of one notebook: how far it is, what it took, and why it failed."""
 
     def __init__(self, path):
         self.path, self.name = path, path.stem
+        self.is_running = False
         self.failure = ""
         self.seconds = 0.0
         self.seconds_by_section = Counter()
         self.peak_memory = self.cpu_seconds = None  # of the kernel
         self._cell, self._cells, self._heading = 0, 0, ""
-        self._pid = None
-        self._live = sys.stdout.isatty()
+        self.client = self._pid = None
 
     def run(self, save=False):
-        """Execute the notebook, write its reports, and print how it ended; ``save`` keeps the outputs in place."""
+        """Execute this notebook alone; see `run_side_by_side`."""
+        run_side_by_side([self], 1, save)
+
+    async def execute(self, places, save=False):
+        """Execute the notebook when a place is free, write its reports, and print how it ended."""
+        import nbformat
+
+        async with places:
+            self.is_running = True
+            started = self._cell_started = time.monotonic()
+            try:
+                notebook = nbformat.read(self.path, as_version=4)
+                for cell in notebook.cells:
+                    if cell.cell_type == "code":  # the report of a failed run shows how far it came
+                        cell.outputs, cell.execution_count = [], None
+                await self._execute_cells(notebook)
+                await asyncio.to_thread(self._write, notebook, save, time.monotonic() - started)
+            except (OSError, ValueError) as error:  # no notebook, or no place for the reports
+                self.failure = self.failure or f": {type(error).__name__}: {error}"
+            self.seconds = time.monotonic() - started
+            self.is_running = False
+            ended = f"FAILED{self.failure}" if self.failure else f"done in {self.seconds:,.0f} s"
+            _show(f"{self.name}  {ended}\n")
+
+    def _write(self, notebook, save, seconds):
         import nbformat
         from nbconvert import HTMLExporter
 
-        self._started = self._cell_started = time.monotonic()
-        try:
-            notebook = nbformat.read(self.path, as_version=4)
-            for cell in notebook.cells:
-                if cell.cell_type == "code":  # the report of a failed run shows how far it came
-                    cell.outputs, cell.execution_count = [], None
-            self._execute(notebook)
-            with replace_atomically(REPORTS_FOLDER / f"{self.name}.ipynb") as unfinished:
+        if save and not self.failure:
+            with replace_atomically(self.path) as unfinished:
                 nbformat.write(notebook, unfinished)
-            resources = {"metadata": {"name": self.name, "path": str(self.path.parent)}}
-            html, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, resources)
-            with replace_atomically(REPORTS_FOLDER / f"{self.name}.html") as unfinished:
-                unfinished.write_text(html, encoding="utf-8")
-            if save and not self.failure:
-                with replace_atomically(self.path) as unfinished:
-                    nbformat.write(notebook, unfinished)
-        except (OSError, ValueError) as error:  # no notebook, or no place for the reports
-            self.failure = self.failure or f": {type(error).__name__}: {error}"
-        self.seconds = time.monotonic() - self._started
-        if self._live:
-            print("\r" + " " * (shutil.get_terminal_size().columns - 1), end="\r")
-        print(f"{self.name}  FAILED{self.failure}" if self.failure else f"{self.name}  done in {self.seconds:,.0f} s")
-        sys.stdout.flush()
+        notebook.metadata["seconds"] = seconds
+        with replace_atomically(REPORTS_FOLDER / f"{self.name}.ipynb") as unfinished:
+            nbformat.write(notebook, unfinished)
+        resources = {"metadata": {"name": self.name, "path": str(self.path.parent)}}
+        html, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, resources)
+        with replace_atomically(REPORTS_FOLDER / f"{self.name}.html") as unfinished:
+            unfinished.write_text(html, encoding="utf-8")
 
-    def _execute(self, notebook):
+    async def _execute_cells(self, notebook):
         from jupyter_client import AsyncKernelManager
         from jupyter_client.kernelspec import KernelSpecManager
         from nbclient import NotebookClient
@@ -131,7 +176,7 @@ class Run:
             kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),  # this interpreter, whatever the home has installed
             transport_encryption="auto",  # without it each kernel prints a warning
         )
-        client = NotebookClient(
+        self.client = NotebookClient(
             notebook,
             timeout=None,
             record_timing=False,  # would differ in every saved notebook
@@ -140,34 +185,18 @@ class Run:
             on_cell_start=self._start_cell,
             on_cell_executed=self._end_cell,
         )
-        client.km = manager  # not as an argument: the client would leave the kernel running
-
-        async def execute():
-            try:
-                await client.async_execute(env={"NOTEBOOK_PROGRESS": "off", **os.environ})
-            finally:
-                if manager.has_kernel:  # stopped while it was starting, which nbclient does not clean up
-                    await manager.shutdown_kernel(now=True)
-                atexit.unregister(client._cleanup_kernel)
-
-        # In a thread of its own: nbclient takes the signals of the main thread, and would answer Ctrl-C with waiting.
-        with asyncio.Runner() as runner, ThreadPoolExecutor(1) as pool:
-            loop = runner.get_loop()
-            task = loop.create_task(execute())
-            future = pool.submit(loop.run_until_complete, task)
-            try:
-                while wait([future], timeout=1).not_done:
-                    self._show_live()
-                future.result()
-            except CellExecutionError as error:
-                self._fail(f"{error.ename}: {error.evalue}" if error.evalue else error.ename)
-            except RuntimeError as error:  # nbclient's DeadKernelError, or a kernel that did not start
-                self._fail("the kernel died, probably because memory ran out" if self._cell else str(error))
-            except KeyboardInterrupt:
-                signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave the kernel behind
-                client.shutdown_kernel = "immediate"
-                loop.call_soon_threadsafe(task.cancel)
-                raise
+        self.client.km = manager  # not as an argument: the client would leave the kernel running
+        defaults = {"NOTEBOOK_PROGRESS": "off", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}  # two kernels may share a GPU
+        try:
+            await self.client.async_execute(env=defaults | os.environ)
+        except CellExecutionError as error:
+            self._fail(f"{error.ename}: {error.evalue}" if error.evalue else error.ename)
+        except RuntimeError as error:  # nbclient's DeadKernelError, or a kernel that did not start
+            self._fail("the kernel died, probably because memory ran out" if self._cell else str(error))
+        finally:
+            if manager.has_kernel:  # stopped while it was starting, which nbclient does not clean up
+                await manager.shutdown_kernel(now=True)
+            atexit.unregister(self.client._cleanup_kernel)
 
     def _fail(self, message):
         heading = f" ({self._heading})" if self._heading else ""
@@ -176,24 +205,24 @@ class Run:
 
     def _start_cell(self, cell, cell_index):
         self._cell_started = time.monotonic()
-        self._heading = _find_heading(cell) or self._heading
         self._cell += _is_executed(cell)
+        if cell.cell_type == "markdown":
+            text = re.sub(r"(?ms)^(```|~~~).*?^\1", "", cell.source)  # what stands in a code block is no heading
+            self._heading = "".join(re.findall(r"(?m)^#{1,6} +(.*\S)", text)[-1:]) or self._heading
 
     def _end_cell(self, cell, cell_index, execute_reply):
         self._read_usage()
-        seconds = time.monotonic() - self._cell_started
-        self.seconds_by_section[self._heading] += seconds
-        if not self._live:
+        self.seconds_by_section[self._heading] += (seconds := time.monotonic() - self._cell_started)
+        if not sys.stdout.isatty():
             where = f"{self.name}  cell {self._cell:2}/{self._cells}"
-            print(f"{where} {seconds:6.1f} s  {self._heading}".rstrip(), flush=True)
+            _show(f"{where} {seconds:6.1f} s  {self._heading}".rstrip() + "\n")
 
-    def _show_live(self):
+    def describe(self, width):
+        """Describe how far the notebook is, in so many characters."""
         self._read_usage()
-        if self._live:
-            where = f"cell {self._cell}/{self._cells}  {self._heading}" if self._cell else "starting the kernel"
-            width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be rewritten
-            seconds = f"  {time.monotonic() - self._cell_started:.1f} s"
-            print("\r" + (f"{self.name}  {where}"[: width - len(seconds)] + seconds).ljust(width), end="", flush=True)
+        where = f"cell {self._cell}/{self._cells}  {self._heading}" if self._cell else "starting the kernel"
+        seconds = f"  {time.monotonic() - self._cell_started:.1f} s"
+        return (f"{self.name}  {where}"[: width - len(seconds)] + seconds).ljust(width)
 
     def _read_usage(self):
         """Note what the kernel has used so far, where Linux tells it."""
@@ -211,10 +240,29 @@ def _is_executed(cell):
     return cell.cell_type == "code" and bool(cell.source.strip())
 
 
-def _find_heading(cell):
-    """Find the last heading of a markdown cell; what stands in a code block is none."""
-    text = re.sub(r"(?ms)^(```|~~~).*?^\1", "", cell.source) if cell.cell_type == "markdown" else ""
-    return "".join(re.findall(r"(?m)^#{1,6} +(.*\S)", text)[-1:])
+def _show(line):
+    """Write a line; on a terminal in the place of the one that tells how far the notebooks are."""
+    if sys.stdout.isatty():
+        line = "\r" + " " * (shutil.get_terminal_size().columns - 1) + "\r" + line
+    sys.stdout.write(line)  # at once, because two threads write
+    sys.stdout.flush()
+
+
+def _show_live(runs):
+    """Tell on one line how far each notebook is that runs."""
+    columns = shutil.get_terminal_size().columns  # a line that wraps could not be rewritten
+    described = " ".join([run.describe(columns // len(runs) - 1) for run in runs])
+    if sys.stdout.isatty():
+        sys.stdout.write("\r" + described)
+        sys.stdout.flush()
+
+
+def _read_last_seconds(run):
+    """Read from its last report how long a notebook took; 0 where there is none."""
+    try:
+        return json.loads((REPORTS_FOLDER / f"{run.name}.ipynb").read_text(encoding="utf-8"))["metadata"]["seconds"]
+    except (OSError, ValueError, LookupError):
+        return 0
 
 
 def _find_results():

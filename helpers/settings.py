@@ -37,15 +37,11 @@ PROGRESS = ("auto", "on", "off")
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one run; see the module's table.
-
-    ``data_dir_given`` tells an explicit ``DATA_DIR`` from the default: a folder that somebody named has to
-    exist, the default folder need not.
-    """
+    """The settings of one run; see the module's table."""
 
     mode: str
     data_dir: Path
-    data_dir_given: bool
+    data_dir_given: bool  # a folder that somebody named has to exist, the default folder need not
     source: str
     seed: int
     precision: str
@@ -61,12 +57,7 @@ class Settings:
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings of this run.
-
-    Parameters
-    ----------
-    environment : mapping, optional
-        Where to read from; the process's environment variables by default.
+    """Read the settings of this run from ``environment``, by default the process's environment variables.
 
     Raises
     ------
@@ -74,53 +65,41 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         A variable holds a value that it does not know; the message lists those that it does.
     """
     environment = os.environ if environment is None else environment
-    progress = _choice(environment, "NOTEBOOK_PROGRESS", PROGRESS)
-    data_dir = environment.get("DATA_DIR", "")
-    return Settings(
-        mode=_choice(environment, "NOTEBOOK_MODE", MODES),
-        data_dir=_folder(data_dir, PROJECT_FOLDER / "data"),
-        data_dir_given=bool(data_dir),
-        source=_choice(environment, "DATA_SOURCE", SOURCES),
-        seed=_seed(environment),
-        precision=_choice(environment, "PRECISION", PRECISIONS),
-        cache_dir=_folder(environment.get("CACHE_DIR", ""), PROJECT_FOLDER / ".cache"),
-        progress=_is_watched(environment) if progress == "auto" else progress == "on",
-        data_set=environment.get("DATA_SET", "").strip().lower(),
-        dask_scheduler=_scheduler(environment),
-    )
 
+    def read(name):
+        return environment.get(name, "").strip()
 
-def _choice(environment, name, known):
-    value = environment.get(name, "").strip().lower() or known[0]
-    if value not in known:
-        raise InputError(f"{name}={value}: expected one of {', '.join(known)}.")
-    return value
+    def choose(name, known):
+        value = read(name).lower() or known[0]
+        if value not in known:
+            raise InputError(f"{name}={value}: expected one of {', '.join(known)}.")
+        return value
 
+    def find_folder(name, default):  # against the project, wherever the notebook's kernel was started
+        given = environment.get(name)
+        return (PROJECT_FOLDER / Path(given).expanduser()).resolve() if given else PROJECT_FOLDER / default
 
-def _seed(environment):
-    value = environment.get("SEED", "").strip() or "42"
-    digits = value.lstrip("0") or "0"
-    if not digits.isascii() or not digits.isdigit() or len(digits) > 10 or int(digits) >= 2**32:
-        raise InputError(f"SEED={value}: expected a whole number from 0 to {2**32 - 1}.")
-    return int(digits)
-
-
-def _scheduler(environment):
-    value = environment.get("DASK_SCHEDULER", "").strip()
-    address = re.fullmatch(r"(?:tcp|tls)://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", value)
-    if value and not (address and 0 < int(address[1]) < 2**16):
+    seed = read("SEED") or "42"
+    if not re.fullmatch("0*[0-9]{1,10}", seed) or int(seed[-10:]) >= 2**32:
+        raise InputError(f"SEED={seed}: expected a whole number from 0 to {2**32 - 1}.")
+    scheduler = read("DASK_SCHEDULER")
+    address = re.fullmatch(r"(?:tcp|tls)://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", scheduler)
+    if scheduler and not (address and 0 < int(address[1]) < 2**16):
         raise InputError(
-            f"DASK_SCHEDULER={value}: expected the address of a Dask scheduler, such as tcp://host:8786 or "
+            f"DASK_SCHEDULER={scheduler}: expected the address of a Dask scheduler, such as tcp://host:8786 or "
             "tls://host:8786, with its port."
         )
-    return value
-
-
-def _folder(value, default):
-    """Resolve a relative folder against the project, wherever the notebook's kernel was started."""
-    return (PROJECT_FOLDER / Path(value).expanduser()).resolve() if value else default
-
-
-def _is_watched(environment):
-    """Tell JupyterLab, VS Code and terminals from headless runs, whose outputs are compared."""
-    return "JPY_SESSION_NAME" in environment or "VSCODE_PID" in environment or sys.stdout.isatty()
+    # JupyterLab, VS Code and terminals are watched; the outputs of headless runs are compared.
+    watched = "JPY_SESSION_NAME" in environment or "VSCODE_PID" in environment or sys.stdout.isatty()
+    return Settings(
+        mode=choose("NOTEBOOK_MODE", MODES),
+        data_dir=find_folder("DATA_DIR", "data"),
+        data_dir_given=bool(environment.get("DATA_DIR")),
+        source=choose("DATA_SOURCE", SOURCES),
+        seed=int(seed[-10:]),
+        precision=choose("PRECISION", PRECISIONS),
+        cache_dir=find_folder("CACHE_DIR", ".cache"),
+        progress={"auto": watched, "on": True, "off": False}[choose("NOTEBOOK_PROGRESS", PROGRESS)],
+        data_set=read("DATA_SET").lower(),
+        dask_scheduler=scheduler,
+    )

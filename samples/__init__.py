@@ -24,18 +24,7 @@ _DRAWERS = {
 
 
 def make_sample(data_set, samples_folder):
-    """Draw the sample of a data set, unless it was drawn before.
-
-    Parameters
-    ----------
-    data_set : DataSet
-    samples_folder : Path
-        Where samples are kept.
-
-    Returns
-    -------
-    Path of the folder that stands for ``DATA_DIR/<name>``.
-    """
+    """Draw the sample of a data set, unless it was drawn before; return the folder that stands for its own."""
     folder = samples_folder / f"v{_VERSION}" / data_set.name
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)

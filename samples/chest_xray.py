@@ -3,7 +3,9 @@
 import shutil
 
 import numpy as np
-from PIL import Image
+from scipy.special import expit
+
+from samples.drawing import draw_ellipse, draw_spot, make_grid, make_image, save
 
 # Of each part: the patients of each series, and the number that the first of them has.
 _SERIES = {
@@ -26,20 +28,18 @@ def draw(data_set, folder):
     """
     rng = np.random.default_rng(2018)
     root = folder / data_set.key_file
-    for part, of_series in _SERIES.items():
-        for series, (n_patients, first) in of_series.items():
+    for part, patients in _SERIES.items():
+        for series, (n_patients, first) in patients.items():
             label = "NORMAL" if series.endswith("IM") else "PNEUMONIA"
-            place = root / part / label
-            place.mkdir(parents=True, exist_ok=True)
             counts, shares = _IMAGES_PER_PATIENT[label]
             number = first  # of the image
             for patient in range(first, first + n_patients):
                 body = rng.integers(2**32)
                 for _ in range(1 if part == "val" else rng.choice(counts, p=shares)):
                     name = f"{series}-{patient:04d}-0001" if label == "NORMAL" else f"person{patient}_{series}_{number}"
-                    pixels = _draw_chest(series, _draw_size(label, rng), body, rng, other_exposure=part == "test")
-                    image = Image.fromarray(pixels).convert(rng.choice(_MODES[0], p=_MODES[1]))
-                    image.save(place / f"{name}.jpeg", quality=90)
+                    image = _draw_chest(series, _draw_size(label, rng), body, rng, other_exposure=part == "test")
+                    image = image.convert(rng.choice(_MODES[0], p=_MODES[1]))
+                    save(image, root / part / label / f"{name}.jpeg", quality=90)
                     number += 1
     normal = root / "train" / "NORMAL"
     shutil.copy(normal / "IM-0120-0001.jpeg", normal / "IM-0131-0001.jpeg")
@@ -58,26 +58,26 @@ def _draw_size(label, rng):
 def _draw_chest(series, size, body, rng, other_exposure):
     """Draw one image of a patient: what ``body`` decides is the same in all images, what ``rng`` decides is not."""
     patient = np.random.default_rng(body)
-    y, x = np.mgrid[-1 : 1 : size[0] * 1j, -1 : 1 : size[1] * 1j]
+    y, x = make_grid(*size)
     turn, zoom = rng.normal(0, 0.03), rng.normal(1, 0.04)
     x, y = (x * np.cos(turn) - y * np.sin(turn)) * zoom + rng.normal(0, 0.03), (x * np.sin(turn) + y) * zoom
     wide, high = patient.normal(0.29, 0.02), patient.normal(0.62, 0.03)
-    lungs = sum(_ellipse(x - side * 0.40, y + 0.08, wide, high, 0.12) for side in (-1, 1))
-    image = 25 + 130 * _ellipse(x, y - 0.1, 0.88, 1.25, 0.1)
+    lungs = sum(draw_ellipse(x - side * 0.40, y + 0.08, wide, high, 0.12) for side in (-1, 1))
+    image = 25 + 130 * draw_ellipse(x, y - 0.1, 0.88, 1.25, 0.1)
     image = image - 85 * lungs
     phase = patient.uniform(0, 2 * np.pi)
-    ribs = np.cos(2 * np.pi * (3.4 * (y - 0.35 * np.abs(x) ** 1.6)) + phase) ** 6
-    image += 22 * ribs * (0.35 + 0.65 * lungs)
+    ribs = np.cos(2 * np.pi * (3.4 * (y - 0.35 * np.abs(x) ** 1.6)) + phase)
+    image += 22 * (ribs * ribs * ribs) ** 2 * (0.35 + 0.65 * lungs)
     image += 55 * np.exp(-((x / 0.09) ** 2))  # spine
-    image += 75 * _ellipse(x - 0.16, y - 0.28, patient.normal(0.3, 0.02), 0.34, 0.15)  # heart
-    image += 60 / (1 + np.exp(-(y - 0.62 - 0.06 * x) / 0.05))  # diaphragm
+    image += 75 * draw_ellipse(x - 0.16, y - 0.28, patient.normal(0.3, 0.02), 0.34, 0.15)  # heart
+    image += 60 * expit((y - 0.62 - 0.06 * x) / 0.05)  # diaphragm
     image += _draw_opacity(series, patient, rng, x, y) * lungs
     image = image - image.min()
     exposure, gamma, black = rng.normal(1, 0.08), np.exp(rng.normal(0, 0.12)), max(0, rng.normal(4, 3))
     if other_exposure:
         gamma, black = gamma * 0.85, black + 12
     image = black + (250 - black) * np.clip(image * exposure / 260, 0, 1) ** gamma
-    return np.clip(image + rng.normal(0, 3, size), 0, 255).astype("uint8")
+    return make_image(image + rng.normal(0, 3, size))
 
 
 def _draw_opacity(series, patient, rng, x, y):
@@ -87,13 +87,7 @@ def _draw_opacity(series, patient, rng, x, y):
     if series == "bacteria":
         side, height, spread = patient.choice([-1, 1]), patient.uniform(-0.25, 0.35), patient.uniform(0.16, 0.3)
         depth = patient.uniform(60, 150) * rng.uniform(0.8, 1.2)
-        return depth * np.exp(-((x - side * 0.42) ** 2 + (y - height) ** 2) / spread**2)
-    centres = patient.uniform(-1, 1, (14, 2)) * [0.55, 0.45]
+        return depth * draw_spot(x, y, (side * 0.42, height), spread)
+    centers = patient.uniform(-1, 1, (14, 2)) * [0.55, 0.45]
     depth = patient.uniform(25, 60) * rng.uniform(0.8, 1.2)
-    clouds = sum(np.exp(-((x - across) ** 2 + (y - down) ** 2) / 0.02) for across, down in centres)
-    return depth * (0.6 + clouds)
-
-
-def _ellipse(x, y, wide, high, blur):
-    """Draw a blurred ellipse, 1 inside and 0 outside."""
-    return 1 / (1 + np.exp((np.hypot(x / wide, y / high) - 1) / blur * 2))
+    return depth * (0.6 + sum(draw_spot(x, y, center, np.sqrt(0.02)) for center in centers))

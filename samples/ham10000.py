@@ -5,6 +5,9 @@ import shutil
 import numpy as np
 import pandas as pd
 from PIL import Image
+from scipy.special import expit
+
+from samples.drawing import make_image, mix, turn
 
 # Of each class: lesions; colour of the lesion; mean age; radius as a share of the height; raggedness of the border; how
 # much lighter or darker than the lesion its spots are, and how many pixels apart; strength of the rim.
@@ -49,7 +52,7 @@ def draw(data_set, folder):
         for name in (part, part.lower()):
             (folder / name).mkdir(exist_ok=True)  # the same folder where the file system ignores case
     for number, row in enumerate(metadata.itertuples()):
-        image = Image.fromarray(_draw_lesion(row.dx, row.seed, rng))
+        image = _draw_lesion(row.dx, row.seed, rng)
         small[number] = image.resize((28, 28), Image.Resampling.BILINEAR)
         part = f"HAM10000_images_part_{1 + (number >= len(metadata) // 2)}"
         image.save(folder / part / f"{row.image_id}.jpg", quality=90)
@@ -77,18 +80,18 @@ def _draw_lesion(label, seed, rng, size=(150, 200)):
     directions, offsets = lesion.uniform(0, 2 * np.pi, (2, 5))
     wave_numbers = 2 * np.pi / (distance * lesion.uniform(0.7, 1.4, 5))
 
-    turn, zoom = rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.15)
+    angle, zoom = rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.15)
     y, x = np.indices(size) - (np.array(size) / 2 + rng.normal(0, 6, 2))[:, None, None]
-    y, x = (y * np.cos(turn) - x * np.sin(turn)) * zoom, (y * np.sin(turn) + x * np.cos(turn)) * zoom * stretch
+    y, x = turn(y, x, angle)
+    y, x = y * zoom, x * zoom * stretch
     angle, far = np.arctan2(y, x), np.hypot(y, x)
     border = radius * (1 + sum(wave * np.cos((k + 1) * angle + phases[k]) for k, wave in enumerate(waves)))
-    inside = 1 / (1 + np.exp((far - border) / (2 + 6 * (1 - min(1, 8 * raggedness)))))
+    inside = expit((border - far) / (2 + 6 * (1 - min(1, 8 * raggedness))))
     spots = sum(
         np.cos(wave_number * (x * np.cos(direction) + y * np.sin(direction)) + offset)
         for wave_number, direction, offset in zip(wave_numbers, directions, offsets, strict=True)
     )
     shade = contrast * spots / 2 + 60 * rim * np.exp(-(((far - 0.9 * border) / 5) ** 2))
-    image = skin + inside[..., None] * (color + shade[..., None] - skin)
+    image = mix(skin, color + shade[..., None], inside)
     light = rng.normal(1, 0.05) * (1 - 0.12 * (far / far.max()) ** 2)
-    image = image * light[..., None] + rng.normal(0, 1, (*size, 3))
-    return np.clip(image, 0, 255).astype("uint8")
+    return make_image(image * light[..., None] + rng.normal(0, 1, (*size, 3)))

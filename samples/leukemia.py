@@ -4,8 +4,10 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from scipy.ndimage import gaussian_filter
+from scipy.special import expit
+
+from samples.drawing import draw_spot, make_grid, make_image, mix, save, turn
 
 _SIZE, _FIELD = 72, 600
 # Of each folder: its subjects and how many cells each has.
@@ -31,14 +33,14 @@ def draw(data_set, folder):
     rng = np.random.default_rng(2019)
     root = folder / data_set.key_file
     for fold, counts in _TRAINING.items():
-        for name, pixels in _draw_subjects(counts, rng):
-            _save(pixels, root / "training_data" / fold / name.rpartition("_")[2] / f"{name}.bmp")
+        for name, image in _draw_subjects(counts, rng):
+            save(image, root / "training_data" / fold / name.rpartition("_")[2] / f"{name}.bmp")
     for part, phase, counts in (("validation", "prelim", _VALIDATION), ("testing", "final", _TESTING)):
         cells = list(_draw_subjects(counts, rng))
         cells = [cells[number] for number in rng.permutation(len(cells))]
         place = root / f"{part}_data" / f"C-NMC_test_{phase}_phase_data"
-        for number, (_, pixels) in enumerate(cells, start=1):
-            _save(pixels, place / f"{number}.bmp")
+        for number, (_, image) in enumerate(cells, start=1):
+            save(image, place / f"{number}.bmp")
         if part == "validation":
             table = pd.DataFrame({"Patient_ID": [f"{name}.bmp" for name, _ in cells]})
             table["new_names"] = [f"{number}.bmp" for number in range(1, len(table) + 1)]
@@ -46,18 +48,8 @@ def draw(data_set, folder):
             table.to_csv(f"{place}_labels.csv", index=False, lineterminator="\n")
 
 
-def _save(pixels, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-
-
 def _draw_subjects(counts, rng):
-    """Draw the cells of some subjects, a few in each microscope image.
-
-    Yields
-    ------
-    name, pixels
-    """
+    """Yield the names and images of the cells of some subjects, a few in each microscope image."""
     for subject, count in counts.items():
         label = "hem" if subject.startswith("H") else "all"
         stain, size = rng.normal(0, 1, 4), rng.normal(0, 0.035)
@@ -71,24 +63,25 @@ def _draw_subjects(counts, rng):
 
 def _draw_cell(is_leukemic, stain, size, light, rng):
     """Draw a cell on black."""
-    immaturity = 1 / (1 + np.exp(-1.6 * rng.normal(1.1 if is_leukemic else -1.1, 1)))
-    y, x = np.mgrid[-1 : 1 : _SIZE * 1j, -1 : 1 : _SIZE * 1j]
+    immaturity = expit(1.6 * rng.normal(1.1 if is_leukemic else -1.1, 1))
+    y, x = make_grid(_SIZE, _SIZE)
     y, x = y - rng.normal(0, 0.03), x - rng.normal(0, 0.03)
     radius = 0.53 * np.exp(size + rng.normal(0, 0.1) + (0.055 if is_leukemic else -0.055))
     depth = _draw_outline(x, y, radius, 0.05, rng)  # from the border inwards
     shift, share = rng.normal(0, 0.03, 2), rng.uniform(0.84, 0.93) + 0.04 * immaturity
     nucleus = _draw_outline(x - shift[0], y - shift[1], share * radius, 0.035, rng)
-    nucleus -= 0.12 * (rng.random() < 0.2) * _draw_spot(x, y, radius * _draw_direction(rng), 0.16)  # a notch
+    nucleus -= 0.12 * (rng.random() < 0.2) * draw_spot(x, y, radius * _draw_direction(rng), 0.16)  # a notch
     shade = _draw_chromatin(immaturity, rng) - 0.14 * (1 - (depth / radius).clip(0, 1)) ** 2
     image = _NUCLEUS * (1 + shade[..., None])
-    for strength, at in _draw_nucleoli(immaturity, radius, rng):
-        image = _mix(image, _NUCLEOLUS, strength * _draw_spot(x, y, at, rng.uniform(0.05, 0.08)))
+    for _ in range(rng.binomial(3, 0.1 + 0.6 * immaturity)):
+        strength, center = rng.uniform(0.3, 0.75), radius * 0.55 * np.sqrt(rng.random()) * _draw_direction(rng)
+        image = mix(image, _NUCLEOLUS, strength * draw_spot(x, y, center, rng.uniform(0.05, 0.08)))
     plasma = _PLASMA + 10 * _draw_noise(1.5, rng)[..., None]
-    image = _mix(plasma, image, 1 / (1 + np.exp(-nucleus / 0.022)))
-    image = _mix(image, _RIM, 0.7 * np.exp(-((depth / 0.035) ** 2)))
+    image = mix(plasma, image, expit(nucleus / 0.022))
+    image = mix(image, _RIM, 0.7 * np.exp(-((depth / 0.035) ** 2)))
     inside = depth + 0.008 * _draw_noise(1, rng) > 0
     if rng.random() < 0.12:  # a piece of its surroundings that was not cut off
-        piece = _draw_spot(x, y, radius * 1.12 * _draw_direction(rng), 0.13) + 0.15 * _draw_noise(1.5, rng) > 0.6
+        piece = draw_spot(x, y, radius * 1.12 * _draw_direction(rng), 0.13) + 0.15 * _draw_noise(1.5, rng) > 0.6
         image = np.where((inside | ~piece)[..., None], image, _PLASMA - 15.0)
         inside = inside | piece
     return _stain(image + rng.normal(0, 2.5, image.shape), stain, light, inside)
@@ -99,13 +92,12 @@ def _stain(image, stain, light, inside):
     tint = 1 + np.array([0.1, 0.08, 0.09]) * stain[:3]
     image = np.clip(image * tint, 0, 255) / 255
     image = 255 * image ** np.exp(0.1 * stain[3]) * light
-    return (np.clip(image, 1, 255) * inside[..., None]).astype("uint8")
+    return make_image(np.clip(image, 1, 255) * inside[..., None])
 
 
 def _draw_outline(x, y, radius, roughness, rng):
     """Draw how deep each point lies within a round shape, below 0 outside."""
-    turn, stretch = rng.uniform(0, np.pi), np.exp(rng.normal(0, 0.05))
-    x, y = (x * np.cos(turn) - y * np.sin(turn)) * stretch, (x * np.sin(turn) + y * np.cos(turn)) / stretch
+    x, y = turn(x, y, rng.uniform(0, np.pi), np.exp(rng.normal(0, 0.05)))
     angles, orders = np.linspace(-np.pi, np.pi, 181), np.arange(2, 8)[:, None]
     waves, phases = rng.normal(0, roughness / orders), rng.uniform(0, 2 * np.pi, orders.shape)
     border = radius * (1 + (waves * np.cos(orders * angles + phases)).sum(0))
@@ -120,14 +112,8 @@ def _draw_chromatin(immaturity, rng):
     return (1.08 + 0.08 * looseness) * (1 + looseness * fine + (1 - looseness) * coarse) - 1
 
 
-def _draw_nucleoli(immaturity, radius, rng):
-    """Draw how distinct the nucleoli are, and where they lie."""
-    for _ in range(rng.binomial(3, 0.1 + 0.6 * immaturity)):
-        yield rng.uniform(0.3, 0.75), radius * 0.55 * np.sqrt(rng.random()) * _draw_direction(rng)
-
-
 def _draw_noise(scale, rng):
-    """Draw a smooth random field with mean 0 and standard deviation 1 or so."""
+    """Draw a smooth random field with mean 0 and standard deviation about 1."""
     top, left = rng.integers(0, _FIELD - _SIZE, 2)
     return _draw_field(scale)[top : top + _SIZE, left : left + _SIZE]
 
@@ -139,16 +125,6 @@ def _draw_field(scale):
     return field / field.std()
 
 
-def _draw_spot(x, y, at, radius):
-    """Draw a round spot, 1 in its middle and 0 outside."""
-    return np.exp(-(((x - at[0]) ** 2 + (y - at[1]) ** 2) / radius**2))
-
-
 def _draw_direction(rng):
     angle = rng.uniform(0, 2 * np.pi)
     return np.array([np.cos(angle), np.sin(angle)])
-
-
-def _mix(image, other, share):
-    """Cover an image with another one, or with a colour, by a share between 0 and 1 at each point."""
-    return image + share[..., None] * (other - image)

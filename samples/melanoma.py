@@ -1,9 +1,14 @@
 """Melanoma: drawn skin lesions, benign and malignant, for both of the collections."""
 
 import io
+from functools import partial
+from itertools import count
 
 import numpy as np
 from PIL import Image, ImageDraw
+from scipy.special import expit
+
+from samples.drawing import draw_waves, make_grid, make_image, mix, turn
 
 _N_LESIONS, _N_TEST = 250, 60  # of each class: lesions in all, and images in test
 _COPIED = 16  # one lesion in so many has a second image
@@ -12,6 +17,7 @@ _SKINS = np.array([[238, 204, 186], [172, 124, 96]])  # the lightest and the dar
 _BROWN = np.array([134, 88, 62])
 # What malignant lesions have beside brown: black, red, blue-grey.
 _COLORS = np.array([[44, 30, 30], [160, 76, 72], [110, 114, 128]])
+_draw_clouds = partial(draw_waves, count=6, spread=1.7)
 
 
 def draw(data_set, folder):
@@ -27,74 +33,57 @@ def draw(data_set, folder):
     benign += benign[1:3] + malignant[3:4]
     malignant += malignant[1:2] + benign[3:4]
     images = {
-        label: [of_class[number] for number in rng.permutation(len(of_class))]
-        for label, of_class in zip(data_set.class_names, (benign, malignant), strict=True)
+        label: [files[number] for number in rng.permutation(len(files))]
+        for label, files in zip(data_set.class_names, (benign, malignant), strict=True)
     }
     root = folder if data_set.key_file in data_set.expected_counts else folder / data_set.key_file
-    start = "melanoma_" if data_set.name == "melanoma" else ""
-    for part, label, number, image in _number(data_set, images):
-        place = root / part / label
-        place.mkdir(parents=True, exist_ok=True)
-        (place / f"{start}{number}.jpg").write_bytes(image)
-
-
-def _number(data_set, images):
-    """Number the images of train, then those of test: across the classes in the one collection, by class in the other.
-
-    Yields
-    ------
-    part, label, number, image
-    """
-    across = data_set.name == "melanoma"
-    counts = dict.fromkeys(images, 0 if across else 1)
+    if data_set.name == "melanoma":
+        start, numbers = "melanoma_", dict.fromkeys(images, count())  # both classes are numbered together
+    else:
+        start, numbers = "", {label: count(1) for label in images}
     for part, rows in (("train", slice(None, -_N_TEST)), ("test", slice(-_N_TEST, None))):
-        for label, of_class in images.items():
-            counted = next(iter(images)) if across else label
-            for image in of_class[rows]:
-                yield part, label, counts[counted], image
-                counts[counted] += 1
+        for label, files in images.items():
+            place = root / part / label
+            place.mkdir(parents=True)
+            for image in files[rows]:
+                (place / f"{start}{next(numbers[label])}.jpg").write_bytes(image)
 
 
 def _draw_class(is_malignant, size, rng):
     """Draw the lesions of one class, as the content of files: first the lesions, then second images of some."""
-    pixels = [_draw_lesion(_draw_malignancy(is_malignant, rng), size, rng) for _ in range(_N_LESIONS)]
-    copies = [_change(image, rng) for image in pixels[::-_COPIED]]
-    return [_save(image, 92) for image in pixels] + [_save(image, rng.integers(70, 90)) for image in copies]
+    lesions = [_draw_lesion(is_malignant, size, rng) for _ in range(_N_LESIONS)]
+    copies = [_change(image, rng) for image in lesions[::-_COPIED]]
+    return [_encode(image, 92) for image in lesions] + [_encode(image, rng.integers(70, 90)) for image in copies]
 
 
-def _draw_malignancy(is_malignant, rng):
-    """Draw how malignant a lesion looks, from 0 to 1."""
-    return 1 / (1 + np.exp(-1.5 * rng.normal(2.1 if is_malignant else -2.1, 1)))
-
-
-def _save(pixels, quality):
+def _encode(image, quality):
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "jpeg", quality=int(quality))
+    image.save(file, "jpeg", quality=int(quality))
     return file.getvalue()
 
 
-def _change(pixels, rng):
+def _change(image, rng):
     """Turn or mirror a picture and change its brightness a little, so that it looks the same and no byte is."""
-    turned = np.rot90(pixels[:, :: rng.choice([-1, 1])], rng.integers(4))
-    return np.clip(turned * rng.uniform(0.96, 1.04), 0, 255).astype("uint8")
+    turned = np.rot90(np.asarray(image)[:, :: rng.choice([-1, 1])], rng.integers(4))
+    return make_image(turned * rng.uniform(0.96, 1.04))
 
 
-def _draw_lesion(malignancy, size, rng):
+def _draw_lesion(is_malignant, size, rng):
     """Draw a lesion on skin with hairs, in light that may fade towards the corners."""
-    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    malignancy = expit(1.5 * rng.normal(2.1 if is_malignant else -2.1, 1))  # how malignant it looks
+    y, x = make_grid(size, size)
     light = rng.normal(1, 0.05) * (1 - rng.choice([0.05, 0.28], p=[0.75, 0.25]) * np.hypot(x, y) ** 4)
     darkness = rng.beta(1.5, 2.5)
     skin = (1 - darkness) * _SKINS[0] + darkness * _SKINS[1] + rng.normal(0, 4, 3)
     image = skin + 3 * _draw_clouds(x, y, 6, rng)[..., None]
 
     y, x = y - rng.normal(0, 0.09), x - rng.normal(0, 0.09)
-    turn, stretch = rng.uniform(0, 2 * np.pi), np.exp(rng.uniform(0, 0.12 + 0.1 * malignancy))
-    x, y = (x * np.cos(turn) - y * np.sin(turn)) * stretch, (x * np.sin(turn) + y * np.cos(turn)) / stretch
+    x, y = turn(x, y, rng.uniform(0, 2 * np.pi), np.exp(rng.uniform(0, 0.12 + 0.1 * malignancy)))
     depth = _draw_border(x, y, malignancy, rng) - np.hypot(x, y)
-    inside = 1 / (1 + np.exp(-depth / rng.uniform(0.015, 0.045)))[..., None]
-    image = _draw_hairs(image + inside * (_draw_pigment(x, y, depth, malignancy, rng) - image), rng)
-    image = (image + _draw_grain(size, rng)[..., None]) * light[..., None] + rng.normal(0, 2, image.shape)
-    return np.clip(image, 0, 255).astype("uint8")
+    inside = expit(depth / rng.uniform(0.015, 0.045))
+    image = _draw_hairs(mix(image, _draw_pigment(x, y, depth, malignancy, rng), inside), rng)
+    image = (image + _draw_grain(size, rng)[..., None]) * light[..., None]
+    return make_image(image + rng.normal(0, 2, image.shape))
 
 
 def _draw_border(x, y, malignancy, rng):
@@ -112,15 +101,9 @@ def _draw_pigment(x, y, depth, malignancy, rng):
     pigment = pigment - (rng.uniform(0, 60) * depth.clip(0))[..., None]
     for patch in _COLORS:
         strength = malignancy * rng.uniform(0.2, 1.2) * (rng.random() < 0.8) + 0.25 * (rng.random() < 0.09)
-        covered = strength / (1 + np.exp(3 * (0.9 - _draw_clouds(x, y, 4, rng))))
-        pigment = pigment + covered.clip(0, 0.85)[..., None] * (patch - pigment)
+        covered = strength * expit(3 * (_draw_clouds(x, y, 4, rng) - 0.9))
+        pigment = mix(pigment, patch, covered.clip(0, 0.85))
     return pigment
-
-
-def _draw_clouds(x, y, frequency, rng):
-    """Draw a smooth random field with mean 0 and standard deviation about 1."""
-    waves, phases = frequency * rng.normal(0, 1, (6, 2)), rng.uniform(0, 2 * np.pi, 6)
-    return sum(np.cos(a * x + b * y + phase) for (a, b), phase in zip(waves, phases, strict=True)) / 1.7
 
 
 def _draw_grain(size, rng):
@@ -140,4 +123,4 @@ def _draw_hairs(image, rng):
         curve = 2 * size * ((1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end)
         ImageDraw.Draw(mask).line([tuple(point) for point in curve], fill=255, width=2)
     covered = np.asarray(mask.reduce(2)) / 255 * rng.uniform(0.5, 0.9)
-    return image + covered[..., None] * (rng.uniform(25, 80) * np.array([1, 0.8, 0.7]) - image)
+    return mix(image, rng.uniform(25, 80) * np.array([1, 0.8, 0.7]), covered)

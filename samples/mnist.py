@@ -3,8 +3,6 @@
 import numpy as np
 from PIL import Image
 
-_TEST_SHARE = 0.2
-
 
 def draw(data_set, folder):
     """Bring the 1,797 real digits of scikit-learn (8x8) to MNIST's form and store them like ``mnist.npz``.
@@ -17,14 +15,8 @@ def draw(data_set, folder):
     digits = load_digits()
     images = np.stack([_bring_to_mnist_form(image) for image in digits.images])
     labels = digits.target.astype("uint8")
-    first_test = round(len(labels) * (1 - _TEST_SHARE))
-    np.savez_compressed(
-        folder / "mnist.npz",
-        x_train=images[:first_test],
-        y_train=labels[:first_test],
-        x_test=images[first_test:],
-        y_test=labels[first_test:],
-    )
+    (x_train, x_test), (y_train, y_test) = (np.split(array, [round(0.8 * len(labels))]) for array in (images, labels))
+    np.savez_compressed(folder / "mnist.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
 
 
 def _bring_to_mnist_form(digit):

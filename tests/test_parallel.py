@@ -216,7 +216,9 @@ def test_images_are_prepared_as_on_this_machine(images, tmp_path, cluster, monke
     pd.testing.assert_frame_equal(spread[1], here[1])
     pd.testing.assert_series_equal(spread[2], here[2])
     assert spread[3] == here[3]
-    contents = [[path.read_bytes() for path in (tmp_path / of).rglob("*.[nc][ps][yv]")] for of in ("spread", "here")]
+    contents = [
+        [path.read_bytes() for path in (tmp_path / cache).rglob("*.[nc][ps][yv]")] for cache in ("spread", "here")
+    ]
     assert sorted(contents[0]) == sorted(contents[1])
 
 
@@ -301,5 +303,5 @@ def test_the_bootstrap_is_the_same_to_the_last_bit(cluster, monkeypatch):
     assert small.loc["process"].tolist() == [os.getpid()] * 3  # too quick to be worth the way
     use_cluster("")
     here = draw(0)
-    for of in (spread, small):
-        pd.testing.assert_frame_equal(of.drop("process"), here.drop("process"), check_exact=True)
+    for drawn in (spread, small):
+        pd.testing.assert_frame_equal(drawn.drop("process"), here.drop("process"), check_exact=True)

@@ -40,7 +40,9 @@ def save_cnn(path, shape=(16, 16, 3), about=ABOUT, seed=7):
     model = build_cnn(shape, 3, statistics, filters=((4,), (5,)))
     rng = np.random.default_rng(seed)
     shapes = [weight.shape for weight in model.get_weights()]
-    model.set_weights([rng.normal(0, 0.5, of) if len(of) > 1 else rng.uniform(0.5, 1.5, of) for of in shapes])
+    model.set_weights(
+        [rng.normal(0, 0.5, shape) if len(shape) > 1 else rng.uniform(0.5, 1.5, shape) for shape in shapes]
+    )
     return save_model(model, path, about)
 
 
@@ -412,7 +414,7 @@ def test_a_table_that_cannot_be_written(saved, folder, capsys, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(predict, "_open_table", fail)
+    monkeypatch.setattr(predict, "_predict", fail)
     assert run(saved["full"], "scans") == 2
     assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
 

@@ -1,5 +1,6 @@
 """The headless runner, on tiny notebooks."""
 
+import asyncio
 import json
 import os
 import re
@@ -16,9 +17,18 @@ from helpers import run
 
 PROJECT = Path(__file__).parents[1]
 FOLDERS = {"NOTEBOOKS_FOLDER": "notebooks", "REPORTS_FOLDER": "reports", "FIGURES_FOLDER": "figures"}
-GOOD = """
-import json, os, sys
+# Each of the two waits for the other one.
+BAD = """
+import time
 from pathlib import Path
+Path("bad").touch()
+while not Path("good").exists(): time.sleep(0.01)
+"""
+GOOD = """
+import json, os, sys, time
+from pathlib import Path
+Path("good").touch()
+while not Path("bad").exists(): time.sleep(0.01)
 folder = Path("../figures/sample/2_good")
 folder.mkdir(parents=True)
 (folder / "results.json").write_text("{}")
@@ -51,10 +61,10 @@ def write_notebook(project, name, *cells):
     return path
 
 
-def test_a_run(project, capsys):
+def test_a_run_of_two_side_by_side(project, capsys):
     paths = [
         write_notebook(
-            project, "1_bad", "# Title", "", "x = 1", "## Data", "raise ValueError('\\x1b[31mone\\ntwo\\x1b[0m')", "x"
+            project, "1_bad", "# Title", "", BAD, "## Data", "raise ValueError('\\x1b[31mone\\ntwo\\x1b[0m')", "x"
         ),
         write_notebook(project, "2_good", "# Title", GOOD),
         write_notebook(project, "3_dead", "# Title\n\n```\n# comment\n```", "print('hi')", "import os; os._exit(9)"),
@@ -64,11 +74,11 @@ def test_a_run(project, capsys):
     stale.parent.mkdir()
     stale.write_text("{}")
 
-    assert run.main([]) == 1
+    assert run.main(["--jobs", "2"]) == 1
 
     assert [path.read_bytes() for path in paths] == before
     lines = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"1_bad  cell  1/3 +\d+\.\d s  Title", lines[0])
+    assert any(re.fullmatch(r"1_bad  cell  1/3 +\d+\.\d s  Title", line) for line in lines[:2])
     failure = lines.index("1_bad  FAILED in cell 2 (Data): ValueError: one")
     assert lines[failure + 1] == "two"
     assert any(re.fullmatch(r"2_good  done in \d+ s", line) for line in lines)
@@ -91,22 +101,78 @@ def test_a_run(project, capsys):
     assert "<title>2_good</title>" in (project / "reports" / "2_good.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "scheduler", "together"),
+    [(["--jobs", "1"], "", 1), (["--jobs", "3"], "", 3), ([], "", 2), ([], "tcp://127.0.0.1:9", 1)],
+)
+def test_the_longest_begin_and_so_many_are_executed_together(
+    project, capsys, monkeypatch, arguments, scheduler, together
+):
+    seconds = {"1_short": 3.0, "2_new": None, "3_long": 50.0, "4_new": None}
+    for name, last in seconds.items():
+        write_notebook(project, name, "1")
+        if last:
+            (project / "reports" / f"{name}.ipynb").write_text(json.dumps({"metadata": {"seconds": last}}))
+    begun, running, most = [], 0, 0
+
+    async def execute_cells(self, notebook):
+        nonlocal running, most
+        begun.append(self.name)
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+
+    monkeypatch.setattr(run.Run, "_execute_cells", execute_cells)
+    monkeypatch.setattr(run.Run, "_write", lambda *_: None)
+    monkeypatch.setattr(run, "count_workers", lambda: 8)
+    monkeypatch.setenv("DASK_SCHEDULER", scheduler)
+    assert run.main(arguments) == 0
+    assert begun == ["3_long", "1_short", "2_new", "4_new"]
+    assert most == together
+    lines = capsys.readouterr().out.splitlines()
+    summary = [line.split()[0] for line in lines[lines.index("") + 2 :][:4]]
+    assert summary == list(seconds)  # in the order of the notebooks
+
+
+def test_one_core_executes_one_notebook_at_a_time(project, monkeypatch):
+    write_notebook(project, "01_mnist", "1")
+    monkeypatch.setattr(run, "count_workers", lambda: 1)
+    monkeypatch.setattr(run, "run_side_by_side", lambda runs, jobs, save: jobs == 1 or pytest.fail(str(jobs)))
+    assert run.main([]) == 0
+
+
+def test_a_report_tells_how_long_its_notebook_took_and_a_saved_notebook_does_not(project):
+    path = write_notebook(project, "01_mnist", "1 + 1")
+    assert run.main(["--save"]) == 0
+    report, saved = (nbformat.read(place, as_version=4) for place in (project / "reports" / path.name, path))
+    assert report.cells == saved.cells
+    assert saved.cells[0].outputs[0].data["text/plain"] == "2"
+    assert report.metadata.pop("seconds") > 0.1
+    assert report.metadata == saved.metadata
+
+
 def test_ctrl_c_stops_at_once_and_leaves_no_kernel(project):
-    write_notebook(project, "1_endless", "1", "while True: pass")
+    for name in ("1_endless", "2_endless", "3_waiting"):
+        write_notebook(project, name, "1", "while True: pass")
     code = f"""
 import sys
 from pathlib import Path
 from helpers import run
 for constant, name in {FOLDERS}.items():
     setattr(run, constant, Path({str(project)!r}) / name)
-sys.exit(run.main([]))
+sys.exit(run.main(["--jobs", "2"]))
 """
-    with subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert "cell  1/2" in process.stdout.readline()  # the second runs now
+    )
+    try:
+        begun = {process.stdout.readline()[:20] for _ in range(2)}
+        assert begun == {"1_endless  cell  1/2", "2_endless  cell  1/2"}  # the second cells run now
         tasks = Path(f"/proc/{process.pid}/task").glob("*/children")  # none but on Linux
         kernels = [int(pid) for path in tasks for pid in path.read_text().split()]
+        assert len(kernels) == 2 or not Path("/proc/self/task").exists()
+    finally:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
@@ -144,11 +210,31 @@ def test_a_terminal_shows_one_line_that_is_rewritten(columns, monkeypatch):
     for index, cell in enumerate([new_markdown_cell("## Convolutional network of three blocks"), new_code_cell("1")]):
         shown._start_cell(cell, index)
     monkeypatch.setattr(run.time, "monotonic", lambda: 112.3)
-    shown._show_live()
+    run._show_live([shown])
     shown._end_cell(cell, 1, {})
     line = "01_mnist  cell 1/31  Convolutional network of three blocks"
     assert terminal.written == "\r" + (line[: columns - 9] + "  12.3 s").ljust(columns - 1)
     assert shown.seconds_by_section == {"Convolutional network of three blocks": pytest.approx(12.3)}
+
+    terminal.written = ""
+    second = run.Run(Path("02_ham10000.ipynb"))
+    second._cell_started = 110.0
+    run._show_live([shown, second])
+    width = columns // 2 - 1
+    halves = [
+        (line[: width - 8] + "  12.3 s").ljust(width),
+        "02_ham10000  starting the kernel"[: width - 7] + "  2.3 s",
+    ]
+    assert terminal.written == f"\r{halves[0]} {halves[1].ljust(width)}"
+    run._show("01_mnist  done\n")
+    assert terminal.written.endswith("\r" + " " * (columns - 1) + "\r01_mnist  done\n")
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1"])
+def test_too_few_jobs_are_told(project, capsys, jobs):
+    write_notebook(project, "01_mnist", "1")
+    assert run.main(["--jobs", jobs]) == 2
+    assert capsys.readouterr() == ("", f"error: --jobs {jobs}: expected 1 or more.\n")
 
 
 def test_unknown_notebook_names_those_that_there_are(project, capsys):

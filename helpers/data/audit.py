@@ -1,4 +1,8 @@
-"""Auditing: what is there, what differs from the original, and what a split leaks."""
+"""Auditing: what is there, what differs from the original, and what a split leaks.
+
+``images`` and ``problems`` are the tables of `helpers.data.opening.index_images`. What is left out is added to the
+problems, a row for each image, and the other images are numbered anew.
+"""
 
 import numpy as np
 import pandas as pd
@@ -25,24 +29,14 @@ def count_images(images, by=("part", "label")):
     -------
     DataFrame of int, with the sums as last row and column ``all``, or ``total`` where that is the name of a class.
     """
-    rows, columns = (_fill_missing(images[name]) for name in by)
+    rows, columns = (images[name].astype("object").fillna("missing") for name in by)
     total = "total" if "all" in {*rows, *columns} else "all"
     table = pd.crosstab(rows, columns, margins=True, margins_name=total)
-    order = [value for value in rows.drop_duplicates() if value in table.index]
-    return table.loc[[*order, total]]
-
-
-def _fill_missing(values):
-    return values.astype("object").fillna("missing") if values.hasnans else values
+    return table.loc[[*rows.drop_duplicates(), total]]
 
 
 def list_classes(images, data_set):
-    """List the classes that there are images of, in the order of the record; a copy may have fewer than the original.
-
-    Returns
-    -------
-    tuple of str
-    """
+    """List the classes that there are images of, in the order of the record, as a tuple of str."""
     there = set(images["label"])
     return tuple(name for name in data_set.class_names if name in there)
 
@@ -54,9 +48,9 @@ def compare_with_original(images, data_set):
     -------
     DataFrame with one row per part: ``found, original, missing``.
     """
-    original = pd.Series(dict(data_set.expected_counts), name="original")
-    found = images["part"].value_counts().reindex(original.index, fill_value=0).rename("found")
-    return pd.concat([found, original, (original - found).rename("missing")], axis=1).rename_axis("part")
+    table = pd.DataFrame({"original": dict(data_set.expected_counts)}).rename_axis("part")
+    table.insert(0, "found", images["part"].value_counts().reindex(table.index, fill_value=0))
+    return table.assign(missing=table["original"] - table["found"])
 
 
 def leave_out_unusable(images, problems, measured=None):
@@ -65,16 +59,12 @@ def leave_out_unusable(images, problems, measured=None):
     Parameters
     ----------
     images, problems : DataFrame
-        From `helpers.data.opening.index_images`.
     measured : DataFrame, optional
         From `helpers.data.pixels.measure_images`; its ``error`` tells which images cannot be read.
 
     Returns
     -------
-    images : DataFrame
-        The usable ones, numbered anew.
-    problems : DataFrame
-        Those of the index, those found in ``measured``, and those of `leave_out_contradictions`.
+    images, problems : DataFrame
 
     Raises
     ------
@@ -117,20 +107,13 @@ def find_leaks(images, split):
     DataFrame with one row per set: ``images``; ``leaked``, those whose group is also in another set; ``share``.
     """
     split = pd.Series(split, index=images.index)
-    sets_of_group = split.groupby(images["group"]).transform("nunique")
-    table = pd.DataFrame({"images": split.value_counts(sort=False), "leaked": split[sets_of_group > 1].value_counts()})
-    table["leaked"] = table["leaked"].fillna(0).astype(int)
-    table["share"] = table["leaked"] / table["images"]
-    return table.loc[split.drop_duplicates()].rename_axis("set")
+    leaked = split.groupby(images["group"]).transform("nunique") > 1
+    table = leaked.groupby(split.rename("set"), sort=False).agg(images="size", leaked="sum")
+    return table.assign(share=table["leaked"] / table["images"])
 
 
 def check_split(images, split):
-    """Make sure that no group is on two sides of a split.
-
-    Parameters
-    ----------
-    images, split
-        As for `find_leaks`.
+    """Make sure that no group is on two sides of a split, given as for `find_leaks`.
 
     Raises
     ------
@@ -143,42 +126,14 @@ def check_split(images, split):
 
 
 def leave_out_contradictions(images, problems):
-    """Leave out the groups that carry more than one label: one of their labels is wrong, and nobody knows which.
-
-    Parameters
-    ----------
-    images, problems : DataFrame
-        From `helpers.data.opening.index_images`, ``group`` joined by `join_groups` where that is wanted.
-
-    Returns
-    -------
-    images : DataFrame
-        The others, numbered anew.
-    problems : DataFrame
-        With a row for each image left out.
-    """
+    """Leave out the groups that carry more than one label: one of their labels is wrong, and nobody knows which."""
     conflicts = find_conflicts(images)
-    labels = conflicts.groupby("group")["label"].transform(lambda of_group: " and ".join(sorted(of_group.unique())))
+    labels = conflicts.groupby("group")["label"].transform(lambda labels: " and ".join(sorted(labels.unique())))
     return _leave_out(conflicts, "its group " + conflicts["group"] + " is in " + labels, images, problems)
 
 
 def leave_out_leaks(images, problems, kept="test"):
-    """Leave out the images that share a group with a part that is to stay as it is, such as the shipped test folder.
-
-    Parameters
-    ----------
-    images, problems : DataFrame
-        From `helpers.data.opening.index_images`.
-    kept : str
-        The part.
-
-    Returns
-    -------
-    images : DataFrame
-        The others, numbered anew.
-    problems : DataFrame
-        With a row for each image left out.
-    """
+    """Leave out the images that share a group with a part that stays as it is, such as the shipped test folder."""
     leaks = images[(images["part"] != kept) & images["group"].isin(images.loc[images["part"] == kept, "group"])]
     return _leave_out(leaks, f"its group is also in {kept}", images, problems)
 
@@ -191,8 +146,8 @@ def join_groups(images, keys=None, pairs=None):
     images : DataFrame
         One row per image, with the column ``group``.
     keys : Series, optional
-        In the order of ``images``; where it is missing an image has nothing in common with others. Join on file hashes
-        after the damaged files were left out: all empty files are identical.
+        In the order of ``images``; an image whose key is missing has nothing in common with others. Join on file hashes
+        after the damaged files were left out, because all empty files are identical.
     pairs : DataFrame, optional
         ``first`` and ``second``, positions of images, from `helpers.data.duplicates.find_near_duplicates`.
 
@@ -224,12 +179,7 @@ def join_groups(images, keys=None, pairs=None):
 
 
 def find_conflicts(images):
-    """List the images whose group carries more than one label.
-
-    Returns
-    -------
-    DataFrame: the rows of ``images`` concerned, group after group; empty when there are none.
-    """
+    """List the images whose group carries more than one label: rows of ``images``, group after group."""
     labels = images.groupby("group")["label"].transform("nunique")
     return images[labels > 1].sort_values(["group", "image_id"])
 

@@ -10,54 +10,43 @@ from helpers.files import InputError
 
 @dataclass(frozen=True)
 class DataSet:
-    """What is known of a data set before it is opened.
+    """What is known of a data set before it is opened; its mappings are read-only.
 
     Attributes
     ----------
     name : str
         Its folder below ``DATA_DIR``.
-    title, task, citation, licence : str
     class_names : tuple of str
-        The labels as the files have them, in the order of the model's outputs.
-    class_labels : mapping of str to str
-        Readable names of the classes.
+        The labels as the files have them, in the order of the model's outputs; ``class_labels`` has readable names.
     layout : str
-        How its files are organized; selects the index function, see `helpers.data.opening`.
+        How its files are organized: selects the index function of `helpers.data.opening`.
     key_file : str
-        A file or folder below its folder without which it is not there.
-    files : str
-        What its folder holds, in words; error messages quote it.
-    handle : str
-        Where it is downloaded from, with the version: ``keras:...`` or ``kaggle:owner/name/versions/n``.
+        A file or folder in its folder without which the data set is not there.
+    files, handle : str
+        What its folder holds, in words, for error messages; and where it is downloaded from, with the version.
     expected_counts : mapping of str to int
-        Images of the original in each folder or part that it ships.
-    group_rule : str
-        What must not be on two sides of a split.
+        Images of the original in each part that it ships; ``optional_parts`` may be missing.
+    group_rule, allowed_augmentation : str
+        What must not be on two sides of a split, and which changes leave the label true.
     image_shape : tuple of 3 ints
         Height, width and channels that the notebook works with.
-    allowed_augmentation : str
-        Which changes leave the label true.
     pixel_table_codes : tuple of str
-        Where it ships tables of pixels, the classes in the order of the label codes there.
-    optional_parts : tuple of str
-        Parts without which it can be used.
+        The classes in the order of the label codes, where the original ships tables of pixels.
     name_patterns : mapping of str to tuple of str
-        Where file names tell the group: for each class the regular expressions of its names, from their beginning, with
-        the named groups ``group`` and, as far as the names have them, ``series`` and ``number``. Without them each
-        image is its own group.
+        For each class the regular expressions of its file names, with the named groups ``group`` and, where the names
+        have them, ``series`` and ``number``. Without patterns each image is its own group.
     numbered_anew : tuple of str
-        Parts in which the numbers of the groups start again: equal ones elsewhere are other groups.
+        Parts in which the numbers of the groups start again: equal numbers elsewhere are other groups.
     flat_parts : mapping of str to mapping of str to str
         Parts without class folders: how their file names begin, and the class that this stands for.
     may_lack_classes : bool
         Whether a copy with fewer classes than the original can be used.
     joined : tuple of str
-        Which images belong to one group besides those that the files tell of: "identical" files, images that look
-        "alike".
+        Which images are put into one group: "identical" files, images that look "alike".
     kept_part : str
         A shipped part that stays as it is: images of other parts whose group is also in it are left out.
     edition : str
-        Where a notebook can use several data sets: what is added to its name for the results on this one.
+        What is added to the name of a notebook's results where the notebook can use several data sets.
     """
 
     name: str
@@ -77,13 +66,24 @@ class DataSet:
     licence: str
     pixel_table_codes: tuple[str, ...] = ()
     optional_parts: tuple[str, ...] = ()
-    name_patterns: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    name_patterns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     numbered_anew: tuple[str, ...] = ()
-    flat_parts: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    flat_parts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     may_lack_classes: bool = False
     joined: tuple[str, ...] = ()
     kept_part: str = ""
     edition: str = ""
+
+    def __post_init__(self):
+        for name, value in vars(self).copy().items():
+            object.__setattr__(self, name, _freeze(value))
+
+
+def _freeze(value):
+    """Make mappings read-only, those inside mappings too."""
+    if not isinstance(value, Mapping):
+        return value
+    return MappingProxyType({name: _freeze(inner) for name, inner in value.items()})
 
 
 _DIGITS = tuple("0123456789")
@@ -96,61 +96,41 @@ _LESIONS = {
     "nv": "melanocytic nevus",
     "vasc": "vascular lesion",
 }
-_MELANOMA = MappingProxyType(
-    {
-        "task": "Is the skin lesion benign or malignant?",
-        "layout": "class_folders",
-        "group_rule": "images that look alike up to rotation and mirroring (there are no patient numbers)",
-        "image_shape": (160, 160, 3),
-        "allowed_augmentation": "any rotation, flips, small shifts and zooms, brightness; a lesion has no up or down",
-        "joined": ("identical", "alike"),
-    }
-)
+_MELANOMA = {
+    "task": "Is the skin lesion benign or malignant?",
+    "layout": "class_folders",
+    "group_rule": "images that look alike up to rotation and mirroring (there are no patient numbers)",
+    "image_shape": (160, 160, 3),
+    "allowed_augmentation": "any rotation, flips, small shifts and zooms, brightness; a lesion has no up or down",
+    "joined": ("identical", "alike"),
+}
 _CROPS = {"Cherry_(including_sour)": "cherry", "Corn_(maize)": "corn", "Pepper,_bell": "bell pepper"}
 _DISEASES = {
     "Cercospora_leaf_spot Gray_leaf_spot": "gray leaf spot",
     "Haunglongbing_(Citrus_greening)": "huanglongbing",
     "Spider_mites Two-spotted_spider_mite": "spider mites",
 }
-_PLANTS = (
-    "Apple___Apple_scab",
-    "Apple___Black_rot",
-    "Apple___Cedar_apple_rust",
-    "Apple___healthy",
-    "Blueberry___healthy",
-    "Cherry_(including_sour)___Powdery_mildew",
-    "Cherry_(including_sour)___healthy",
-    "Corn_(maize)___Cercospora_leaf_spot Gray_leaf_spot",
-    "Corn_(maize)___Common_rust_",
-    "Corn_(maize)___Northern_Leaf_Blight",
-    "Corn_(maize)___healthy",
-    "Grape___Black_rot",
-    "Grape___Esca_(Black_Measles)",
-    "Grape___Leaf_blight_(Isariopsis_Leaf_Spot)",
-    "Grape___healthy",
-    "Orange___Haunglongbing_(Citrus_greening)",
-    "Peach___Bacterial_spot",
-    "Peach___healthy",
-    "Pepper,_bell___Bacterial_spot",
-    "Pepper,_bell___healthy",
-    "Potato___Early_blight",
-    "Potato___Late_blight",
-    "Potato___healthy",
-    "Raspberry___healthy",
-    "Soybean___healthy",
-    "Squash___Powdery_mildew",
-    "Strawberry___Leaf_scorch",
-    "Strawberry___healthy",
-    "Tomato___Bacterial_spot",
-    "Tomato___Early_blight",
-    "Tomato___Late_blight",
-    "Tomato___Leaf_Mold",
-    "Tomato___Septoria_leaf_spot",
-    "Tomato___Spider_mites Two-spotted_spider_mite",
-    "Tomato___Target_Spot",
-    "Tomato___Tomato_Yellow_Leaf_Curl_Virus",
-    "Tomato___Tomato_mosaic_virus",
-    "Tomato___healthy",
+_PLANTS = tuple(
+    f"{crop}___{disease}"
+    for crop, diseases in {
+        "Apple": "Apple_scab, Black_rot, Cedar_apple_rust, healthy",
+        "Blueberry": "healthy",
+        "Cherry_(including_sour)": "Powdery_mildew, healthy",
+        "Corn_(maize)": "Cercospora_leaf_spot Gray_leaf_spot, Common_rust_, Northern_Leaf_Blight, healthy",
+        "Grape": "Black_rot, Esca_(Black_Measles), Leaf_blight_(Isariopsis_Leaf_Spot), healthy",
+        "Orange": "Haunglongbing_(Citrus_greening)",
+        "Peach": "Bacterial_spot, healthy",
+        "Pepper,_bell": "Bacterial_spot, healthy",
+        "Potato": "Early_blight, Late_blight, healthy",
+        "Raspberry": "healthy",
+        "Soybean": "healthy",
+        "Squash": "Powdery_mildew",
+        "Strawberry": "Leaf_scorch, healthy",
+        "Tomato": "Bacterial_spot, Early_blight, Late_blight, Leaf_Mold, Septoria_leaf_spot, "
+        "Spider_mites Two-spotted_spider_mite, Target_Spot, Tomato_Yellow_Leaf_Curl_Virus, "
+        "Tomato_mosaic_virus, healthy",
+    }.items()
+    for disease in diseases.split(", ")
 )
 # A leaf that was photographed several times has its number in the name; otherwise each photograph counts as a leaf of
 # its own. Behind it stand the marks of copies that were derived from the photograph.
@@ -177,12 +157,12 @@ _CATALOG = {
             title="MNIST handwritten digits",
             task="Which digit is it?",
             class_names=_DIGITS,
-            class_labels=MappingProxyType({digit: digit for digit in _DIGITS}),
+            class_labels=dict(zip(_DIGITS, _DIGITS, strict=True)),
             layout="mnist_archive",
             key_file="mnist.npz",
             files="mnist.npz with the arrays x_train, y_train, x_test and y_test",
             handle="keras:mnist",
-            expected_counts=MappingProxyType({"train": 60_000, "test": 10_000}),
+            expected_counts={"train": 60_000, "test": 10_000},
             group_rule="identical images (mnist.npz does not name the writers)",
             image_shape=(28, 28, 1),
             allowed_augmentation="small rotations, shifts and zooms; no flips: a mirrored digit is no digit",
@@ -194,12 +174,12 @@ _CATALOG = {
             title="HAM10000 skin lesions",
             task="Which of seven kinds of skin lesion does the dermatoscopic image show?",
             class_names=tuple(_LESIONS),
-            class_labels=MappingProxyType(_LESIONS),
+            class_labels=_LESIONS,
             layout="ham10000",
             key_file="HAM10000_metadata.csv",
             files="HAM10000_metadata.csv, and the images ISIC_*.jpg in HAM10000_images_part_1/ and _part_2/",
             handle="kaggle:kmader/skin-cancer-mnist-ham10000/versions/2",
-            expected_counts=MappingProxyType({"HAM10000_images_part_1": 5_000, "HAM10000_images_part_2": 5_015}),
+            expected_counts={"HAM10000_images_part_1": 5_000, "HAM10000_images_part_2": 5_015},
             group_rule="images of the same lesion (lesion_id)",
             image_shape=(120, 160, 3),
             allowed_augmentation="any rotation, flips, small shifts and zooms, brightness; a lesion has no up or down",
@@ -212,12 +192,12 @@ _CATALOG = {
             title="Chest X-ray images of children (pneumonia)",
             task="Does the chest X-ray of a child of one to five years show pneumonia?",
             class_names=("NORMAL", "PNEUMONIA"),
-            class_labels=MappingProxyType({"NORMAL": "normal", "PNEUMONIA": "pneumonia"}),
+            class_labels={"NORMAL": "normal", "PNEUMONIA": "pneumonia"},
             layout="class_folders",
             key_file="chest_xray",
             files="images in chest_xray/{train,test}/{NORMAL,PNEUMONIA}/; val/ may be missing",
             handle="kaggle:paultimothymooney/chest-xray-pneumonia/versions/2",
-            expected_counts=MappingProxyType({"train": 5_216, "val": 16, "test": 624}),
+            expected_counts={"train": 5_216, "val": 16, "test": 624},
             group_rule="images of the same patient, and identical files",
             image_shape=(160, 160, 1),
             allowed_augmentation="small rotations, shifts and zooms, intensity; no flips: the heart is on one side",
@@ -225,18 +205,16 @@ _CATALOG = {
             "learning, Cell 172(5)",
             licence="CC BY 4.0",
             optional_parts=("val",),
-            name_patterns=MappingProxyType(
-                {
-                    "NORMAL": (
-                        r"(?P<group>(?P<series>(?:NORMAL\d*-)?IM)-(?P<number>\d{1,9}))(?!\d)",
-                        _OTHER_EDITION.format("NORMAL"),
-                    ),
-                    "PNEUMONIA": (
-                        r"(?P<group>person(?P<number>\d{1,9}))_(?P<series>bacteria|virus)_\d+",
-                        _OTHER_EDITION.format("BACTERIA|VIRUS"),
-                    ),
-                }
-            ),
+            name_patterns={
+                "NORMAL": (
+                    r"(?P<group>(?P<series>(?:NORMAL\d*-)?IM)-(?P<number>\d{1,9}))(?!\d)",
+                    _OTHER_EDITION.format("NORMAL"),
+                ),
+                "PNEUMONIA": (
+                    r"(?P<group>person(?P<number>\d{1,9}))_(?P<series>bacteria|virus)_\d+",
+                    _OTHER_EDITION.format("BACTERIA|VIRUS"),
+                ),
+            },
             numbered_anew=("test",),
             joined=("identical",),
             kept_part="test",
@@ -245,11 +223,11 @@ _CATALOG = {
             name="melanoma",
             title="Melanoma skin cancer, 10,000 images",
             class_names=("benign", "malignant"),
-            class_labels=MappingProxyType({"benign": "benign", "malignant": "malignant"}),
+            class_labels={"benign": "benign", "malignant": "malignant"},
             key_file="melanoma_cancer_dataset",
             files="images in melanoma_cancer_dataset/{train,test}/{benign,malignant}/",
             handle="kaggle:hasnainjaved/melanoma-skin-cancer-dataset-of-10000-images/versions/1",
-            expected_counts=MappingProxyType({"train": 9_605, "test": 1_000}),
+            expected_counts={"train": 9_605, "test": 1_000},
             citation="Kaggle, hasnainjaved, Melanoma skin cancer dataset of 10000 images; from the ISIC archive",
             licence="CC0 as published on Kaggle; the ISIC archive has CC0 and CC BY-NC images",
             edition="10000",
@@ -259,11 +237,11 @@ _CATALOG = {
             name="melanoma-isic",
             title="Melanoma cancer image dataset",
             class_names=("Benign", "Malignant"),
-            class_labels=MappingProxyType({"Benign": "benign", "Malignant": "malignant"}),
+            class_labels={"Benign": "benign", "Malignant": "malignant"},
             key_file="train",
             files="images in {train,test}/{Benign,Malignant}/",
             handle="kaggle:bhaveshmittal/melanoma-cancer-dataset/versions/1",
-            expected_counts=MappingProxyType({"train": 11_879, "test": 2_000}),
+            expected_counts={"train": 11_879, "test": 2_000},
             citation="Kaggle, bhaveshmittal, Melanoma cancer image dataset; from the ISIC archive",
             licence="ISIC archive: CC0 and CC BY-NC, by image",
             **_MELANOMA,
@@ -273,13 +251,13 @@ _CATALOG = {
             title="New Plant Diseases (PlantVillage, augmented)",
             task="Which crop is the leaf from, and which of its diseases does it have, if any?",
             class_names=_PLANTS,
-            class_labels=MappingProxyType({name: _read_plant(name) for name in _PLANTS}),
+            class_labels={name: _read_plant(name) for name in _PLANTS},
             layout="class_folders",
             key_file="New Plant Diseases Dataset(Augmented)",
             files="images in New Plant Diseases Dataset(Augmented)/New Plant Diseases Dataset(Augmented)/{train,valid}/"
             "<crop>___<disease>/, and a few in test/test/; test/ may be missing, and classes too",
             handle="kaggle:vipoooool/new-plant-diseases-dataset/versions/2",
-            expected_counts=MappingProxyType({"train": 70_295, "valid": 17_572, "test": 33}),
+            expected_counts={"train": 70_295, "valid": 17_572, "test": 33},
             group_rule="photographs of the same leaf and all copies derived from them",
             image_shape=(128, 128, 3),
             allowed_augmentation="any rotation, flips, small shifts and zooms, brightness; not hue: colour is a sign",
@@ -287,23 +265,19 @@ _CATALOG = {
             "arXiv:1511.08060; augmented and split by Kaggle, vipoooool",
             licence="CC0 (PlantVillage)",
             optional_parts=("test",),
-            name_patterns=MappingProxyType(dict.fromkeys(_PLANTS, _LEAF_NAMES)),
-            flat_parts=MappingProxyType(
-                {
-                    "test": MappingProxyType(
-                        {
-                            "AppleCedarRust": "Apple___Cedar_apple_rust",
-                            "AppleScab": "Apple___Apple_scab",
-                            "CornCommonRust": "Corn_(maize)___Common_rust_",
-                            "PotatoEarlyBlight": "Potato___Early_blight",
-                            "PotatoHealthy": "Potato___healthy",
-                            "TomatoEarlyBlight": "Tomato___Early_blight",
-                            "TomatoHealthy": "Tomato___healthy",
-                            "TomatoYellowCurlVirus": "Tomato___Tomato_Yellow_Leaf_Curl_Virus",
-                        }
-                    )
+            name_patterns=dict.fromkeys(_PLANTS, _LEAF_NAMES),
+            flat_parts={
+                "test": {
+                    "AppleCedarRust": "Apple___Cedar_apple_rust",
+                    "AppleScab": "Apple___Apple_scab",
+                    "CornCommonRust": "Corn_(maize)___Common_rust_",
+                    "PotatoEarlyBlight": "Potato___Early_blight",
+                    "PotatoHealthy": "Potato___healthy",
+                    "TomatoEarlyBlight": "Tomato___Early_blight",
+                    "TomatoHealthy": "Tomato___healthy",
+                    "TomatoYellowCurlVirus": "Tomato___Tomato_Yellow_Leaf_Curl_Virus",
                 }
-            ),
+            },
             may_lack_classes=True,
             joined=("alike",),
         ),
@@ -312,7 +286,7 @@ _CATALOG = {
             title="C-NMC leukemia: white blood cells",
             task="Is the white blood cell a leukemic one (acute lymphoblastic leukemia) or a healthy one?",
             class_names=("hem", "all"),
-            class_labels=MappingProxyType({"hem": "healthy", "all": "leukemic"}),
+            class_labels={"hem": "healthy", "all": "leukemic"},
             layout="cnmc",
             key_file="C-NMC_Leukemia",
             files="images in C-NMC_Leukemia/training_data/fold_{0,1,2}/{all,hem}/, not all folds need be there; "
@@ -320,9 +294,7 @@ _CATALOG = {
             "validation_data/C-NMC_test_prelim_phase_data_labels.csv; "
             "testing_data/C-NMC_test_final_phase_data/, without labels, may be missing",
             handle="kaggle:andrewmvd/leukemia-classification/versions/2",
-            expected_counts=MappingProxyType(
-                {"training_data": 10_661, "validation_data": 1_867, "testing_data": 2_586}
-            ),
+            expected_counts={"training_data": 10_661, "validation_data": 1_867, "testing_data": 2_586},
             group_rule="cells of the same subject",
             image_shape=(112, 112, 3),
             allowed_augmentation="any rotation, flips, small shifts, stain and brightness; hardly any zoom: the size "

@@ -6,12 +6,9 @@ from scipy import ndimage
 
 from helpers.files import release_pages
 
-# Pixels are background where no channel, 0 to 255, is above it. Those who augment and classify cells are told it, so
-# that all agree.
+# Pixels are background where no channel, 0 to 255, is above it; augmentation and networks are told it, so that all
+# agree.
 BACKGROUND_LEVEL = 8
-_CHANNELS = ("red", "green", "blue")
-_CHUNK = 256  # masks counted at a time
-_CONSTANT = 1e-6  # a standard deviation below it, of levels from 0 to 255, is none
 
 
 def find_cells(pixels, threshold=BACKGROUND_LEVEL):
@@ -34,10 +31,11 @@ def find_cells(pixels, threshold=BACKGROUND_LEVEL):
     ValueError
         The pixels have not four dimensions.
     """
-    _check_images(pixels)
+    if pixels.ndim != 4:
+        raise ValueError(f"Expected images (n, height, width, channels), got shape {pixels.shape}.")
     masks = np.zeros(pixels.shape[:3], bool)
     for mask, image in zip(masks, pixels, strict=True):
-        mask[:] = _find_cell(np.asarray(image), threshold)
+        mask[:] = _find_cell(image, threshold)
     release_pages(pixels)
     return masks
 
@@ -70,13 +68,15 @@ def measure_cells(pixels, masks=None):
     for a circle and up to 5 % short for a square; an edge of the image that cuts a cell counts. Roundness is limited to
     1, which the estimate may exceed for cells of a few pixels.
     """
-    _check_images(pixels, masks, channels=3)
-    rows = []
-    for number, image in enumerate(pixels):
-        image = np.asarray(image)
-        rows.append(_measure_cell(image, _find_cell(image) if masks is None else masks[number]))
+    if pixels.ndim != 4 or pixels.shape[-1] != 3:
+        raise ValueError(f"Expected images (n, height, width, 3), got shape {pixels.shape}.")
+    if masks is None:
+        masks = map(_find_cell, pixels)
+    elif masks.shape != pixels.shape[:3]:
+        raise ValueError(f"Masks of shape {masks.shape} do not belong to images of shape {pixels.shape}.")
+    rows = [_measure_cell(np.asarray(image), mask) for image, mask in zip(pixels, masks, strict=True)]
     release_pages(pixels)
-    names = ["area", "diameter", "roundness", *_CHANNELS, *(f"{channel}_std" for channel in _CHANNELS)]
+    names = ["area", "diameter", "roundness", "red", "green", "blue", "red_std", "green_std", "blue_std"]
     return pd.DataFrame(rows, columns=names).astype({"area": int})
 
 
@@ -118,8 +118,7 @@ def find_crop(masks, share=0.995, multiple=8):
     masks : bool array (n, height, width)
         From `find_cells`. Masks without a cell are left out.
     share : float
-        The part of a cell's pixels that is to lie inside, on average over the cells: each counts the same, large or
-        small.
+        The part of a cell's pixels that is to lie inside, on average over the cells, large or small.
     multiple : int
         The side in pixels is a multiple of it.
 
@@ -134,7 +133,10 @@ def find_crop(masks, share=0.995, multiple=8):
     """
     if not 0 < share <= 1:
         raise ValueError(f"Expected a share above 0 and up to 1, got {share}.")
-    occupied = _average_cells(masks)[None]
+    cells = [mask for mask in masks if mask.any()]
+    if not cells:
+        raise ValueError("There is no cell in any mask.")
+    occupied = sum(mask / mask.sum() for mask in cells)[None] / len(cells)
     held = 0.0
     for side in range(multiple, min(masks.shape[1:3]) + 1, multiple):
         held = float(crop_to_center(occupied, side).sum())
@@ -147,55 +149,8 @@ def find_crop(masks, share=0.995, multiple=8):
     )
 
 
-def standardize_colors(pixels, masks=None):
-    """Give the cells of all images the same mean and spread in each channel, so that no stain or lamp tells them apart.
-
-    Parameters
-    ----------
-    pixels : uint8 array (n, height, width, channels)
-        May be memory-mapped.
-    masks : bool array (n, height, width), optional
-        The cells; from `find_cells` by default.
-
-    Returns
-    -------
-    float32 array (n, height, width, channels)
-        For each image and channel mean 0 and standard deviation 1 over the cell; 0 around it, and in a channel in which
-        the cell is constant.
-
-    Raises
-    ------
-    ValueError
-        The pixels have not four dimensions, or the masks another shape.
-
-    Notes
-    -----
-    The transfer of mean and standard deviation of Reinhard et al. (2001), here of the channels as they are instead of
-    those of the colour space lαβ.
-    """
-    _check_images(pixels, masks)
-    standardized = np.zeros(pixels.shape, "float32")
-    for number, image in enumerate(pixels):
-        image = np.asarray(image)
-        mask = _find_cell(image) if masks is None else masks[number]
-        if mask.any():
-            cell = image[mask].astype("float64")
-            std = cell.std(axis=0)
-            constant = std < _CONSTANT
-            standardized[number][mask] = np.where(constant, 0, (cell - cell.mean(axis=0)) / np.where(constant, 1, std))
-    release_pages(pixels)
-    return standardized
-
-
-def _check_images(pixels, masks=None, channels=None):
-    if pixels.ndim != 4 or (channels and pixels.shape[-1] != channels):
-        raise ValueError(f"Expected images (n, height, width, {channels or 'channels'}), got shape {pixels.shape}.")
-    if masks is not None and masks.shape != pixels.shape[:3]:
-        raise ValueError(f"Masks of shape {masks.shape} do not belong to images of shape {pixels.shape}.")
-
-
 def _find_cell(image, threshold=BACKGROUND_LEVEL):
-    bright = np.pad(image.max(axis=-1) > threshold, 1)
+    bright = np.pad(np.asarray(image).max(axis=-1) > threshold, 1)
     if not bright.any():
         return bright[1:-1, 1:-1]
     outside = ndimage.label(~bright)[0] == 1  # the padding, and all dark pixels that are connected with it
@@ -207,27 +162,10 @@ def _measure_cell(image, mask):
     area = int(mask.sum())
     if not area:
         return [0, 0.0, *[np.nan] * 7]
-    roundness = min(1.0, 4 * np.pi * area / _measure_perimeter(mask) ** 2)
-    cell = image[mask].astype("float64")
-    return [area, 2 * np.sqrt(area / np.pi), roundness, *cell.mean(axis=0), *cell.std(axis=0)]
-
-
-def _measure_perimeter(mask):
-    """Count how often lines in four directions cross the edge of the mask."""
-    mask = np.pad(mask, 1)
+    cell, mask = image[mask].astype("float64"), np.pad(mask, 1)
+    # How often lines in four directions cross the edge of the mask.
     straight = (mask[1:] != mask[:-1]).sum() + (mask[:, 1:] != mask[:, :-1]).sum()
     diagonal = (mask[1:, 1:] != mask[:-1, :-1]).sum() + (mask[1:, :-1] != mask[:-1, 1:]).sum()
-    return np.pi / 8 * (straight + diagonal / np.sqrt(2))
-
-
-def _average_cells(masks):
-    """Average the masks, each divided by its area; the result sums to 1."""
-    areas = masks.sum(axis=(1, 2))
-    if not areas.any():
-        raise ValueError("There is no cell in any mask.")
-    weights = np.divide(1, areas, out=np.zeros(len(areas)), where=areas > 0) / np.count_nonzero(areas)
-    total = np.zeros(masks.shape[1:])
-    for start in range(0, len(masks), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        total += np.tensordot(weights[part], masks[part], 1)
-    return total
+    perimeter = np.pi / 8 * (straight + diagonal / np.sqrt(2))
+    roundness = min(1.0, 4 * np.pi * area / perimeter**2)
+    return [area, 2 * np.sqrt(area / np.pi), roundness, *cell.mean(axis=0), *cell.std(axis=0)]

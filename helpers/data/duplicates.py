@@ -1,5 +1,7 @@
 """Near-duplicates: images that show the same picture, whichever way up, found by perceptual hashing."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 from scipy.fft import dctn
@@ -7,15 +9,15 @@ from scipy.fft import dctn
 _SIDE = 8  # of the block of low frequencies that makes the hash
 _LOWEST = 4  # frequencies below this sum of both directions are left out of the comparison
 _CHUNK = 2**25  # comparisons at a time
-_ORIENTATIONS = [(turned, upside_down, mirrored) for turned in (0, 1) for upside_down in (0, 1) for mirrored in (0, 1)]
+_ORIENTATIONS = list(product((0, 1), repeat=3))  # turned, upside down, mirrored
 
 
 def find_near_duplicates(thumbnails, most_bits=6, least_correlation=0.98):
     """Find the pairs of images that show the same picture, mirrored or turned by a multiple of 90 degrees or not.
 
-    Two steps. A perceptual hash: 63 bits, the signs of the low frequencies of the cosine transform (Zauner 2010), for
-    which the eight orientations of an image are changes of sign and a transposition. Then the images whose hashes
-    differ in few bits are compared in full, but for the lowest frequencies: seen from afar, one mole is like another.
+    First a perceptual hash: 63 bits, the signs of the low frequencies of the cosine transform (Zauner 2010), for which
+    the eight orientations of an image are changes of sign and a transposition. Then the images whose hashes differ in
+    few bits are compared in all but the lowest frequencies, because from afar one mole looks like another.
 
     Parameters
     ----------
@@ -24,7 +26,7 @@ def find_near_duplicates(thumbnails, most_bits=6, least_correlation=0.98):
     most_bits : int
         In how many of the 63 bits the hashes may differ.
     least_correlation : float
-        How well the fine detail has to agree, at most 1.
+        Of the fine detail, at most 1.
 
     Returns
     -------

@@ -35,17 +35,7 @@ _THUMBNAIL = (32, 32, 1)  # what is compared to find images that look alike
 
 @dataclass(frozen=True)
 class Source:
-    """Where the images of a run come from.
-
-    Attributes
-    ----------
-    kind : str
-        "local", "download" or "sample".
-    folder : Path
-        The folder that holds the data set's files.
-    note : str
-        A sentence about it, to be shown.
-    """
+    """Where the images come from: ``kind``, "local", "download" or "sample"; their ``folder``; a ``note`` to show."""
 
     kind: str
     folder: Path
@@ -57,7 +47,7 @@ class Source:
         return self.kind == "sample"
 
 
-@dataclass
+@dataclass(repr=False)
 class OpenDataSet:
     """An opened data set; in a notebook it shows what it is.
 
@@ -76,9 +66,9 @@ class OpenDataSet:
     contradictory : DataFrame
         The rows that were left out because images of their group carry another label.
     alike : DataFrame
-        The pairs of images that look alike: ``first`` and ``second``, their image_ids; ``bits`` and ``correlation``,
-        from `find_near_duplicates`; ``identical``, whether the files are; ``named``, whether their names put them into
-        one group. Empty where the record does not ask for it.
+        The near-duplicates, where the record asks for them: ``first`` and ``second``, the image_ids of a pair; ``bits``
+        and ``correlation``, from `find_near_duplicates`; ``identical``, whether the files are the same; ``named``,
+        whether the names of the files put both into one group.
     """
 
     record: DataSet
@@ -123,6 +113,8 @@ class OpenDataSet:
         DataFrame of int: the images of each set and class. The column ``split`` of ``images`` holds the sets.
         """
         if isinstance(test, str):
+            if test not in set(self.images["part"]):
+                raise InputError(f"There is no part {test!r}: expected {', '.join(self.images['part'].unique())}.")
             rest = self.images[self.images["part"] != test]
         else:
             outer = split.split_by_group(self.images, {"rest": 1 - test, "test": test}, self.settings.seed)
@@ -149,11 +141,17 @@ class OpenDataSet:
 
     def summarize(self):
         """Summarize what the images are: a dict for `helpers.evaluation.report.Report.save_results`."""
-        about = {"images": len(self.images), "groups": self.images["group"].nunique(), "source": self.source.kind}
+        about = {"images": len(self.images), "groups": self.images["group"].nunique()}
+        about |= {"classes": len(self.class_names), "source": self.source.kind}
         if "width" in self.images:
             width, height = self.images.groupby(["width", "height"]).size().idxmax()
             about["stored_size"] = f"{width:.0f}x{height:.0f}"
         return about | {"fingerprint": pixels.compute_fingerprint(self.images, self.source.folder)}
+
+    def __repr__(self):
+        return (
+            f"{self.record.title} ({self.source.kind}): {len(self.images):,} images of {len(self.class_names)} classes"
+        )
 
     def _repr_markdown_(self):
         used = "" if len(self.images) == len(self.found) else f", of which {len(self.images):,} are used here"
@@ -173,8 +171,8 @@ def open_data_set(names, settings, most=None, limit_by="part", whole_groups=True
 
     Parameters
     ----------
-    names : str or sequence of str
-        Its name in the catalog; of several, ``DATA_SET`` chooses, or else the first that lies in ``DATA_DIR``.
+    names : str, DataSet or sequence of str
+        Its name in the catalog; of several, `choose_data_set` takes one.
     settings : Settings
     most : int, optional
         For quick runs: about how many images of each part to work with; all by default.
@@ -190,7 +188,9 @@ def open_data_set(names, settings, most=None, limit_by="part", whole_groups=True
     InputError
         There is no such data set, it is not found, or too much of it cannot be used.
     """
-    record = choose_data_set([names] if isinstance(names, str) else names, settings)
+    record = names
+    if not isinstance(names, DataSet):
+        record = get_data_set(names) if isinstance(names, str) else choose_data_set(names, settings)
     source = find_data(record, settings)
     images, problems = index_images(record, source.folder)
     measured = None
@@ -206,15 +206,23 @@ def open_data_set(names, settings, most=None, limit_by="part", whole_groups=True
         images["group"] = audit.join_groups(images, keys=content)
     if "alike" in record.joined:
         thumbnails = pixels.load_pixels(images, source.folder, _THUMBNAIL, settings.cache_dir)
-        alike = duplicates.find_near_duplicates(thumbnails)
-        images["group"] = audit.join_groups(images, pairs=alike)
-        alike = _describe_pairs(alike, images, content)
+        pairs = duplicates.find_near_duplicates(thumbnails)
+        images["group"] = audit.join_groups(images, pairs=pairs)
+        first, second = (
+            images.assign(content=content).iloc[pairs[name]].reset_index(drop=True) for name in ("first", "second")
+        )
+        alike = pairs.assign(
+            first=first["image_id"],
+            second=second["image_id"],
+            identical=first["content"] == second["content"],
+            named=first["named_group"] == second["named_group"],
+        )
     contradictory = audit.find_conflicts(images)
     if record.kept_part:
         images, problems = audit.leave_out_leaks(images, problems, record.kept_part)
     if record.joined == ("identical",):
         images, problems = audit.leave_out_unusable(images, problems)
-    elif record.joined:  # what only looks alike may be two things: no sign of a damaged copy, whatever its share
+    elif record.joined:  # near-duplicates may be two things: they are no sign of a damaged copy, whatever their share
         images, problems = audit.leave_out_contradictions(images, problems)
     limited = images if most is None else split.limit_images(images, most, settings.seed, limit_by, whole_groups)
     return OpenDataSet(record, source, settings, images, limited.copy(), problems, contradictory, alike)
@@ -225,7 +233,7 @@ def find_data(data_set: DataSet, settings: Settings) -> Source:
 
     ``local`` takes ``DATA_DIR/<name>``; ``download`` takes it too, or else fetches it (what comes from Kaggle stays in
     the cache of kagglehub); ``sample`` draws the built-in sample; ``auto`` takes local files where there are some, and
-    otherwise the sample; not for a full run, though, which would take its time and say nothing.
+    otherwise the sample, but not for a full run, because its results would say nothing.
 
     Raises
     ------
@@ -233,46 +241,37 @@ def find_data(data_set: DataSet, settings: Settings) -> Source:
         ``DATA_DIR`` was named but does not exist or is empty, the data set's folder lacks its key file, a full run
         has no images, or the download failed. The message says what was expected and what to do.
     """
-    folder = settings.data_dir / data_set.name
-    expected = folder / data_set.key_file
+    place, name = settings.data_dir, data_set.name
+    folder = place / name
     if settings.source == "sample":
         return _open_sample(data_set, settings, "DATA_SOURCE=sample asks for it.")
     if _has_key_file(folder, data_set):
         kind = "download" if settings.source == "download" else "local"
-        return Source(kind, folder, f"{data_set.title}, from {folder.parent.name}/{folder.name}.")
+        return Source(kind, folder, f"{data_set.title}, from {place.name}/{name}.")
     if settings.source == "download":
         return Source("download", _download(data_set, folder), f"{data_set.title}, from {data_set.handle}.")
-
-    remedy = (
-        f"Put the files there, or set DATA_SOURCE=download or DATA_SOURCE=sample. Expected: {expected}; "
-        f"in all {data_set.files}"
-    )
     if folder.exists():
-        raise InputError(f"{folder} has no {data_set.key_file}. {remedy}")
-    if settings.data_dir_given and not settings.data_dir.is_dir():
-        raise InputError(f"DATA_DIR={settings.data_dir} is no folder. {remedy}")
-    if settings.data_dir_given and not any(settings.data_dir.iterdir()):
-        raise InputError(f"DATA_DIR={settings.data_dir} is empty. {remedy}")
-    if _has_key_file(settings.data_dir, data_set):
-        if settings.data_dir.name == data_set.name:
-            advice = f"is the folder of {data_set.name} itself: name its parent"
-        else:
-            advice = f"holds {data_set.key_file} itself: move it into a folder {data_set.name} there"
-        raise InputError(f"DATA_DIR={settings.data_dir} {advice}. {remedy}")
-    if settings.source == "local" or not settings.quick:
-        raise InputError(f"{settings.data_dir} has no folder {data_set.name}. {remedy}")
-    return _open_sample(data_set, settings, f"No folder {settings.data_dir.name}/{data_set.name} with real images.")
+        problem = f"{folder} has no {data_set.key_file}"
+    elif settings.data_dir_given and not place.is_dir():
+        problem = f"DATA_DIR={place} is no folder"
+    elif settings.data_dir_given and not any(place.iterdir()):
+        problem = f"DATA_DIR={place} is empty"
+    elif _has_key_file(place, data_set) and place.name == name:
+        problem = f"DATA_DIR={place} is the folder of {name} itself: name its parent"
+    elif _has_key_file(place, data_set):
+        problem = f"DATA_DIR={place} holds {data_set.key_file} itself: move it into a folder {name} there"
+    elif settings.source == "local" or not settings.quick:
+        problem = f"{place} has no folder {name}"
+    else:
+        return _open_sample(data_set, settings, f"No folder {place.name}/{name} with real images.")
+    raise InputError(
+        f"{problem}. Put the files there, or set DATA_SOURCE=download or DATA_SOURCE=sample. "
+        f"Expected: {folder / data_set.key_file}; in all {data_set.files}"
+    )
 
 
 def choose_data_set(names: Sequence[str], settings: Settings) -> DataSet:
-    """Choose a data set for a notebook that can use several.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Those that it can use, the preferred one first.
-    settings : Settings
-        ``DATA_SET`` names one of them; otherwise it is the first that lies in ``DATA_DIR``, or the first of all.
+    """Choose one of several data sets: that of ``DATA_SET``, or the first that lies in ``DATA_DIR``, or the first.
 
     Raises
     ------
@@ -302,7 +301,7 @@ def index_images(data_set, folder):
     images : DataFrame
         One row per image and the columns ``image_id``; ``path``, relative to ``folder``; ``label``, one of the class
         names; ``group``, what has to stay together in a split; ``part``, the part of the original that the image is
-        shipped in. ``label`` and ``group`` are missing where a data set ships images without labels: those can be
+        shipped in. Images that a data set ships without labels have neither ``label`` nor ``group``: they can be
         neither split nor scored. For images inside an array file also ``array`` and ``position``. Metadata adds further
         columns.
     problems : DataFrame
@@ -315,17 +314,6 @@ def index_images(data_set, folder):
     """
     images, problems = _INDEXERS[data_set.layout](data_set, folder)
     return images, pd.DataFrame(problems, columns=PROBLEM_COLUMNS)
-
-
-def _describe_pairs(pairs, images, content):
-    """Name the images of pairs, and tell which are identical files and which have one group by their names."""
-    first, second = pairs["first"], pairs["second"]
-    same = {
-        name: values.to_numpy()[first] == values.to_numpy()[second]
-        for name, values in (("identical", content), ("named", images["named_group"]))
-    }
-    ids = images["image_id"].to_numpy()
-    return pairs.assign(first=ids[first], second=ids[second], **same)
 
 
 def _has_key_file(folder, data_set):
@@ -347,7 +335,17 @@ def _download(data_set, folder):
     """Fetch a data set; return the folder that it lies in then."""
     publisher, name = data_set.handle.split(":", 1)
     try:
-        downloaded = _PUBLISHERS[publisher](name, folder)
+        if publisher == "kaggle":
+            import kagglehub  # here only: not needed for local files
+
+            downloaded = Path(kagglehub.dataset_download(name))  # resumes, checks the hash, and has its own cache
+        else:
+            import keras  # here only: it brings TensorFlow, seconds that reading local files should not cost
+
+            (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()  # checks the hash
+            downloaded = folder
+            with replace_atomically(folder / data_set.key_file) as unfinished, open(unfinished, "wb") as file:
+                np.savez_compressed(file, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
         if not _has_key_file(downloaded, data_set):
             raise FileNotFoundError(f"what came has no {data_set.key_file}")
         return downloaded
@@ -358,23 +356,3 @@ def _download(data_set, folder):
             f"{data_set.title} could not be downloaded ({data_set.handle}): {error}\n"
             f"Put its files under {folder} by hand ({data_set.files}), or set DATA_SOURCE=sample."
         ) from error
-
-
-def _download_from_keras(name, folder):
-    """Download through Keras, which checks the file's hash, and keep it where the other data sets are."""
-    import keras  # here only: it brings TensorFlow, seconds that reading local files should not cost
-
-    (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
-    with replace_atomically(folder / f"{name}.npz") as unfinished, open(unfinished, "wb") as file:
-        np.savez_compressed(file, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-    return folder
-
-
-def _download_from_kaggle(name, folder):
-    """Download through kagglehub, which resumes, checks the hash, and keeps the pinned version in its own cache."""
-    import kagglehub  # here only: not needed for local files
-
-    return Path(kagglehub.dataset_download(name))
-
-
-_PUBLISHERS = {"keras": _download_from_keras, "kaggle": _download_from_kaggle}

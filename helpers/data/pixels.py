@@ -1,4 +1,9 @@
-"""Pixels: decoded once, resized to uint8, kept on disk, opened memory-mapped."""
+"""Pixels: decoded once, resized to uint8, kept on disk, opened memory-mapped.
+
+The functions share these parameters: ``images``, the index of `helpers.data.opening.index_images`; ``folder``, a Path
+that its column ``path`` is relative to; ``shape``, height, width and channels (1 grey, 3 colour); ``cache_dir``, a Path
+where decoded pixels, measures and the hashes of files are kept.
+"""
 
 import hashlib
 import json
@@ -28,25 +33,14 @@ _CHUNK_IMAGES, _CHUNK_BYTES = 256, 2**25  # at most, of the images that a worker
 # Nanoseconds. A file that changed so shortly before could change again under the same times, whose clocks tick slowly.
 _RECENT = 2 * 10**9
 _hashes = {}  # of files: by folder, then by path the state of the file and its hash
-_unsaved = set()  # folders of which hashes are known that no file of hashes has yet
 
 
 def load_pixels(images, folder, shape, cache_dir):
     """Load the pixels of a data set in the order of its index.
 
-    They are decoded and resized once, on the cluster if there is one (`helpers.parallel`), and kept in ``cache_dir``
-    under a name made from the content of the files, the order of the images and the shape: changed files are never
-    answered from an old cache. There lie the hashes of the files too, so that only new and changed ones are read again.
-
-    Parameters
-    ----------
-    images : DataFrame
-        The index, see `helpers.data.opening.index_images`.
-    folder : Path
-        What its ``path`` column is relative to.
-    shape : tuple of 3 ints
-        Height, width and channels (1 grey, 3 colour).
-    cache_dir : Path
+    They are decoded and resized once, on the Dask cluster if there is one (`helpers.parallel`), and kept under a name
+    made from the content of the files, the order of the images and the shape, so that changed files are never answered
+    from an old cache.
 
     Returns
     -------
@@ -55,15 +49,14 @@ def load_pixels(images, folder, shape, cache_dir):
     Raises
     ------
     InputError
-        A file cannot be read as an image, or is not seen by a worker of the cluster; the message names it.
+        A file cannot be read as an image, or is not seen by a worker of the Dask cluster; the message names it.
     ValueError
         The rows of ``images`` are not numbered from 0, so that they could not be used as positions in the array.
     """
     if not images.index.equals(pd.RangeIndex(len(images))):
         raise ValueError("The rows are not numbered from 0: call reset_index(drop=True) after leaving some out.")
-    fingerprint = compute_fingerprint(images, folder, cache_dir)
-    key = hashlib.sha256(repr((_VERSION, tuple(shape), fingerprint)).encode())
-    cached = cache_dir / "pixels" / f"{key.hexdigest()[:32]}.npy"
+    key = repr((_VERSION, tuple(shape), compute_fingerprint(images, folder, cache_dir)))
+    cached = _name_cached(cache_dir / "pixels", key.encode(), "npy")
     if not cached.exists():
         with replace_atomically(cached) as unfinished:
             pixels = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (len(images), *shape))
@@ -73,30 +66,19 @@ def load_pixels(images, folder, shape, cache_dir):
 
 
 def measure_images(images, folder, cache_dir):
-    """Open every image file once: its size, its mean colour, or what is wrong with it.
-
-    Kept in ``cache_dir`` like the pixels.
-
-    Parameters
-    ----------
-    images : DataFrame
-        The index, see `helpers.data.opening.index_images`.
-    folder : Path
-        What its ``path`` column is relative to.
-    cache_dir : Path
+    """Open every image file once: its size, its mean colour, or what is wrong with it; kept like the pixels.
 
     Returns
     -------
     DataFrame aligned with ``images``: ``width`` and ``height`` in pixels as stored, ``mode`` of Pillow, the mean
     ``red``, ``green`` and ``blue`` from 0 to 255, and ``error``, an empty str for readable images.
     """
-    key = hashlib.sha256(repr((_VERSION, "measured", compute_fingerprint(images, folder, cache_dir))).encode())
-    cached = cache_dir / "measured" / f"{key.hexdigest()[:32]}.csv"
+    key = repr((_VERSION, "measured", compute_fingerprint(images, folder, cache_dir)))
+    cached = _name_cached(cache_dir / "measured", key.encode(), "csv")
     if not cached.exists():
         rows = _read_files(_measure_files, [folder / path for path in images["path"]])
-        table = pd.DataFrame(rows, columns=[*_MEASURES, "error"])
         with replace_atomically(cached) as unfinished:
-            table.to_csv(unfinished, index=False)
+            pd.DataFrame(rows, columns=[*_MEASURES, "error"]).to_csv(unfinished, index=False)
     missing = dict.fromkeys(_MEASURES, "")
     table = pd.read_csv(cached, keep_default_na=False, na_values=missing, dtype={"mode": "str", "error": "str"})
     return table.set_index(images.index)
@@ -105,8 +87,8 @@ def measure_images(images, folder, cache_dir):
 def read_pixel_table(path, images, class_codes, shape):
     """Read images from a table with one row per image: a column for each pixel and channel, and ``label``.
 
-    Such as ``hmnist_28_28_RGB.csv``, the classic entry to HAM10000. It names no image: that its rows are those of the
-    metadata is checked by their labels, which would not notice rows exchanged within a class.
+    Such as ``hmnist_28_28_RGB.csv`` of HAM10000. It names no image: that its rows are those of the metadata is checked
+    by their labels, which would not notice rows exchanged within a class.
 
     Parameters
     ----------
@@ -115,8 +97,6 @@ def read_pixel_table(path, images, class_codes, shape):
         With the columns ``metadata_row``, the row of each image in the table, and ``label``.
     class_codes : sequence of str
         The classes in the order of the table's label codes.
-    shape : tuple of 3 ints
-        Height, width and channels.
 
     Returns
     -------
@@ -149,34 +129,19 @@ def read_pixel_table(path, images, class_codes, shape):
 
 
 def compute_fingerprint(images, folder, cache_dir=None):
-    """Hash the content of the files of an index and the order of its images.
+    """Hash the content of the files of an index and the order of its images: ``sha256:`` and 64 hexadecimal digits.
 
-    Parameters
-    ----------
-    images : DataFrame
-        The index, see `helpers.data.opening.index_images`.
-    folder : Path
-        What its ``path`` column is relative to.
-    cache_dir : Path, optional
-        Where the hashes of files are kept for other processes; each process remembers those that it knows anyway.
-
-    Returns
-    -------
-    str: ``sha256:`` and 64 hexadecimal digits.
+    Each process remembers the hashes of the files; with ``cache_dir`` other processes know them too.
     """
     columns = [name for name in ("image_id", "path", "array", "position") if name in images]
     digest = hashlib.sha256(images[columns].to_csv(index=False).encode())
-    for of_file in _hash_files(images["path"], folder, cache_dir).values():
-        digest.update(bytes.fromhex(of_file))
+    for content in _hash_files(images["path"], folder, cache_dir).values():
+        digest.update(bytes.fromhex(content))
     return f"sha256:{digest.hexdigest()}"
 
 
 def hash_files(images, folder):
-    """Hash the content of each image file: equal hashes are identical files.
-
-    Returns
-    -------
-    Series of str, aligned with ``images``.
+    """Hash the content of each image file: a Series of str, aligned with ``images``; equal hashes are identical files.
 
     Raises
     ------
@@ -188,17 +153,7 @@ def hash_files(images, folder):
 
 
 def read_image(path, shape):
-    """Read an image file, upright and resized.
-
-    Parameters
-    ----------
-    path : Path
-    shape : tuple of 3 ints
-        Height, width and channels (1 grey, 3 colour).
-
-    Returns
-    -------
-    uint8 array of that shape
+    """Read an image file, upright and resized, as a uint8 array of the given shape.
 
     Raises
     ------
@@ -241,41 +196,40 @@ def _measure_files(paths):
 def _measure(path):
     try:
         with Image.open(path) as image:
-            width, height = image.size
-            mode = image.mode
+            size, mode = image.size, image.mode
             image.draft(None, (64, 64))
-            red, green, blue = _resize(image, (*reversed(image.size), 3)).reshape(-1, 3).mean(axis=0).round(2)
+            color = _resize(image, (*reversed(image.size), 3)).reshape(-1, 3).mean(axis=0).round(2)
     except Exception as error:  # a damaged image fails in many ways inside Pillow
         return {"error": str(error).replace(str(path), path.name) or type(error).__name__}
-    measures = (width, height, mode, red, green, blue)
-    return dict(zip(_MEASURES, measures, strict=True)) | {"error": ""}
+    return dict(zip(_MEASURES, (*size, mode, *color), strict=True)) | {"error": ""}
+
+
+def _name_cached(folder, key, ending):
+    return folder / f"{hashlib.sha256(key).hexdigest()[:32]}.{ending}"
 
 
 def _hash_files(paths, folder, cache_dir=None):
     """Hash the content of files, of each once as long as it stays in the same state; return a dict in their order."""
     place = str(folder.absolute())
-    known = _hashes.setdefault(place, {})
+    cached = cache_dir and _name_cached(cache_dir / "hashes", os.fsencode(place), "txt")
+    known, saved = _hashes.setdefault(place, {}), _load_hashes(cached) if cached else {}
     settled = time.time_ns() - _RECENT
     states = _read_states(paths, folder)
-    if cache_dir is not None:
-        saved = cache_dir / "hashes" / f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:32]}.txt"
-        found = _load_hashes(saved) if _list_new(states, known) else {}
-        known.update((path, found[path]) for path in _list_new(states, known) if path in found)
 
-    new = _list_new(states, known)
+    def list_new():
+        return [path for path, state in states.items() if not known.get(path, "").startswith(state)]
+
+    known.update({path: saved[path] for path in list_new() if path in saved})
+    new = list_new()
     hashes = dict(zip(new, _read_files(_hash_contents, [folder / path for path in new]), strict=True))
-    lasting = {path: states[path] + hashes[path] for path in new if _read_change(states[path]) < settled}
-    known.update(lasting)
-    if lasting:
-        _unsaved.add(place)
-    if cache_dir is not None and place in _unsaved:
-        _save_hashes(_load_hashes(saved) | known, saved)
-        _unsaved.discard(place)
+    for path in new:
+        if (
+            int(states[path].split()[2]) < settled
+        ):  # the time of change: it cannot be set back like that of modification
+            known[path] = states[path] + hashes[path]
+    if cached and not known.items() <= saved.items():
+        _save_hashes(_load_hashes(cached) | known, cached)  # loaded again, because another process may have saved
     return {path: hashes.get(path) or known[path][len(state) :] for path, state in states.items()}
-
-
-def _list_new(states, known):
-    return [path for path, state in states.items() if not known.get(path, "").startswith(state)]
 
 
 def _read_states(paths, folder):
@@ -288,11 +242,6 @@ def _read_states(paths, folder):
             raise _name_unreadable(folder / path, error) from error
         states[path] = f"{now.st_size} {now.st_mtime_ns} {now.st_ctime_ns} {now.st_ino} "
     return states
-
-
-def _read_change(state):
-    """Read from a state when its file was changed; unlike the time of modification this cannot be set back."""
-    return int(state.split()[2])
 
 
 def _load_hashes(path):
@@ -332,7 +281,7 @@ def _name_unreadable(path, error):
 def _read_files(function, paths):
     """Call a function for files, some at a time, and join the lists that it returns in the order of the files."""
     chunks = sorted(_read_chunks(function, paths), key=lambda found: found[0].start)
-    return [of_file for _, found in chunks for of_file in found]
+    return [result for _, found in chunks for result in found]
 
 
 def _read_chunks(function, paths, largest=_CHUNK_IMAGES):

@@ -31,15 +31,12 @@ def compute_statistics(pixels, rows=None):
     rows = np.arange(len(pixels)) if rows is None else np.sort(rows)  # reads a mapped file from front to back
     if pixels.dtype != np.uint8 or not len(rows):
         raise ValueError(f"Expected at least one uint8 image, got {len(rows)} of dtype {pixels.dtype}.")
-    channels = pixels.shape[-1]
-    counts = np.zeros((channels, 256), np.int64)
+    counts = np.zeros((pixels.shape[-1], 256), np.int64)
     for start in range(0, len(rows), _CHUNK):
         chunk = pixels[rows[start : start + _CHUNK]]
-        for channel in range(channels):
-            counts[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
+        counts += [np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(chunk, -1, 0)]
         release_pages(pixels)
-    share = counts / counts.sum(axis=1, keepdims=True)
-    levels = np.arange(256)
+    share, levels = counts / counts.sum(axis=1, keepdims=True), np.arange(256)
     mean = share @ levels
     std = np.sqrt((share * (levels - mean[:, None]) ** 2).sum(axis=1))
     if (std == 0).any():
@@ -48,32 +45,12 @@ def compute_statistics(pixels, rows=None):
 
 
 def one_hot(labels, class_names):
-    """Encode labels as rows with a single 1.
-
-    Parameters
-    ----------
-    labels : sequence of str, length n
-    class_names : sequence of str
-        The order of the columns.
-
-    Returns
-    -------
-    float32 array (n, n_classes)
-
-    Raises
-    ------
-    InputError
-        A label is not among the class names.
-    """
+    """Encode labels, a sequence of str, as rows with a single 1: float32 (n, n_classes); see `encode_labels`."""
     return np.eye(len(class_names), dtype="float32")[encode_labels(labels, class_names)]
 
 
 def encode_labels(labels, class_names):
-    """Encode labels as positions in the list of class names.
-
-    Returns
-    -------
-    int array of length n
+    """Encode labels as their positions in the list of class names: int (n,).
 
     Raises
     ------
@@ -81,7 +58,6 @@ def encode_labels(labels, class_names):
         A label is not among the class names.
     """
     codes = {name: code for code, name in enumerate(class_names)}
-    unknown = sorted(set(labels) - set(codes), key=str)
-    if unknown:
+    if unknown := sorted(set(labels) - set(codes), key=str):
         raise InputError(f"Unknown label(s) {', '.join(map(str, unknown))}: expected {', '.join(class_names)}.")
     return np.array([codes[label] for label in labels], dtype=int)

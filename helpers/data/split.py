@@ -1,13 +1,12 @@
 """Splitting: whole groups, stratified by class."""
 
 import numpy as np
-import pandas as pd
 
 from helpers.files import InputError
 
 
 def split_by_group(images, fractions, seed=42):
-    """Assign every image to one of several sets, whole groups at a time, so that each class is shared out alike.
+    """Assign every image to one of several sets, whole groups at a time, each class in the same shares.
 
     Parameters
     ----------
@@ -32,6 +31,7 @@ def split_by_group(images, fractions, seed=42):
 
     Examples
     --------
+    >>> import pandas as pd
     >>> images = pd.DataFrame({"label": list("aaaabbbb"), "group": list("11223344")})
     >>> split_by_group(images, {"train": 0.5, "validation": 0.5}).tolist()
     ['validation', 'validation', 'train', 'train', 'train', 'train', 'validation', 'validation']
@@ -44,8 +44,10 @@ def split_by_group(images, fractions, seed=42):
             "Some images have no label or no group: leave out the unlabelled, give each other its own group."
         )
     rng = np.random.default_rng(seed)
-    groups = pd.DataFrame({"label": _most_frequent_label(images), "size": images.groupby("group").size()})
-    set_of_group = {}
+    counts = images.groupby(["group", "label"]).size().reset_index(name="count")
+    counts = counts.sort_values(["count", "label"], ascending=[False, True])  # the first label is the most frequent one
+    groups = counts.groupby("group").agg(label=("label", "first"), size=("count", "sum"))
+    names, set_by_group = list(fractions), {}
     for label, members in groups.groupby("label"):
         if len(members) < len(fractions):
             raise InputError(
@@ -53,30 +55,17 @@ def split_by_group(images, fractions, seed=42):
                 f"({', '.join(fractions)}). Leave the class out, or split into fewer sets."
             )
         members = members.iloc[rng.permutation(len(members))]
-        set_of_group |= dict(zip(members.index, _share_out(members["size"].to_numpy(), shares), strict=True))
-    names = list(fractions)
-    return images["group"].map({group: names[number] for group, number in set_of_group.items()}).rename("split")
+        chosen = _share_out(members["size"].to_numpy(), shares)
+        set_by_group |= {group: names[number] for group, number in zip(members.index, chosen, strict=True)}
+    return images["group"].map(set_by_group).rename("split")
 
 
 def split_by_image(images, fractions, seed=42):
-    """Assign every image to one of several sets at random, stratified by class, whatever group it belongs to.
+    """Assign every image to one of several sets at random, stratified by class, as `split_by_group` does with groups.
 
-    What many notebooks do, and what ours show for comparison only: images of one group end up on both sides. See
-    `helpers.data.audit.find_leaks`.
-
-    Parameters
-    ----------
-    images : DataFrame
-        One row per image, with the column ``label``.
-    fractions, seed
-        As for `split_by_group`.
-
-    Returns
-    -------
-    Series of str, aligned with ``images``: the name of each image's set.
+    For comparison only, because images of one group end up on both sides; see `helpers.data.audit.find_leaks`.
     """
-    alone = images.assign(group=np.arange(len(images)))
-    return split_by_group(alone, fractions, seed)
+    return split_by_group(images.assign(group=np.arange(len(images))), fractions, seed)
 
 
 def limit_images(images, most, seed=42, by="part", whole_groups=True):
@@ -101,27 +90,15 @@ def limit_images(images, most, seed=42, by="part", whole_groups=True):
     kept = np.ones(len(images), bool)
     alone = {} if whole_groups else {"group": images["image_id"], "label": images["label"].fillna("no label")}
     divided = images.assign(**alone)
-    parts = images.groupby(by).indices.values() if by else [np.arange(len(images))]
-    for rows in parts:
+    for rows in images.groupby(by).indices.values() if by else [np.arange(len(images))]:
         if len(rows) > most:
             shares = {"kept": most / len(rows), "left out": 1 - most / len(rows)}
             kept[rows] = split_by_group(divided.iloc[rows], shares, seed) == "kept"
     return images[kept].reset_index(drop=True)
 
 
-def _most_frequent_label(images):
-    """Find the most frequent label of each group; of several, the first in the alphabet."""
-    counts = images.groupby(["group", "label"]).size().reset_index(name="count")
-    counts = counts.sort_values(["group", "count", "label"], ascending=[True, False, True])
-    return counts.drop_duplicates("group").set_index("group")["label"]
-
-
 def _share_out(sizes, shares):
-    """Give each group, in order, to the set that is furthest below its share; return the sets' numbers.
-
-    Every set gets a group before any gets its second choice of the last ones: as many groups are kept back as there
-    are sets still empty.
-    """
+    """Give each group, in order, to the set that is furthest below its share; the last ones fill sets still empty."""
     filled = np.zeros(len(shares))
     chosen = np.empty(len(sizes), int)
     for number, size in enumerate(sizes):
@@ -132,3 +109,43 @@ def _share_out(sizes, shares):
         chosen[number] = lacking.argmax()
         filled[chosen[number]] += size
     return chosen
+
+
+def list_runs(images, folds, seed=42, validation=None, refits=0, others=()):
+    """List the runs of a cross-validation by group: which images each is trained on, and which it predicts.
+
+    Parameters
+    ----------
+    images : DataFrame
+        One row per image, with the columns ``label`` and ``group``; its index are the rows in the pixels.
+    folds : int
+        Each run holds out one of so many parts.
+    seed : int
+    validation : float, optional
+        Share of the images outside the held-out part by which a run chooses its epoch. By default it watches the
+        held-out part itself, by which nothing may be chosen then.
+    refits : int
+        Further runs that are trained on all images, each with a seed of its own.
+    others : array of int, optional
+        The rows that the refits predict.
+
+    Returns
+    -------
+    dict of str to dict: for each run, "fold 1" and so on, then "refit 1" and so on, the rows ``train``, ``validation``
+    and ``test``, which it predicts, and its ``seed``.
+    """
+    names = [f"fold {number}" for number in range(1, folds + 1)]
+    fold = split_by_group(images, dict.fromkeys(names, 1 / folds), seed)
+    runs = {}
+    for name in names:
+        rest, test = images[fold != name], images.index[fold == name].to_numpy()
+        train, watched = rest.index.to_numpy(), test
+        if validation is not None:
+            inner = split_by_group(rest, {"train": 1 - validation, "validation": validation}, seed)
+            train, watched = (rest.index[inner == part].to_numpy() for part in ("train", "validation"))
+        runs[name] = {"train": train, "validation": watched, "test": test, "seed": seed}
+    rows = images.index.to_numpy()
+    for number in range(1, refits + 1):  # a refit holds out none: its curve is drawn for some of its own images
+        test = np.asarray(others, int)
+        runs[f"refit {number}"] = {"train": rows, "validation": rows[::20], "test": test, "seed": seed + number}
+    return runs

@@ -1,7 +1,7 @@
 """Baselines: what can be scored from a few numbers, without looking at what an image shows.
 
 A classifier that knows only sizes, brightness and the pixels along the border knows no shape and no texture. What it
-scores is what a network could score by the same shortcuts.
+scores is what a network could score by the same shortcut features.
 """
 
 import numpy as np
@@ -51,8 +51,21 @@ def compute_shortcut_features(pixels, rows=None, sizes=None):
     return table
 
 
+def _describe(pixels):
+    """Measure brightness and border of each image, channel by channel."""
+    flat = pixels.reshape(len(pixels), -1, pixels.shape[-1])
+    features = {"brightness mean": flat.mean(1), "brightness std": flat.std(1)}
+    features |= {f"brightness p{level}": np.percentile(flat, level, axis=1) for level in (5, 95)}
+    rows, columns = ((0, side // 2, -1) for side in pixels.shape[1:3])
+    places = [(row, column) for row in rows for column in columns]
+    del places[4]  # the middle of the image
+    features |= {f"border {number}": pixels[:, row, column] for number, (row, column) in enumerate(places, 1)}
+    channels = range(pixels.shape[-1])
+    return pd.DataFrame({f"{name} {code}": values[:, code] for name, values in features.items() for code in channels})
+
+
 def predict_with_forest(x_train, y_train, x_test, seed=42):
-    """Train a random forest on descriptions of images and predict others.
+    """Train a random forest on features of images and predict others.
 
     Parameters
     ----------
@@ -72,23 +85,17 @@ def predict_with_forest(x_train, y_train, x_test, seed=42):
         A class has no training image.
     """
     if not y_train.any(axis=0).all():
-        raise ValueError("A class has no training image, so that the forest could not tell it.")
+        raise ValueError("A class has no training image, so that the forest could not learn it.")
     forest = RandomForestClassifier(300, min_samples_leaf=3, class_weight="balanced", random_state=seed, n_jobs=-1)
     return forest.fit(x_train, y_train.argmax(axis=1)).predict_proba(x_test)
 
 
 def fit_regression(x, y):
-    """Fit a logistic regression on a few numbers of each image, each class with the same total weight.
-
-    Parameters
-    ----------
-    x : array (n, n_features)
-    y : array (n, n_classes)
-        One-hot labels.
+    """Fit a logistic regression on features (n, n_features), each class of the one-hot ``y`` with the same weight.
 
     Returns
     -------
-    scikit-learn pipeline with ``predict_proba``; it standardizes the numbers first.
+    scikit-learn pipeline with ``predict_proba``; it standardizes the features first.
     """
     regression = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
     return regression.fit(x, y.argmax(axis=1))
@@ -99,42 +106,24 @@ def get_coefficients(regression):
 
     Returns
     -------
-    tuple of floats, for the log odds of the second class: the intercept, then the weight of each number.
+    tuple of floats, for the log odds of the second class: the intercept, then the weight of each feature.
     """
     scaler, logistic = regression[0], regression[-1]
     weights = logistic.coef_[0] / scaler.scale_
-    return float(logistic.intercept_[0] - weights @ scaler.mean_), *(float(weight) for weight in weights)
+    return float(logistic.intercept_[0] - weights @ scaler.mean_), *weights.tolist()
 
 
 def find_contrary(predictions, share=0.3):
-    """Find the images that contradict a baseline: of each class those that it finds least like their class.
+    """Find the images that contradict a baseline: of each class the share that it finds least like their class.
 
     A model that is good on them does not live by what the baseline knows.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        Of the baseline, from `helpers.evaluation.scores.make_predictions`.
-    share : float
-        Of each class, rounded up to whole images.
-
     Returns
     -------
-    boolean Series, aligned with ``predictions``
+    boolean Series, aligned with ``predictions``; the share of each class is rounded up to whole images.
     """
     contrary = pd.Series(False, predictions.index)
-    for name, of_class in predictions.groupby("y_true"):
-        least = of_class[f"p_{name}"].sort_values(kind="stable").index[: int(np.ceil(share * len(of_class)))]
+    for name, part in predictions.groupby("y_true"):
+        least = part[f"p_{name}"].sort_values(kind="stable").index[: int(np.ceil(share * len(part)))]
         contrary[least] = True
     return contrary
-
-
-def _describe(pixels):
-    flat = pixels.reshape(len(pixels), -1, pixels.shape[-1])
-    columns = {"brightness mean": flat.mean(1), "brightness std": flat.std(1)}
-    columns |= {f"brightness p{level}": np.percentile(flat, level, axis=1) for level in (5, 95)}
-    ends, middle = (0, -1), (pixels.shape[1] // 2, pixels.shape[2] // 2)
-    places = [(y, x) for y in (0, middle[0], -1) for x in (0, middle[1], -1) if y in ends or x in ends]
-    columns |= {f"border {number}": pixels[:, y, x] for number, (y, x) in enumerate(places, 1)}
-    channels = range(pixels.shape[-1])
-    return pd.DataFrame({f"{name} {channel}": of[:, channel] for name, of in columns.items() for channel in channels})

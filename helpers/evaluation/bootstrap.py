@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from helpers.parallel import count_workers, run_in_parallel, uses_cluster
 
 CONFIDENCE_LEVEL = 0.95
-_CLUSTER_SECONDS = 2  # a bootstrap that lasts longer here goes to the cluster: the way there takes 0.3 s
+_CLUSTER_SECONDS = 2  # a bootstrap that lasts longer here goes to the Dask cluster, because the way there takes 0.3 s
 _CHUNK_DRAWS = 2**21  # at most, of groups, for a worker at a time
 
 
@@ -23,14 +23,12 @@ def bootstrap(compute, groups, resamples=1000, seed=0):
         Computes the metrics with a weight for each image: how often its group was drawn. NaN where a resample lacks
         what a metric needs; such resamples are left out for that metric. Keys may be tuples of str.
     groups : sequence, one per image
-        The group of each image.
-    resamples : int
-    seed : int
+    resamples, seed : int
 
     Returns
     -------
-    DataFrame with the index ``metric`` and the columns ``value, low, high``. Drawn here one after the other, so that
-    they are the same wherever they are computed.
+    DataFrame with the index ``metric`` and the columns ``value, low, high``; the same wherever it is computed, because
+    the groups are drawn here, one resample after the other.
     """
     codes, names = pd.factorize(np.asarray(groups))
     rng = np.random.default_rng(seed)
@@ -46,7 +44,7 @@ def bootstrap(compute, groups, resamples=1000, seed=0):
         size = min(resamples // (4 * count_workers()) + 1, _CHUNK_DRAWS // len(names) + 1)
         chunks = iter(lambda: list(islice(draws, size)), [])
         parts = sorted(run_in_parallel(_compute_each, chunks, (compute, codes)))
-        resampled = [of_resample for _, part in parts for of_resample in part]
+        resampled = [row for _, part in parts for row in part]
     else:
         resampled = _compute_each(draws, compute, codes)
     tail = (1 - CONFIDENCE_LEVEL) / 2
@@ -62,11 +60,6 @@ def _compute_each(draws, compute, codes):
 
 
 def compute_proportion(successes, total):
-    """Compute a proportion with its 95 % Wilson interval.
-
-    Returns
-    -------
-    dict ``value, low, high``
-    """
+    """Compute a proportion with its 95 % Wilson interval, as a dict ``value, low, high``."""
     interval = binomtest(int(successes), int(total)).proportion_ci(CONFIDENCE_LEVEL, method="wilson")
     return {"value": successes / total, "low": interval.low, "high": interval.high}

@@ -1,4 +1,7 @@
-"""Calibration: probabilities that mean what they say, under the shares of classes that hold, and sets of classes."""
+"""Calibration: probabilities that mean what they say, under the shares of classes that hold, and sets of classes.
+
+``predictions`` is always the table of `helpers.evaluation.scores.make_predictions`.
+"""
 
 import math
 
@@ -7,7 +10,14 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 
 from helpers.evaluation.bootstrap import bootstrap, compute_proportion
-from helpers.evaluation.scores import BINS, bin_confidence, get_probabilities, is_right, replace_probabilities
+from helpers.evaluation.scores import (
+    BINS,
+    bin_confidence,
+    encode_labels,
+    get_probabilities,
+    is_right,
+    replace_probabilities,
+)
 
 
 def compute_calibration(predictions, bins=BINS):
@@ -18,20 +28,11 @@ def compute_calibration(predictions, bins=BINS):
     DataFrame with one row per bin that has images: mean ``confidence``; ``accuracy`` with its 95 % Wilson interval,
     ``low`` to ``high``; ``images``.
     """
-    table = pd.DataFrame({"confidence": predictions["confidence"], "right": is_right(predictions)})
     rows = []
-    for _, part in table.groupby(bin_confidence(predictions["confidence"], bins)):
-        accuracy = compute_proportion(part["right"].sum(), len(part))
-        rows.append(
-            {
-                "confidence": part["confidence"].mean(),
-                "accuracy": accuracy["value"],
-                "low": accuracy["low"],
-                "high": accuracy["high"],
-                "images": len(part),
-            }
-        )
-    return pd.DataFrame(rows)
+    for _, part in predictions.groupby(bin_confidence(predictions["confidence"], bins)):
+        accuracy = compute_proportion(is_right(part).sum(), len(part))
+        rows.append({"confidence": part["confidence"].mean(), **accuracy, "images": len(part)})
+    return pd.DataFrame(rows).rename(columns={"value": "accuracy"})
 
 
 def fit_temperature(predictions):
@@ -40,18 +41,13 @@ def fit_temperature(predictions):
     One number that sharpens (below 1) or softens (above 1) all probabilities and leaves their order as it is
     (Guo et al. 2017).
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        Of validation images, from `helpers.evaluation.scores.make_predictions`.
-
     Returns
     -------
     float from 0.05 to 20
     """
     y_prob, class_names = get_probabilities(predictions)
     log_prob = np.log(np.clip(y_prob, 1e-12, None))
-    y_true = predictions["y_true"].map({name: code for code, name in enumerate(class_names)}).to_numpy()
+    y_true = encode_labels(predictions["y_true"], class_names)
 
     def loss(log_temperature):
         scaled = log_prob / np.exp(log_temperature)
@@ -77,15 +73,8 @@ def correct_prior(predictions, prior, new_prior=None):
     Parameters
     ----------
     predictions : DataFrame
-        From `helpers.evaluation.scores.make_predictions`.
-    prior : sequence of float, one per class
-        Shares of the classes in training.
-    new_prior : sequence of float, optional
-        Shares to correct for; equal ones by default.
-
-    Returns
-    -------
-    DataFrame: ``predictions`` with other probabilities, ``y_pred`` and ``confidence``.
+    prior, new_prior : sequence of float, one per class
+        Shares of the classes in training, and those to correct for; the latter are equal by default.
 
     Examples
     --------
@@ -98,26 +87,24 @@ def correct_prior(predictions, prior, new_prior=None):
     """
     y_prob, class_names = get_probabilities(predictions)
     prior = _check_shares(prior, class_names)
-    new_prior = (
-        np.ones(len(class_names)) if new_prior is None else _check_shares(new_prior, class_names, positive=False)
-    )
+    new_prior = 1 if new_prior is None else _check_shares(new_prior, class_names, positive=False)
     return replace_probabilities(predictions, y_prob * new_prior / prior)
 
 
 def estimate_prior(predictions, prior, steps=1000):
     """Estimate the shares of the classes among images without labels, from the predictions alone.
 
-    Expectation maximization (Saerens et al. 2002): the mean of the corrected probabilities is the next estimate. Right
-    if the probabilities are calibrated and the classes look the same as in training; neither is sure in a new place.
+    Expectation maximization (Saerens et al. 2002): the mean of the corrected probabilities is the next estimate. It is
+    right if the probabilities are calibrated and the classes look the same as in training; neither is sure in a new
+    place.
 
     Parameters
     ----------
     predictions : DataFrame
-        From `helpers.evaluation.scores.make_predictions`; the true labels are not used.
     prior : sequence of float, one per class
         Shares of the classes in training.
     steps : int
-        At most so many.
+        At most.
 
     Returns
     -------
@@ -137,6 +124,7 @@ def estimate_prior(predictions, prior, steps=1000):
 
 
 def _check_shares(shares, class_names, positive=True):
+    """Check that there is a share for each class, at least 0 or positive; give them as an array."""
     shares = np.asarray(shares, "float64")
     right = shares.shape == (len(class_names),) and (shares >= 0).all() and shares.any()
     if not right or (positive and not shares.all()):
@@ -159,13 +147,13 @@ def fit_conformal(predictions, coverage=0.9):
     Parameters
     ----------
     predictions : DataFrame
-        Of images held out from training, from `helpers.evaluation.scores.make_predictions`, with the very
-        probabilities, calibrated or not, that `predict_sets` will be given.
+        Of images held out from training, with the very probabilities, calibrated or not, that `predict_sets` will be
+        given.
     coverage : float between 0 and 1
 
     Returns
     -------
-    dict of str to float: for each class the threshold. 0 for classes with too few images for the coverage (fewer than
+    dict of str to float: for each class the threshold, 0 for classes with too few images for the coverage (fewer than
     9 for 0.9), which are in every set.
 
     Raises
@@ -184,32 +172,23 @@ def fit_conformal(predictions, coverage=0.9):
     if not 0 < coverage < 1:
         raise ValueError(f"coverage {coverage}: expected a share between 0 and 1.")
     y_prob, class_names = get_probabilities(predictions)
-    y_true = predictions["y_true"].to_numpy()
     thresholds = {}
-    for code, name in enumerate(class_names):
-        of_class = np.sort(y_prob[y_true == name, code])[::-1]
-        rank = math.ceil((len(of_class) + 1) * coverage - 1e-9)  # 10 * 0.9 is no more than 9
-        thresholds[name] = float(of_class[rank - 1]) if rank <= len(of_class) else 0.0
+    for score, name in zip(y_prob.T, class_names, strict=True):
+        held_out = np.sort(score[predictions["y_true"] == name])[::-1]
+        rank = math.ceil((len(held_out) + 1) * coverage - 1e-9)  # 10 * 0.9 is no more than 9
+        thresholds[name] = float(held_out[rank - 1]) if rank <= len(held_out) else 0.0
     return thresholds
 
 
 def predict_sets(predictions, thresholds):
-    """Put into the set of each image the classes whose probability reaches their threshold.
+    """Put into the set of each image the classes whose probability reaches their threshold from `fit_conformal`.
 
-    The sets hold the true class as often as `fit_conformal` was asked for if the images are exchangeable with the
-    held-out ones; new subjects are not, see there.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        With the columns ``p_<class>``; true labels are not needed.
-    thresholds : dict of str to float
-        From `fit_conformal`.
+    Of ``predictions`` only the probabilities are needed.
 
     Returns
     -------
     DataFrame aligned with ``predictions``: ``in_<class>`` for each class, whether it is in the set; ``set_size``; and
-    ``uncertain``: the set is not just the most probable class, but several, none or, rarely, another one.
+    ``uncertain``, whether the set is not just the most probable class, but several, none or, rarely, another one.
 
     Raises
     ------
@@ -229,15 +208,8 @@ def predict_sets(predictions, thresholds):
 def score_sets(predictions, thresholds, resamples=1000, seed=0):
     """Score the sets of labelled images, with 95 % intervals bootstrapped over groups.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        From `helpers.evaluation.scores.make_predictions`: images that neither the model nor the thresholds have
-        seen, and whose subjects they have not seen either if the coverage for new subjects is asked for.
-    thresholds : dict of str to float
-        From `fit_conformal`.
-    resamples : int
-    seed : int
+    Neither the model nor the ``thresholds`` of `fit_conformal` have seen these images, nor their subjects if the
+    coverage for new subjects is asked for.
 
     Returns
     -------
@@ -246,15 +218,12 @@ def score_sets(predictions, thresholds, resamples=1000, seed=0):
     are none; and ``coverage_<class>`` for each class, NaN if there is no image of it.
     """
     sets = predict_sets(predictions, thresholds)
-    _, class_names = get_probabilities(predictions)
-    y_true = predictions["y_true"].to_numpy()
-    right = y_true == predictions["y_pred"].to_numpy()
-    covered = sum((y_true == name) & sets[f"in_{name}"].to_numpy() for name in class_names).astype(bool)
+    y_true, right = predictions["y_true"].to_numpy(), is_right(predictions).to_numpy()
+    covered = sum((y_true == name) & sets[f"in_{name}"].to_numpy() for name in thresholds).astype(bool)
     set_size, uncertain = sets["set_size"].to_numpy(), sets["uncertain"].to_numpy()
-    everywhere = np.ones(len(sets), bool)
 
     def compute(weights):
-        def average(values, rows=everywhere):
+        def average(values, rows=np.s_[:]):
             total = weights[rows].sum()
             return weights[rows] @ values[rows] / total if total else np.nan
 
@@ -263,6 +232,6 @@ def score_sets(predictions, thresholds, resamples=1000, seed=0):
             "mean_set_size": average(set_size),
             "share_uncertain": average(uncertain),
             "accuracy_of_certain": average(right, ~uncertain),
-        } | {f"coverage_{name}": average(covered, y_true == name) for name in class_names}
+        } | {f"coverage_{name}": average(covered, y_true == name) for name in get_probabilities(predictions)[1]}
 
     return bootstrap(compute, predictions["group"], resamples, seed)

@@ -1,7 +1,4 @@
-"""Clusters: what the features of a network have in common without their labels, beside class and subject.
-
-An analysis that goes with others: clusters are no classes, and their number is not known beforehand.
-"""
+"""Clusters: what features have in common without their labels. They are no classes, and their number is not known."""
 
 import numpy as np
 import pandas as pd
@@ -14,27 +11,19 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 METHODS = ("k-means", "hierarchical")
-_DECIMALS = 3  # values that are equal to as many are called equal
-# On processors that others use, too, threads wait for one another: t-SNE then takes ten times as long as in one.
+# One thread, because on processors that others use threads wait for one another: t-SNE then takes ten times as long.
 _run_in_one_thread = threadpool_limits.wrap(limits=1)
 
 
 def reduce_features(features, components=50, seed=42):
-    """Reduce features to their principal components, each feature standardized first.
-
-    Parameters
-    ----------
-    features : array (n, n_features)
-        Constant features say nothing and do no harm.
-    components : int
-        At most as many; fewer if there are fewer images or features.
-    seed : int
+    """Reduce features (n, n_features) to their principal components, each feature standardized first.
 
     Returns
     -------
     reduced : array (n, c)
+        As many components as asked for, or fewer if there are fewer images or features.
     explained : float
-        Share of the variance of the standardized features that the components hold, 0 to 1.
+        Share of the variance that the components hold, 0 to 1.
 
     Raises
     ------
@@ -44,28 +33,21 @@ def reduce_features(features, components=50, seed=42):
     features = _check_features(features)
     if components < 1:
         raise ValueError(f"Expected at least one component, got {components}.")
-    standardized = StandardScaler().fit_transform(features)
     pca = PCA(min(*features.shape, components), random_state=seed)
-    reduced = pca.fit_transform(standardized)
+    reduced = pca.fit_transform(StandardScaler().fit_transform(features))
     return reduced, min(1.0, float(pca.explained_variance_ratio_.sum()))
 
 
 @_run_in_one_thread
 def embed(features, seed=42, perplexity=30):
-    """Lay features out in two dimensions so that neighbours stay neighbours: t-SNE (van der Maaten and Hinton 2008).
+    """Lay features (n, n_features) out in two dimensions by t-SNE (van der Maaten and Hinton 2008).
 
-    Parameters
-    ----------
-    features : array (n, n_features)
-        Such as from `reduce_features`, with which it is faster.
-    seed : int
-    perplexity : float
-        About how many neighbours of an image count; limited to a third of the other images.
+    It is faster with those of `reduce_features`. The perplexity is about how many neighbours of an image count; it is
+    limited to a third of the other images.
 
     Returns
     -------
-    float32 array (n, 2)
-        Distances between groups and their sizes mean little; that images lie together does.
+    float32 array (n, 2), where neighbours stay neighbours; distances between groups and their sizes mean little.
 
     Raises
     ------
@@ -120,27 +102,23 @@ def compare_clusterings(features, labels, groups, counts=range(2, 9), seed=42):
     for method in METHODS:
         for count, clusters in zip(counts, _cluster(features, counts, method, seed), strict=True):
             row = {"method": method, "clusters": count, "silhouette": float(silhouette_score(features, clusters))}
+            agreement, whole = {}, {}
             for name, codes in references.items():
-                row[f"agreement_{name}"] = adjusted_rand_score(codes, clusters)
-            for name, codes in references.items():
-                row[f"whole_{name}"] = adjusted_rand_score(codes, _keep_whole(codes, clusters))
-            rows.append(row)
+                agreement[f"agreement_{name}"] = adjusted_rand_score(codes, clusters)
+                largest = pd.crosstab(codes, clusters).to_numpy().argmax(axis=1)  # the cluster with most of each
+                whole[f"whole_{name}"] = adjusted_rand_score(codes, largest[codes])
+            rows.append(row | agreement | whole)
     return pd.DataFrame(rows)
 
 
 @_run_in_one_thread
 def cluster(features, count, method="k-means", seed=42):
-    """Divide images into clusters.
+    """Divide images by their features (n, n_features) into clusters.
 
     Parameters
     ----------
-    features : array (n, n_features)
-    count : int
-        Number of clusters.
     method : str
         One of `METHODS`: k-means, the best of ten starts, or hierarchical, by the criterion of Ward (1963).
-    seed : int
-        For k-means.
 
     Returns
     -------
@@ -153,24 +131,17 @@ def cluster(features, count, method="k-means", seed=42):
     """
     features = _check_features(features)
     _check_count(features, count)
-    return _sort_by_size(_cluster(features, [count], method, seed)[0])
+    clusters = _cluster(features, [count], method, seed)[0]
+    _, first, codes, sizes = np.unique(clusters, return_index=True, return_inverse=True, return_counts=True)
+    return np.lexsort((first, -sizes)).argsort()[codes]
 
 
 def find_central(features, clusters, count=6):
-    """Find the images nearest to the centre of each cluster, which is the mean of its features.
-
-    Parameters
-    ----------
-    features : array (n, n_features)
-        As given to `cluster`.
-    clusters : int array of length n
-        From `cluster`.
-    count : int
-        Images of each cluster; all of them if it has fewer.
+    """Find the images nearest to the centre of each cluster of `cluster`, which is the mean of its features.
 
     Returns
     -------
-    dict of int to int array: cluster and positions of its images, the nearest first.
+    dict of int to int array: cluster and positions of at most ``count`` of its images, the nearest first.
 
     Raises
     ------
@@ -188,69 +159,8 @@ def find_central(features, clusters, count=6):
     return central
 
 
-def describe_clusterings(table, class_name="class", group_name="subject"):
-    """Write what a comparison of clusterings says.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From `compare_clusterings`.
-    class_name, group_name : str
-        What an image has of each, such as ``class`` and ``patient``.
-
-    Returns
-    -------
-    list of str: for each method the number of clusters with the highest silhouette; what its clusters agree with more;
-    how far agreement could go; and how agreement changes with the number of clusters. Of numbers that are equally good
-    the smallest is described.
-    """
-    names = {"class": class_name, "group": group_name}
-    return [
-        sentence
-        for method, part in table.groupby("method", sort=False)
-        for sentence in _describe_method(method, part.round(_DECIMALS), names)
-    ]
-
-
-def _describe_method(method, part, names):
-    tied = part[part["silhouette"] == part["silhouette"].max()].sort_values("clusters")
-    best = tied.iloc[0]
-    title = method[:1].upper() + method[1:]
-    also = f", equally with {_join(tied['clusters'][1:])}" if len(tied) > 1 else ""
-    yield f"{title}: the silhouette is highest with {best['clusters']} clusters{also} ({_write(best['silhouette'])})."
-    more, less = ("class", "group") if best["agreement_class"] >= best["agreement_group"] else ("group", "class")
-    first, second = (_write(best[f"agreement_{name}"]) for name in (more, less))
-    if first == second:
-        said = f"equally with the {names[more]} and with the {names[less]} (adjusted Rand index {first} for both)"
-    else:
-        said = f"more with the {names[more]} (adjusted Rand index {first}) than with the {names[less]} ({second})"
-    yield f"{title}: its {best['clusters']} clusters agree {said}."
-    whole = " and ".join(
-        f"{_write(best[f'whole_{name}'])} if none divided a {names[name]}"
-        for name in (more, less)
-        if f"whole_{name}" in part
-    )
-    if whole:
-        yield f"{title}: with as many clusters the same index would be {whole}."
-    if len(part) > 1:
-        spans = [
-            f"{_write(part[f'agreement_{name}'].min())} to {_write(part[f'agreement_{name}'].max())} with the {text}"
-            for name, text in names.items()
-        ]
-        low, high = part["clusters"].min(), part["clusters"].max()
-        yield f"{title}: from {low} to {high} clusters agreement is {' and '.join(spans)}."
-
-
-def _write(value):
-    return f"{value + 0.0:.{_DECIMALS}f}"  # no minus before a zero
-
-
-def _join(counts):
-    *others, last = map(str, counts)
-    return f"{', '.join(others)} and {last}" if others else last
-
-
 def _check_features(features, rows=2, columns=1):
+    """Check that features can be told apart; give them as floats of at least 32 bits."""
     features = np.asarray(features)
     if features.ndim != 2 or len(features) < rows or features.shape[1] < columns:
         raise ValueError(
@@ -265,6 +175,7 @@ def _check_features(features, rows=2, columns=1):
 
 
 def _check_count(features, count):
+    """Check that there are images for so many clusters."""
     if count < 1:
         raise ValueError(f"Expected at least one cluster, got {count}.")
     different = len(np.unique(features, axis=0))
@@ -273,6 +184,7 @@ def _check_count(features, count):
 
 
 def _encode(values, name, features):
+    """Number the values, of which there is one for each image."""
     codes, _ = pd.factorize(pd.Series(list(values), dtype=object))
     if len(codes) != len(features):
         raise ValueError(f"{len(codes)} {name} for {len(features)} images: expected one for each.")
@@ -282,21 +194,10 @@ def _encode(values, name, features):
 
 
 def _cluster(features, counts, method, seed):
+    """Cluster into each number of clusters."""
     if method not in METHODS:
         raise ValueError(f"Unknown method {method}: expected {' or '.join(METHODS)}.")
     if method == "k-means":
         return [KMeans(count, n_init=10, random_state=seed).fit_predict(features) for count in counts]
     tree = linkage(features, "ward")
     return [cut_tree(tree, count)[:, 0] for count in counts]
-
-
-def _sort_by_size(clusters):
-    _, first, codes, sizes = np.unique(clusters, return_index=True, return_inverse=True, return_counts=True)
-    places = np.empty(len(sizes), int)
-    places[np.lexsort((first, -sizes))] = np.arange(len(sizes))
-    return places[codes]
-
-
-def _keep_whole(codes, clusters):
-    """Put all images of a class, or of a subject, into the cluster that holds most of them."""
-    return pd.crosstab(codes, clusters).to_numpy().argmax(axis=1)[codes]

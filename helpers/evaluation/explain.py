@@ -10,16 +10,16 @@ def compute_grad_cam(model, images, class_indices, layer=None, size=None):
     ----------
     model : keras.Model
         A functional model from raw pixels (n, height, width, channels) to probabilities (n, n_classes), whose last
-        layer is a dense one. What is explained is the score before its softmax, the gradient of which does not vanish
-        where the model is sure.
+        layer is dense. The score before its softmax is explained, because its gradient does not vanish where the model
+        is sure.
     images : array (n, height, width, channels)
     class_indices : sequence of int
         The class to explain for each image.
     layer : str, optional
-        Name of a layer with a map of features as output; by default the last one.
+        Name of a layer with a feature map as output; by default the last one.
     size : tuple of 2 ints, optional
-        Height and width of the result, by default those of the images. Where the model crops them first, it is the
-        crop that the result belongs to.
+        Height and width of the result, by default those of the images. Where the model crops them first, the result
+        belongs to the crop.
 
     Returns
     -------
@@ -34,19 +34,18 @@ def compute_grad_cam(model, images, class_indices, layer=None, size=None):
     import keras
     import tensorflow as tf
 
-    inside = [inner for inner in model.layers if not isinstance(inner, keras.layers.InputLayer)]
-    maps = {inner.name: inner for inner in inside if _has_feature_map(inner)}
-    layer = layer or next(reversed(maps), None)
-    if layer not in maps or any(hasattr(inner, "layers") for inner in inside):
+    *inner, last = (layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer))
+    maps = {layer.name: layer.output for layer in inner if _has_feature_map(layer)}
+    name = layer or next(reversed(maps), None)
+    if name not in maps or any(hasattr(layer, "layers") for layer in inner):
         raise ValueError(
-            f"{model.name} has no layer {layer!r} with a map of features among {', '.join(maps) or 'its layers'}. "
+            f"{model.name} has no layer {name!r} with a map of features among {', '.join(maps) or 'its layers'}. "
             "Layers of a nested model cannot be reached: build the model flat, as helpers.training.transfer does."
         )
-    last = model.layers[-1]
     if not isinstance(last, keras.layers.Dense):
         raise ValueError(f"The last layer of {model.name} is {type(last).__name__}; expected a Dense one.")
     # The scores come from the output without its softmax: a layer that two models share has several inputs.
-    both = keras.Model(model.input, [maps[layer].output, model.output])
+    both = keras.Model(model.input, [maps[name], model.output])
     batch = tf.constant(np.asarray(images, "float32"))
     with tf.GradientTape() as tape:
         tape.watch(batch)  # so that the features are recorded even where no layer is trainable
@@ -65,17 +64,7 @@ def compute_grad_cam(model, images, class_indices, layer=None, size=None):
 
 
 def render_feature_maps(model, image, layer, count=8):
-    """Show what a layer makes of an image: its most varied maps of features.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A functional model from raw pixels (n, height, width, channels).
-    image : array (height, width, channels)
-    layer : str
-        Name of a layer whose output is a map of features.
-    count : int
-        How many maps at most.
+    """Show what a layer of a functional model makes of an image (height, width, channels): its most varied maps.
 
     Returns
     -------
@@ -84,7 +73,7 @@ def render_feature_maps(model, image, layer, count=8):
     Raises
     ------
     ValueError
-        There is no such layer, or its output is no map.
+        There is no such layer, or its output is no feature map.
     """
     import keras
 
@@ -107,7 +96,7 @@ def cover_border(images, share, level):
     share : float from 0 to 0.5
         How far the cover reaches in from each side, as a share of the side; 0.5 leaves nothing.
     level : float
-        The level of the cover, the same for all images: their own mean would tell of what is covered.
+        Of the cover, the same for all images, because their own mean would tell of what is covered.
 
     Returns
     -------
@@ -128,6 +117,7 @@ def cover_middle(images, share, level):
 
 
 def _cut_middle(shape, share):
+    """Give the slices of images of this shape without their border."""
     if not 0 <= share <= 0.5:
         raise ValueError(f"share={share}: expected 0 to 0.5 of the side.")
     margins = [int(share * side + 0.5) for side in shape[1:3]]
@@ -135,5 +125,6 @@ def _cut_middle(shape, share):
 
 
 def _has_feature_map(layer):
+    """Tell whether the output of a layer is a map of more than one pixel."""
     shape = getattr(layer.output, "shape", ())
     return len(shape) == 4 and shape[1] is not None and shape[1] * shape[2] > 1

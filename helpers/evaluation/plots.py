@@ -1,8 +1,8 @@
 """Plots: data in, Axes out.
 
-Every function takes data and an optional ``ax`` and returns the Axes; those that draw a grid return the Figure. None
-writes a file and none computes a metric. Colours are those of seaborn's palette for colour-blind readers, and where
-colours carry a meaning, markers or line styles carry it too.
+Every function takes data and an optional ``ax`` and returns the Axes; those that draw several panels return the Figure.
+None writes a file and none computes a metric. Colours are those of seaborn's palette for colour-blind readers, and
+where colours carry a meaning, markers or line styles carry it too.
 """
 
 import textwrap
@@ -12,13 +12,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+
+from helpers.evaluation.scores import encode_labels
 
 PALETTE = sns.color_palette("colorblind")
 _MANY_CLASSES = 12  # above it the cells of a confusion matrix are small, and names stand upright
 _MANY_LETTERS = 120  # above it the names of classes do not fit side by side
 _LEGEND_ROWS = 20  # more names stand in several columns
-_CHANNEL_COLORS = (PALETTE[3], PALETTE[2], PALETTE[0])
+_OUTSIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+_BESIDE = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
 # Nine colours (the tenth is a light yellow), seven markers, seven lines: up to seven models differ in more than colour.
 _COLORS, _MARKERS = PALETTE[:8] + PALETTE[9:], "osD^vPX"
 _LINES = ["-", "--", "-.", ":", (0, (9, 2)), (0, (4, 1, 1, 1, 1, 1)), (0, (2, 1))]  # the last three in points: on, off
@@ -29,16 +32,8 @@ _PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.6g}%")  # with as many
 def set_style():
     """Set the look of all figures that follow: fonts for print, a light grid, the colour-blind palette."""
     sns.set_theme(context="notebook", style="whitegrid", palette=PALETTE)
-    plt.rcParams.update(
-        {
-            "figure.figsize": (7, 4.2),
-            "figure.dpi": 80,
-            "figure.constrained_layout.use": True,
-            "figure.max_open_warning": 0,
-            "axes.titlesize": "medium",
-            "grid.alpha": 0.5,
-        }
-    )
+    look = {"figure.figsize": (7, 4.2), "figure.dpi": 80, "axes.titlesize": "medium", "grid.alpha": 0.5}
+    plt.rcParams.update(look | {"figure.constrained_layout.use": True, "figure.max_open_warning": 0})
 
 
 def plot_counts(images, column="label", order=None, by=None, horizontal=False, title="Images per class", ax=None):
@@ -48,14 +43,12 @@ def plot_counts(images, column="label", order=None, by=None, horizontal=False, t
     ----------
     images : DataFrame
         One row per image.
-    column : str
     order : sequence, optional
-        The order of the bars; by default that of the values, horizontal bars by size.
-    by : str, optional
-        Column that divides each bar into bars of several colours.
+        Of the bars; by default the values in their order, horizontal bars by size.
+    column, by : str
+        Column that is counted, and one that divides each bar into bars of several colours.
     horizontal : bool
         For many or long names.
-    title : str
     """
     counts = images[column].value_counts()
     order = list(order) if order is not None else list(counts.index if horizontal else counts.sort_index().index)
@@ -65,14 +58,13 @@ def plot_counts(images, column="label", order=None, by=None, horizontal=False, t
     else:
         ax = _new_axes(ax, width=max(6, (0.4 + 0.3 * parts) * len(order)))
     long, short = ("y", "x") if horizontal else ("x", "y")
-    color = None if by else PALETTE[0]
-    palette = "colorblind" if by else None
-    sns.countplot(images, **{long: column}, hue=by, order=order, color=color, palette=palette, saturation=1, ax=ax)
+    look = {"hue": by, "palette": "colorblind"} if by else {"color": PALETTE[0]}
+    sns.countplot(images, **{long: column}, order=order, **look, saturation=1, ax=ax)
     for bars in ax.containers:
         ax.bar_label(bars, fontsize=7, padding=2, rotation=90 if parts > 1 and not horizontal else 0)
     ax.margins(**{short: 0.18})
     if by:
-        sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1))
+        sns.move_legend(ax, **_OUTSIDE)
     name = "class" if column == "label" else column.replace("_", " ")
     ax.set(**{f"{long}label": name, f"{short}label": "images", "title": title})
     ax.grid(False, axis=long)
@@ -86,27 +78,22 @@ def plot_distribution(images, column, by=None, binwidth=None, xlabel=None, title
     ----------
     images : DataFrame
         One row per image; missing values are left out.
-    column : str
     by : str, optional
         Column that divides the images; the shares of each part sum to 1, so that parts of different size compare.
-    binwidth : float, optional
-    xlabel : str, optional
     """
     ax = _new_axes(ax)
-    known = images[images[column].notna() & (images[by].notna() if by else True)]
+    known = images.dropna(subset=[column, by] if by else [column])
+    look = {"color": PALETTE[0]}
     if by:
-        how = {"palette": "colorblind", "stat": "proportion", "common_norm": False, "element": "step", "fill": False}
-    else:
-        how = {"color": PALETTE[0]}
+        look = {"hue": by, "palette": "colorblind", "stat": "proportion", "common_norm": False}
+        look |= {"element": "step", "fill": False}
     bins = "auto"
-    if binwidth:  # around the values: of bins between them the last would hold both of its edges
+    if binwidth:  # around the values, because of bins between them the last would hold both of its edges
         bins = np.arange(known[column].min() - binwidth / 2, known[column].max() + binwidth, binwidth)
-    sns.histplot(known, x=column, hue=by, bins=bins, **how, ax=ax)
-    for line, handle, style in zip(
-        ax.lines, reversed(ax.get_legend().legend_handles if by else []), cycle(_LINES), strict=False
-    ):
-        line.set_linestyle(style)
-        handle.set_linestyle(style)
+    sns.histplot(known, x=column, bins=bins, **look, ax=ax)
+    if by:
+        for line, handle, style in zip(ax.lines, reversed(ax.get_legend().legend_handles), cycle(_LINES), strict=False):
+            plt.setp([line, handle], linestyle=style)
     ax.set(xlabel=xlabel or column, ylabel="share of the images" if by else "images", title=title)
     return ax
 
@@ -118,46 +105,37 @@ def plot_boxes(images, column, value, by=None, order=None, ylabel=None, title=""
     ----------
     images : DataFrame
         One row per image; missing values are left out.
-    column, value : str
-        Columns along the x and the y axis.
-    by : str, optional
-        Column that divides each box into boxes of several colours.
+    column, value, by : str
+        Columns along the x and the y axis, and one that divides each box into boxes of several colours.
     order : sequence of str, optional
-        The order of the values of ``column``.
+        Of the values of ``column``.
     """
     ax = _new_axes(ax, width=max(7, 1.1 * images[column].nunique()))
-    sns.boxplot(
-        images, x=column, y=value, hue=by, order=order, palette="colorblind" if by else None, fliersize=2, ax=ax
-    )
+    look = {"hue": by, "palette": "colorblind"} if by else {}
+    sns.boxplot(images, x=column, y=value, order=order, **look, fliersize=2, ax=ax)
     if by:
-        sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1))
+        sns.move_legend(ax, **_OUTSIDE)
     ax.set(xlabel="class" if column == "label" else column, ylabel=ylabel or value, title=title)
     return ax
 
 
 def plot_image_sizes(sizes, by=None, ax=None):
-    """Draw width and height of the images, the area of a point for the number of images of that size.
+    """Draw width and height of the images, the size of a point for their number.
 
-    Parameters
-    ----------
-    sizes : DataFrame
-        One row per image, with the columns ``width`` and ``height`` in pixels.
-    by : str, optional
-        Column that gives the points colour and marker, such as ``label``.
+    ``sizes`` has a row for each image, with ``width`` and ``height`` in pixels, and the column ``by``, such as
+    ``label``, that gives the points colour and marker.
     """
     ax = _new_axes(ax, width=5.5)
-    counts = sizes.groupby(["width", "height"]).size().reset_index(name="images")
-    parts = sizes.groupby(by, sort=True) if by else [(None, sizes)]
-    for (name, part), color, marker in zip(parts, cycle(_COLORS), cycle(_MARKERS), strict=False):
-        of_part = part.groupby(["width", "height"]).size().reset_index(name="images")
-        area = 20 + 310 * of_part["images"] / len(sizes)
-        ax.scatter(of_part["width"], of_part["height"], area, color=color, marker=marker, alpha=0.5, label=name)
+    for (name, part), color, marker, _ in _style(sizes.groupby(by) if by else [(None, sizes)]):
+        counts = part.value_counts(["width", "height"], sort=False).reset_index(name="images")
+        area = 20 + 310 * counts["images"] / len(sizes)
+        ax.scatter(counts["width"], counts["height"], area, color=color, marker=marker, alpha=0.5, label=name)
+    counts = sizes.value_counts(["width", "height"], sort=False).reset_index(name="images")
     for row in counts[counts["images"] >= 0.05 * len(sizes)].nlargest(5, "images").itertuples():
         text = f"{row.width:.0f} × {row.height:.0f}: {row.images:,}"
         ax.annotate(text, (row.width, row.height), (0, 14), textcoords="offset points", fontsize=8, ha="center")
     ax.set(xlabel="width in pixels", ylabel="height in pixels", title="Image sizes")
-    ax.set_xlim(0, 1.15 * counts["width"].max())
-    ax.set_ylim(0, 1.15 * counts["height"].max())
+    ax.set(xlim=(0, 1.15 * sizes["width"].max()), ylim=(0, 1.15 * sizes["height"].max()))
     if by:
         ax.legend(fontsize=8, loc="upper left")
     return ax
@@ -166,22 +144,16 @@ def plot_image_sizes(sizes, by=None, ax=None):
 def plot_mean_colors(images, class_names, ax=None):
     """Draw the mean colour of each class, and how far its images lie from it.
 
-    Parameters
-    ----------
-    images : DataFrame
-        One row per image, with the columns ``label``, and ``red, green, blue`` from 0 to 255.
-    class_names : sequence of str
-        The order of the classes.
+    ``images`` has a row for each image, with the columns ``label``, and ``red, green, blue`` from 0 to 255.
     """
-    many = len(class_names) > _MANY_CLASSES or sum(map(len, class_names)) > _MANY_LETTERS
+    many = len(class_names) > _MANY_CLASSES or len("".join(map(str, class_names))) > _MANY_LETTERS
     ax = _new_axes(ax, width=max(6, (0.3 if many else 0.9) * len(class_names)))
-    channels = ["red", "green", "blue"]
-    grouped = images.groupby("label")[channels]
+    grouped = images.groupby("label")[["red", "green", "blue"]]
     mean, std = grouped.mean().reindex(class_names), grouped.std().reindex(class_names)
     places = np.arange(len(class_names))
-    for number, (channel, marker, color) in enumerate(zip(channels, "os^", _CHANNEL_COLORS, strict=True)):
-        x = places + 0.2 * (number - 1)
-        ax.errorbar(x, mean[channel], std[channel], fmt=marker, color=color, capsize=2, ms=5, label=channel)
+    for channel, shift, marker, color in zip(mean, (-0.2, 0, 0.2), "os^", (3, 2, 0), strict=True):
+        look = {"fmt": marker, "color": PALETTE[color], "capsize": 2, "ms": 5}
+        ax.errorbar(places + shift, mean[channel], std[channel], **look, label=channel)
     top = float((mean + std.fillna(0)).max().max()) * 1.06
     for place, rgb in zip(places, mean.to_numpy(), strict=True):
         if not np.isnan(rgb).any():  # a class without images
@@ -201,19 +173,10 @@ def plot_image_grid(images, titles=None, columns=10, row_labels=None, size=0.95,
     ----------
     images : array (n, height, width, channels), values 0 to 255
         Drawn row by row.
-    titles : sequence of str, optional
-        One above each image.
-    columns : int
-    row_labels : sequence of str, optional
-        One at the left of each row.
+    titles, row_labels : sequence of str, optional
+        Above each image, and at the left of each row.
     size : float
         Width of an image in inches.
-    title : str, optional
-        Above the grid.
-
-    Returns
-    -------
-    Figure
     """
     images = np.clip(np.asarray(images), 0, 255).astype("uint8")
     if not len(images):
@@ -223,16 +186,10 @@ def plot_image_grid(images, titles=None, columns=10, row_labels=None, size=0.95,
     side = size * images.shape[1] / images.shape[2]
     lines = max((text.count("\n") + 1 for text in titles), default=0) if titles is not None else 0
     gap = 0.06 + 0.16 * lines  # between rows, in inches
-    # Placed by hand: constrained layout takes seconds for a hundred Axes.
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(columns * size * 1.06, rows * (side + gap)),
-        squeeze=False,
-        layout="none",
-        gridspec_kw={"left": 0, "right": 1, "bottom": 0, "top": 1 - gap / (rows * (side + gap))}
-        | {"wspace": 0.06, "hspace": gap / side},
-    )
+    height = rows * (side + gap)
+    # Placed by hand, because constrained layout takes seconds for a hundred Axes.
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * size * 1.06, height), squeeze=False, layout="none")
+    figure.subplots_adjust(left=0, right=1, bottom=0, top=1 - gap / height, wspace=0.06, hspace=gap / side)
     for number, ax in enumerate(axes.flat):
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
@@ -257,27 +214,25 @@ def plot_learning_curves(histories, watched="validation"):
         a marker shows the epoch whose weights were kept.
     watched : str
         What the legend calls the images that were not trained on.
-
-    Returns
-    -------
-    Figure
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
-    for (name, history), color, marker in zip(histories.items(), cycle(_COLORS), cycle(_MARKERS), strict=False):
-        prefix = f"{name}, " if len(histories) > 1 else ""
-        for ax, quantity in zip(axes, ("accuracy", "loss"), strict=True):
+    for ax, quantity in zip(axes, ("accuracy", "loss"), strict=True):
+        for (name, history), color, marker, _ in _style(histories.items()):
+            prefix = f"{name}, " if len(histories) > 1 else ""
             ax.plot(history.index, history[quantity], color=color, ls="--", label=f"{prefix}training")
             ax.plot(history.index, history[f"val_{quantity}"], color=color, label=f"{prefix}{watched}")
             if best := history.attrs.get("best_epoch"):
                 ax.plot(best, history[f"val_{quantity}"][best], marker, color=color, label=f"{prefix}kept epoch")
-    for ax, quantity in zip(axes, ("accuracy", "loss"), strict=True):
         ax.set(xlabel="epoch", ylabel=quantity, title=quantity.capitalize())
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].yaxis.set_major_formatter(_PERCENT)
-    _scale_by_logarithm(axes[1])
-    axes[1].set_ylabel("loss (log scale)")
+    axes[1].set(yscale="log", ylabel="loss (log scale)")
+    low, high = axes[1].get_ylim()
+    axes[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 20 * low else MaxNLocator(5, steps=_STEPS))
+    axes[1].yaxis.set_major_formatter("{x:g}")
+    axes[1].minorticks_off()
     if len(histories) > 2:
-        axes[1].legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        axes[1].legend(*axes[0].get_legend_handles_labels(), fontsize=8, **_BESIDE)
     else:
         axes[0].legend(fontsize=8)
     return figure
@@ -288,47 +243,31 @@ def plot_confusion_matrix(
 ):
     """Draw the confusion matrix: true classes in rows, predicted ones in columns.
 
+    With many classes cells and letters are smaller, so that 38 classes can be read on a printed page.
+
     Parameters
     ----------
     predictions : DataFrame
         With the columns ``y_true`` and ``y_pred``.
-    class_names : sequence of str
     normalize : bool
         Whether to divide each row by its sum, which puts the sensitivity of each class on the diagonal.
-    title : str
-    class_labels : mapping of str to str, optional
+    class_labels : mapping, optional
         Readable names of the classes.
-
-    Notes
-    -----
-    With many classes cells and letters are smaller, so that 38 classes can be read on a printed page.
     """
     many = len(class_names) > _MANY_CLASSES
-    codes = {name: code for code, name in enumerate(class_names)}
-    cells = predictions["y_true"].map(codes) * len(codes) + predictions["y_pred"].map(codes)
-    matrix = np.bincount(cells, minlength=len(codes) ** 2).reshape(len(codes), -1)
+    count, names = len(class_names), [str(name) for name in class_names]
+    true, predicted = (encode_labels(predictions[column], names) for column in ("y_true", "y_pred"))
+    matrix = np.bincount(true * count + predicted, minlength=count**2).reshape(count, -1)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     shown = np.char.mod("%.0f" if many else "%.1f", shares * 100) if normalize else matrix.astype(str)
-    side = 0.17 * len(codes) + 2.6 if many else max(4.2, 0.52 * len(codes) + 1)
+    side = 0.17 * count + 2.6 if many else max(4.2, 0.52 * count + 1)
     ax = _new_axes(ax, width=side if many else side + 0.8, height=side)
     labels = [(class_labels or {}).get(name, name) for name in class_names]
-    # Colour shows the share of the row to the power 1/2, so that rare errors are seen beside a full diagonal.
-    sns.heatmap(
-        np.sqrt(shares),
-        annot=np.where(matrix == 0, "", shown),
-        fmt="",
-        cmap="Blues",
-        vmin=0,
-        vmax=1,
-        cbar=False,
-        square=True,
-        linewidths=0.5,
-        linecolor="lightgrey",
-        annot_kws={"fontsize": 6 if many else 8},
-        xticklabels=labels,
-        yticklabels=labels,
-        ax=ax,
-    )
+    look = {"cmap": "Blues", "vmin": 0, "vmax": 1, "cbar": False, "square": True}
+    look |= {"linewidths": 0.5, "linecolor": "lightgrey", "xticklabels": labels, "yticklabels": labels}
+    look |= {"annot": np.where(matrix == 0, "", shown), "fmt": "", "annot_kws": {"fontsize": 6 if many else 8}}
+    # Colour shows the square root of the share of the row, so that rare errors are seen beside a full diagonal.
+    sns.heatmap(np.sqrt(shares), **look, ax=ax)
     ax.tick_params(axis="y", rotation=0)
     if many:
         ax.tick_params(axis="x", rotation=90)
@@ -341,47 +280,33 @@ def plot_confusion_matrix(
 def plot_metrics(metrics, metric="accuracy", ax=None):
     """Draw one metric of several models and test sets as points with 95 % intervals.
 
-    Parameters
-    ----------
-    metrics : dict of str to dict of str to DataFrame
-        Metrics of each model on each test set, from `helpers.evaluation.scores.compute_metrics`.
-    metric : str
+    ``metrics`` has for each model and each of its test sets a table of `helpers.evaluation.scores.compute_metrics`.
     """
-    ax = _new_axes(ax, height=1.2 + (0.2 + 0.15 * len(metrics)) * len(next(iter(metrics.values()))))
-    step = min(0.28, 0.8 / len(metrics))  # between the models of one test set
-    for number, ((model, of_sets), color, marker) in enumerate(
-        zip(metrics.items(), cycle(_COLORS), cycle(_MARKERS), strict=False)
-    ):
-        rows = [table.loc[metric] for table in of_sets.values()]
-        heights = np.arange(len(rows)) + step * (number - (len(metrics) - 1) / 2)
-        ax.hlines(heights, [row["low"] for row in rows], [row["high"] for row in rows], color=color)
-        ax.plot([row["value"] for row in rows], heights, marker, color=color, label=model)
     names = list(next(iter(metrics.values())))
+    ax = _new_axes(ax, height=1.2 + (0.2 + 0.15 * len(metrics)) * len(names))
+    step = min(0.28, 0.8 / len(metrics))  # between the models of one test set
+    for number, ((model, test_sets), color, marker, _) in enumerate(_style(metrics.items())):
+        rows = pd.DataFrame([table.loc[metric] for table in test_sets.values()])
+        heights = np.arange(len(rows)) + step * (number - (len(metrics) - 1) / 2)
+        ax.hlines(heights, rows["low"], rows["high"], color=color)
+        ax.plot(rows["value"], heights, marker, color=color, label=model)
     ax.set(yticks=range(len(names)), yticklabels=[name.replace("_", " ") for name in names])
-    ax.set(xlabel=f"{metric.replace('_', ' ')} with 95 % interval")
+    ax.set_xlabel(f"{metric.replace('_', ' ')} with 95 % interval")
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=_STEPS))
     ax.xaxis.set_major_formatter(_PERCENT)
     ax.invert_yaxis()
-    outside = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if len(metrics) > 3 else {"loc": "best"}
-    ax.legend(fontsize=8, **outside)
+    ax.legend(fontsize=8, **(_BESIDE if len(metrics) > 3 else {}))
     return ax
 
 
 def plot_robustness(curves, xlabel, limit=None, ax=None):
-    """Draw accuracy over the strength of a change, a line with a 95 % band for each model.
+    """Draw the table of `helpers.evaluation.robustness.compute_robustness`, a line with a 95 % band for each model.
 
-    Parameters
-    ----------
-    curves : DataFrame
-        From `helpers.evaluation.robustness.compute_robustness`.
-    xlabel : str
-        What the strength is, with its unit.
-    limit : float, optional
-        A strength to mark with a dotted line, such as the largest one in training.
+    ``xlabel`` says what the strength is, with its unit; a dotted line marks the strength ``limit``, such as the largest
+    one in training.
     """
     ax = _new_axes(ax)
-    lines = zip(curves.groupby("model", sort=False), cycle(_COLORS), cycle(_MARKERS), cycle(_LINES), strict=False)
-    for (name, curve), color, marker, line in lines:
+    for (name, curve), color, marker, line in _style(curves.groupby("model", sort=False)):
         ax.plot(curve["strength"], curve["value"], ls=line, marker=marker, ms=5, color=color, label=name)
         ax.fill_between(curve["strength"], curve["low"], curve["high"], color=color, alpha=0.2, lw=0)
     if limit is not None:
@@ -393,40 +318,28 @@ def plot_robustness(curves, xlabel, limit=None, ax=None):
 
 
 def plot_calibration(calibration, title="Calibration", ax=None):
-    """Draw accuracy over confidence; a calibrated model lies on the diagonal.
+    """Draw the table of `helpers.evaluation.calibration.compute_calibration`: accuracy over confidence.
 
-    Parameters
-    ----------
-    calibration : DataFrame
-        From `helpers.evaluation.calibration.compute_calibration`. Bars are 95 % intervals: those of bins with few
-        images are long.
+    A calibrated model lies on the diagonal. Bars are 95 % intervals; those of bins with few images are long.
     """
-    ax = _new_axes(ax, width=4.6, height=4.2)
+    ax = _new_axes(ax, width=4.6)
     ax.plot([0, 1], [0, 1], ls="--", color="grey", label="calibrated")
-    spread = np.abs(calibration[["low", "high"]].T.to_numpy() - calibration["accuracy"].to_numpy())
-    ax.errorbar(
-        calibration["confidence"], calibration["accuracy"], yerr=spread, fmt="o-", ms=5, lw=1, capsize=2, label="model"
-    )
+    confidence, accuracy = calibration["confidence"], calibration["accuracy"]
+    spread = np.abs(calibration[["low", "high"]].T.to_numpy() - accuracy.to_numpy())
+    ax.errorbar(confidence, accuracy, spread, fmt="o-", ms=5, lw=1, capsize=2, label="model")
     ax.set(xlabel="mean confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.03), title=title)
     ax.legend(fontsize=8)
     return ax
 
 
 def plot_roc(roc, points=None, title="ROC curves, one class against the rest", ax=None):
-    """Draw ROC curves.
+    """Draw the curves of `helpers.evaluation.scores.compute_roc`.
 
-    Parameters
-    ----------
-    roc : DataFrame
-        From `helpers.evaluation.scores.compute_roc`.
-    points : dict of str to tuple of 2 floats, optional
-        Operating points to mark: specificity and sensitivity under their names.
+    ``points`` are operating points to mark: a dict of names to specificity and sensitivity.
     """
     ax = _new_axes(ax, width=5.6, height=5)
-    for (name, curve), color, line in zip(
-        roc.groupby("class", sort=False), cycle(_COLORS), cycle(_LINES), strict=False
-    ):
-        label = f"{name}: AUC {curve['roc_auc'].iloc[0]:.3f}"
+    for (name, curve), color, _, line in _style(roc.groupby("class", sort=False)):
+        label = f"{name}: ROC AUC {curve['roc_auc'].iloc[0]:.3f}"
         ax.plot(curve["false_positive_rate"], curve["true_positive_rate"], ls=line, color=color, label=label)
     for (name, (specificity, sensitivity)), marker in zip((points or {}).items(), cycle(_MARKERS), strict=False):
         ax.plot(1 - specificity, sensitivity, marker, color="black", ms=7, label=name)
@@ -437,56 +350,40 @@ def plot_roc(roc, points=None, title="ROC curves, one class against the rest", a
 
 
 def plot_precision_recall(curves, title="Precision-recall curves, one class against the rest", ax=None):
-    """Draw precision-recall curves.
+    """Draw the curves of `helpers.evaluation.scores.compute_precision_recall`.
 
-    Parameters
-    ----------
-    curves : DataFrame
-        From `helpers.evaluation.scores.compute_precision_recall`. The legend tells the area and, after the slash, what
-        chance would reach.
+    The legend has the average precision and, after the slash, what chance would reach.
     """
     ax = _new_axes(ax, width=5.6, height=5)
-    for (name, curve), color, line in zip(
-        curves.groupby("class", sort=False), cycle(_COLORS), cycle(_LINES), strict=False
-    ):
+    for (name, curve), color, _, line in _style(curves.groupby("class", sort=False)):
         label = f"{name} ({curve['average_precision'].iloc[0]:.2f} / {curve['prevalence'].iloc[0]:.2f})"
         ax.plot(curve["recall"], curve["precision"], ls=line, color=color, label=label, drawstyle="steps-post")
     ax.set(xlabel="recall (sensitivity)", ylabel="precision", title=title, aspect="equal", ylim=(0, 1.03))
-    ax.legend(title="class (average precision / chance)", fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    ax.legend(title="class (average precision / chance)", fontsize=8, **_OUTSIDE)
     return ax
 
 
 def plot_net_benefit(net_benefits, title="Decision curve", ax=None):
     """Draw decision curves: net benefit over the threshold, beside treating everybody and nobody.
 
-    Parameters
-    ----------
-    net_benefits : dict of str to DataFrame
-        Name of each model and its curve, from `helpers.evaluation.thresholds.compute_net_benefit`.
+    ``net_benefits`` has for the name of each model the table of `helpers.evaluation.thresholds.compute_net_benefit`.
     """
     ax = _new_axes(ax, width=5.6)
-    for (name, curve), color, line in zip(net_benefits.items(), cycle(_COLORS), cycle(_LINES), strict=False):
+    for (name, curve), color, _, line in _style(net_benefits.items()):
         ax.plot(curve["threshold"], curve["model"], ls=line, color=color, label=name)
     ax.plot(curve["threshold"], curve["all"], color="grey", lw=1, label="alarm for all")
     ax.axhline(0, color="black", lw=1, ls=":", label="alarm for none")
     top = max(0.05, *(curve[["model", "all"]].to_numpy().max() for curve in net_benefits.values()))
-    ax.set(xlabel="threshold on the probability", ylabel="net benefit per image", ylim=(-0.15 * top, 1.1 * top))
-    ax.set_title(title)
+    ax.set(xlabel="threshold on the probability", ylabel="net benefit per image", title=title)
+    ax.set_ylim(-0.15 * top, 1.1 * top)
     ax.legend(fontsize=8, loc="lower left")
     return ax
 
 
 def plot_intervals(table, column, xlabel, reference=None, title="", ax=None):
-    """Draw one value with its 95 % interval for each row of a table.
+    """Draw ``value, low, high`` of each row of a table, whose name stands in ``column``.
 
-    Parameters
-    ----------
-    table : DataFrame
-        With the columns ``column``, the names of the rows, and ``value, low, high``.
-    column : str
-    xlabel : str
-    reference : str, optional
-        Column with a value to compare with, drawn as a vertical mark; its name goes into the legend.
+    The column ``reference`` has a value to compare with, drawn as a vertical mark; its name goes into the legend.
     """
     ax = _new_axes(ax, height=1.4 + 0.32 * len(table))
     places = np.arange(len(table))
@@ -494,7 +391,7 @@ def plot_intervals(table, column, xlabel, reference=None, title="", ax=None):
     ax.plot(table["value"], places, "o", color=PALETTE[0], label="value")
     if reference:
         ax.plot(table[reference], places, "|", color=PALETTE[1], ms=12, mew=2, label=reference.replace("_", " "))
-        ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+        ax.legend(fontsize=8, **_OUTSIDE)
     ax.set(yticks=places, yticklabels=table[column], xlabel=xlabel, title=title, ylim=(len(table) - 0.5, -0.5))
     return ax
 
@@ -508,13 +405,9 @@ def plot_effects(table, metrics=("validation_accuracy", "test_accuracy"), column
         One row per factor, level and seed, in the order to draw: ``factor, level`` and the metrics. Missing values are
         left out.
     metrics : sequence of str
-        Columns of the table, shares or areas under curves; what their names have in common is the label of the y axis.
+        Columns of the table; what their names have in common is the label of the y axis.
     columns : int
-        Panels side by side.
-
-    Returns
-    -------
-    Figure
+        Of panels.
     """
     factors = list(table.groupby("factor", sort=False))
     columns = min(columns, len(factors))
@@ -523,7 +416,7 @@ def plot_effects(table, metrics=("validation_accuracy", "test_accuracy"), column
     common = [word for word in metrics[0].split("_") if all(word in metric.split("_") for metric in metrics)]
     for ax, (factor, part) in zip(axes.flat, factors, strict=False):
         levels = list(part["level"].unique())
-        for number, (metric, color, marker, line) in enumerate(zip(metrics, _COLORS, _MARKERS, _LINES, strict=False)):
+        for number, (metric, color, marker, line) in enumerate(_style(metrics)):
             # Beside one another, so that neither metrics nor means hide anything.
             shift, side = 0.14 * (number - (len(metrics) - 1) / 2), -1 if number < len(metrics) / 2 else 1
             places = part["level"].map(levels.index) + (shift + 0.1 * side)
@@ -555,7 +448,6 @@ def plot_embedding(points, labels, title="", legend_title=None, ax=None):
     labels : sequence of length n
         In the legend in sorted order, those of a Categorical in the order of its categories. Up to about 12 can be
         told apart at a glance. Points without a label are left out.
-    title, legend_title : str, optional
 
     Raises
     ------
@@ -567,16 +459,15 @@ def plot_embedding(points, labels, title="", legend_title=None, ax=None):
         raise ValueError(f"Points of shape {points.shape} do not belong to {len(labels)} labels.")
     ax = _new_axes(ax, width=7.5, height=5.2)
     area = float(np.clip(20_000 / max(1, len(points)), 12, 40))
-    parts = labels.groupby(labels, sort=True, observed=True)
-    for (name, part), color, marker in zip(parts, cycle(_COLORS), cycle(_MARKERS), strict=False):
-        rarity = 2 + 0.5 * (1 - len(part) / len(labels))  # the rare above the frequent, which would hide them
-        of_part = points[part.index]
-        ax.scatter(*of_part.T, area, color=color, marker=marker, alpha=0.65, lw=0, label=str(name), zorder=rarity)
+    parts = labels.groupby(labels, observed=True)
+    for (name, part), color, marker, _ in _style(parts):
+        look = {"color": color, "marker": marker, "alpha": 0.65, "lw": 0}
+        look["zorder"] = 2 + 0.5 * (1 - len(part) / len(labels))  # the rare above the frequent, which would hide them
+        ax.scatter(*points[part.index].T, area, **look, label=str(name))
     ax.set(xlabel="first dimension", ylabel="second dimension", title=title, xticks=[], yticks=[])
     ax.set_aspect("equal", adjustable="datalim")
-    # Outside: points are everywhere.
     columns = max(1, -(-len(parts) // _LEGEND_ROWS))
-    legend = ax.legend(title=legend_title, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), ncols=columns)
+    legend = ax.legend(title=legend_title, fontsize=8, **_OUTSIDE, ncols=columns)
     for handle in legend.legend_handles:
         handle.set(alpha=1, sizes=[36])
     return ax
@@ -592,20 +483,14 @@ def plot_clusterings(table, class_name="class", group_name="subject", axes=None)
     class_name, group_name : str
         For the legend. Agreement with the class has solid lines and full markers, with the group dashed and empty ones.
     axes : sequence of 2 Axes, optional
-
-    Returns
-    -------
-    Figure
     """
     axes = plt.subplots(1, 2, figsize=(10, 3.8))[1] if axes is None else axes
-    for (method, part), color, marker in zip(
-        table.groupby("method", sort=False), cycle(_COLORS), cycle(_MARKERS), strict=False
-    ):
-        part, how = part.sort_values("clusters"), {"color": color, "marker": marker}
-        axes[0].plot(part["clusters"], part["silhouette"], **how, label=method)
-        axes[1].plot(part["clusters"], part["agreement_class"], **how, label=f"{method}, {class_name}")
-        how |= {"ls": "--", "mfc": "white"}
-        axes[1].plot(part["clusters"], part["agreement_group"], **how, label=f"{method}, {group_name}")
+    for (method, part), color, marker, _ in _style(table.groupby("method", sort=False)):
+        part = part.sort_values("clusters")
+        look, dashed = {"color": color, "marker": marker}, {"ls": "--", "mfc": "white"}
+        axes[0].plot(part["clusters"], part["silhouette"], **look, label=method)
+        axes[1].plot(part["clusters"], part["agreement_class"], **look, label=f"{method}, {class_name}")
+        axes[1].plot(part["clusters"], part["agreement_group"], **look, **dashed, label=f"{method}, {group_name}")
     axes[0].set(ylabel="silhouette", title="Silhouette")
     axes[1].set(ylabel="adjusted Rand index", title="Agreement")
     axes[1].axhline(0, color="grey", lw=1, ls=":")
@@ -613,12 +498,12 @@ def plot_clusterings(table, class_name="class", group_name="subject", axes=None)
         ax.set_xlabel("number of clusters")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].legend(fontsize=8)
-    axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    axes[1].legend(fontsize=8, **_BESIDE)
     return axes[0].figure
 
 
 def overlay_heatmaps(images, heatmaps, strength=0.45):
-    """Lay heatmaps over images, both as arrays, to be drawn with `plot_image_grid`.
+    """Lay heatmaps over images, as uint8 array (n, height, width, 3) to be drawn with `plot_image_grid`.
 
     Parameters
     ----------
@@ -627,10 +512,6 @@ def overlay_heatmaps(images, heatmaps, strength=0.45):
         Such as from `helpers.evaluation.explain.compute_grad_cam`.
     strength : float
         Share of the heatmap.
-
-    Returns
-    -------
-    uint8 array (n, height, width, 3)
     """
     images = np.broadcast_to(np.asarray(images, "float32"), (*images.shape[:3], 3))
     colors = 255 * plt.get_cmap("viridis")(heatmaps)[..., :3]
@@ -638,45 +519,24 @@ def overlay_heatmaps(images, heatmaps, strength=0.45):
 
 
 def plot_layers(layers, ax=None):
-    """Draw a network as a row of boxes: height for the image side, width for the number of channels.
+    """Draw the table of `helpers.training.networks.describe_layers` as a row of boxes.
 
-    Parameters
-    ----------
-    layers : DataFrame
-        From `helpers.training.networks.describe_layers`.
+    The height of a box shows the side of the images, its width the number of channels.
     """
     ax = _new_axes(ax, width=10, height=3.6)
-    kinds = list(dict.fromkeys(layers["kind"]))
+    kinds = layers["kind"].unique()
     colors = dict(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
     x, shape = 0.0, None
-    for row in layers.itertuples():
-        side = row.output_shape[0] if len(row.output_shape) == 3 else 1.5 * np.log2(row.output_shape[0] + 1)
-        width = 0.35 + 0.25 * np.log2(row.output_shape[-1]) if len(row.output_shape) == 3 else 0.5
-        first = row.kind if row.kind in kinds else None
-        ax.bar(
-            x,
-            side,
-            width,
-            bottom=-side / 2,
-            align="edge",
-            color=colors[row.kind],
-            edgecolor="black",
-            lw=0.6,
-            label=first,
-        )
-        if first:
-            kinds.remove(first)
+    for row, new in zip(layers.itertuples(), ~layers["kind"].duplicated(), strict=True):
+        is_map = len(row.output_shape) == 3
+        side = row.output_shape[0] if is_map else 1.5 * np.log2(row.output_shape[0] + 1)
+        width = 0.35 + 0.25 * np.log2(row.output_shape[-1]) if is_map else 0.5
+        look = {"color": colors[row.kind], "edgecolor": "black", "lw": 0.6, "label": row.kind if new else None}
+        ax.bar(x, side, width, bottom=-side / 2, align="edge", **look)
         if row.output_shape != shape:
             shape = row.output_shape
-            ax.text(
-                x + width / 2,
-                -side / 2 - 0.5,
-                "×".join(map(str, shape)),
-                rotation=90,
-                va="top",
-                ha="center",
-                fontsize=7,
-            )
+            look = {"rotation": 90, "va": "top", "ha": "center", "fontsize": 7}
+            ax.text(x + width / 2, -side / 2 - 0.5, "×".join(map(str, shape)), **look)
         x += width + 0.35
     top = max(bar.get_height() for bar in ax.patches)
     ax.set(xlim=(-0.5, x), ylim=(-0.5 * top - 9, 0.5 * top + 1))
@@ -685,16 +545,11 @@ def plot_layers(layers, ax=None):
     return ax
 
 
-def _scale_by_logarithm(ax):
-    """Make the scale of y logarithmic, its ticks plain numbers: 0.5 and 2 instead of 5 x 10^-1 and 2 x 10^0."""
-    ax.set_yscale("log")
-    low, high = ax.get_ylim()
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 20 * low else MaxNLocator(5, steps=_STEPS))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+def _style(items):
+    """Give each item a colour, a marker and a line."""
+    return zip(items, cycle(_COLORS), cycle(_MARKERS), cycle(_LINES), strict=False)
 
 
 def _new_axes(ax, width=7.0, height=4.2):
-    if ax is not None:
-        return ax
-    return plt.subplots(figsize=(width, height))[1]
+    """Make Axes of this size in inches, if there are none yet."""
+    return plt.subplots(figsize=(width, height))[1] if ax is None else ax

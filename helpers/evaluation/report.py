@@ -21,35 +21,26 @@ from helpers.settings import PROJECT_FOLDER, Settings
 DPI = 200
 FIGURES_FOLDER = PROJECT_FOLDER / "figures"
 _TABLE_STARTS, _TABLE_ENDS = "<!-- results: made by `make results` -->", "<!-- end of results -->"
-_SHOWN = (
-    "accuracy",
-    "balanced_accuracy",
-    "sensitivity",
-    "specificity",
-    "roc_auc",
-    "expected_calibration_error",
-)
+_SHOWN = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "roc_auc", "expected_calibration_error")
+_TITLES = {
+    "roc_auc": "ROC AUC",
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+    "expected_calibration_error": "ECE",
+}
 _PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "pillow")
 
 
 @dataclass
 class Report:
-    """Collects and exports the results of one run of a notebook.
-
-    Attributes
-    ----------
-    notebook : str
-        Such as ``01_mnist``.
-    settings : Settings
-    is_sample : bool
-        Whether the images are the built-in sample; every export then says so.
-    """
+    """Collects and exports the results of one run of a notebook, such as ``01_mnist``; those of a sample say so."""
 
     notebook: str
     settings: Settings
     is_sample: bool
     figures_folder: Path = FIGURES_FOLDER
     _results: dict = field(default_factory=dict)
+    _opened: int = 0
 
     @property
     def place(self) -> Path:
@@ -63,20 +54,10 @@ class Report:
         return self.figures_folder / self.place
 
     def save_figure(self, figure, name, shows_images=False):
-        """Export a figure as PNG (200 dpi) and PDF.
+        """Export a figure, or that of Axes, as PNG (200 dpi) and PDF, and return it.
 
-        Parameters
-        ----------
-        figure : Figure or Axes
-        name : str
-            File name without ending.
-        shows_images : bool
-            Whether pixels of the data set can be seen; such figures of real images go to the subfolder ``images/``,
-            which git ignores, because most data sets may not be passed on.
-
-        Returns
-        -------
-        The figure, so that a notebook can end a cell with an assignment.
+        Figures of real images that show pixels go to the subfolder ``images/``, which git ignores, because most data
+        sets may not be passed on.
         """
         figure = getattr(figure, "figure", figure)
         note = None
@@ -107,11 +88,9 @@ class Report:
         ----------
         model : str
         test_sets : dict of str to DataFrame
-            Metrics on each test set, from `helpers.evaluation.scores.compute_metrics`.
-        cost : dict, optional
-            Such as ``epochs, wall_minutes, cpu_minutes, parameters, precision``.
-        train : dict, optional
-            Metrics on the training images.
+            Of `helpers.evaluation.scores.compute_metrics`.
+        cost, train : dict, optional
+            Such as ``epochs, wall_minutes, cpu_minutes, parameters, precision``, and metrics on the training images.
         """
         entry = {name: _plain(table.to_dict("index")) for name, table in test_sets.items()}
         if train is not None:
@@ -120,7 +99,7 @@ class Report:
             entry["cost"] = _plain(cost)
         self._results[model] = entry
 
-    def save_results(self, data, protocol):
+    def save_results(self, data, protocol, more=None):
         """Write ``results.json``, from which all tables of results are made.
 
         Parameters
@@ -129,11 +108,17 @@ class Report:
             ``images, groups, source, fingerprint``.
         protocol : str
             How the images were split and the model chosen.
+        more : dict, optional
+            Further entries beside those.
 
         Returns
         -------
-        dict: what was written.
+        dict: what was written. ``test_set_opened`` counts the runs of this kind that have scored the test sets.
         """
+        path = self.folder / "results.json"
+        if not self._opened:  # so that a cell that is run twice counts once
+            before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            self._opened = before.get("test_set_opened", 0) + 1
         results = {
             "notebook": self.notebook,
             "mode": self.settings.mode,
@@ -142,12 +127,13 @@ class Report:
             "data": _plain(data),
             "protocol": protocol,
             "results": self._results,
+            "test_set_opened": self._opened,
             "peak_memory_mb": measure_peak_memory(),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
             "cpu": read_cpu_name(),
             "cores": os.cpu_count(),
-        }
-        with replace_atomically(self.folder / "results.json") as unfinished:
+        } | _plain(more or {})
+        with replace_atomically(path) as unfinished:
             unfinished.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         return results
 
@@ -155,53 +141,33 @@ class Report:
 def tabulate_scores(
     scores, names=("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "expected_calibration_error")
 ):
-    """Set the metrics of several models and test sets side by side, as text.
+    """Set the metrics of several models and test sets side by side, as a DataFrame of text.
 
-    All have their intervals but the calibration error, whose bootstrap interval misleads, see
-    `helpers.evaluation.scores.compute_metrics`.
-
-    Parameters
-    ----------
-    scores : dict of str to dict of str to DataFrame
-        Metrics of each model on each test set, from `helpers.evaluation.scores.compute_metrics`.
-    names : sequence of str
-        The metrics to show.
-
-    Returns
-    -------
-    DataFrame of str, one row per model and test set.
+    ``scores`` has for each model and each of its test sets a table of `helpers.evaluation.scores.compute_metrics`. All
+    metrics have their intervals but the calibration error, whose bootstrap interval misleads, see there.
     """
     rows = {
-        (model, test_set): {name.replace("_", " "): _format_metric(name, table.loc[name]) for name in names}
-        for model, of_sets in scores.items()
-        for test_set, table in of_sets.items()
+        (model, test_set): {_get_title(name): _format_metric(name, table.loc[name]) for name in names}
+        for model, test_sets in scores.items()
+        for test_set, table in test_sets.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["model", "test set"])
 
 
 def load_results(figures_folder=FIGURES_FOLDER):
-    """Load the committed results: those of full runs on real images.
-
-    Returns
-    -------
-    list of dict, one per notebook, in order.
-    """
+    """Load the committed results, those of full runs on real images, as a dict for each notebook in order."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(figures_folder.glob("[0-9]*/results.json"))]
 
 
 def format_results(results, every_test_set=True):
     """Format results as a Markdown table, one row per model and test set, or only per model and its first test set."""
-    lines = [
-        "| notebook | model | test set | accuracy | balanced accuracy | sensitivity | specificity | ROC AUC | ECE "
-        "| majority class | CPU-minutes |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    header = ["notebook", "model", "test set", *map(_get_title, _SHOWN), "majority class", "CPU-minutes"]
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for run in results:
         for model, entry in run["results"].items():
             cost = entry.get("cost", {}).get("cpu_minutes")
-            test_sets = [name for name in entry if name not in ("train", "cost")]
-            for test_set in test_sets if every_test_set else test_sets[:1]:
-                metrics = entry[test_set]
+            test_sets = [(name, metrics) for name, metrics in entry.items() if name not in ("train", "cost")]
+            for test_set, metrics in test_sets if every_test_set else test_sets[:1]:
                 cells = [run["notebook"], model.replace("_", " "), test_set.replace("_", " ")]
                 cells += [_format_metric(name, metrics[name]) if name in metrics else "" for name in _SHOWN]
                 majority = metrics.get("majority_rate", {}).get("value")
@@ -221,12 +187,10 @@ def update_tables(project_folder=PROJECT_FOLDER):
         unfinished.write_text(f"{text}{format_results(results)}\n\n" + "\n".join(runs) + "\n", encoding="utf-8")
     readme = project_folder / "README.md"
     before, rest = readme.read_text(encoding="utf-8").split(_TABLE_STARTS)
+    _, after = rest.split(_TABLE_ENDS)
+    table = format_results(results, every_test_set=False)
     with replace_atomically(readme) as unfinished:
-        unfinished.write_text(
-            f"{before}{_TABLE_STARTS}\n{format_results(results, every_test_set=False)}\n{_TABLE_ENDS}"
-            f"{rest.split(_TABLE_ENDS)[1]}",
-            encoding="utf-8",
-        )
+        unfinished.write_text(f"{before}{_TABLE_STARTS}\n{table}\n{_TABLE_ENDS}{after}", encoding="utf-8")
 
 
 def format_percent(metric):
@@ -235,17 +199,61 @@ def format_percent(metric):
     return f"{value:.2f} % ({low:.2f} to {high:.2f})"
 
 
+def format_value(metric, digits=3):
+    """Format a metric with its interval, such as ``0.957 (0.948 to 0.967)``."""
+    return f"{metric['value']:.{digits}f} ({metric['low']:.{digits}f} to {metric['high']:.{digits}f})"
+
+
+def format_difference(metric, digits=3):
+    """Format a difference of metrics with its interval, such as ``+0.012 (−0.003 to +0.027)``."""
+    value, low, high = (_sign(metric[key], digits) for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
+def describe_difference(first, second, metric_row, name):
+    """Say in a sentence whether a model is better than another one by a metric, of which more is better.
+
+    Parameters
+    ----------
+    first, second : str
+        The models.
+    metric_row : mapping with ``value, low, high``
+        The first minus the second, from `helpers.evaluation.scores.compare_metrics`.
+    name : str
+        The metric, such as ``roc_auc`` or ``ROC AUC``.
+
+    Examples
+    --------
+    >>> describe_difference("frozen", "scratch", {"value": 0.031, "low": 0.012, "high": 0.05}, "roc_auc")
+    'ROC AUC: frozen is better than scratch (+0.031, +0.012 to +0.050).'
+    """
+    value, low, high = (metric_row[key] for key in ("value", "low", "high"))
+    verdict = "better than" if low > 0 else "worse than" if high < 0 else "not distinguishable from"
+    title = _get_title(name)[:1].upper() + _get_title(name)[1:]
+    return f"{title}: {first} is {verdict} {second} ({_sign(value)}, {_sign(low)} to {_sign(high)})."
+
+
+def _sign(value, digits=3):
+    """Format a number with its sign, minus as a minus instead of a hyphen."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def _get_title(name):
+    """Give a metric the name that readers know."""
+    return _TITLES.get(name, name.replace("_", " "))
+
+
 def _format_metric(name, metric):
-    if metric["value"] is None:  # a metric that these images do not allow
+    """Format a metric in its unit; one that these images do not allow is empty."""
+    if metric["value"] is None:
         return ""
     if name == "expected_calibration_error":
         return f"{metric['value']:.3f}"
-    if name == "roc_auc":
-        return f"{metric['value']:.3f} ({metric['low']:.3f} to {metric['high']:.3f})"
-    return format_percent(metric)
+    return format_value(metric) if name == "roc_auc" else format_percent(metric)
 
 
 def _describe_run(run):
+    """Say in a line of Markdown what a run had and used."""
     data, versions = run["data"], run["versions"]
     size = f" of {data['stored_size']} pixels" if "stored_size" in data else ""
     peak = run["peak_memory_mb"]
@@ -276,9 +284,11 @@ def read_cpu_name():
 
 
 def _plain(value):
-    """Turn NumPy scalars into Python's, and NaN and infinity, which JSON has not, into None."""
+    """Turn NumPy scalars into Python's, and NaN and infinity, which JSON does not have, into None."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

@@ -6,14 +6,11 @@ from helpers.evaluation.bootstrap import compute_proportion
 
 
 def compute_robustness(models, images, y_true, alter, strengths):
-    """Score several models on images that are altered more and more.
-
-    All models see the same altered images.
+    """Score several models on images that are altered more and more, the same ones for all models.
 
     Parameters
     ----------
     models : dict of str to function ``images -> y_pred``
-        Each function returns the predicted labels of a batch of images.
     images : array (n, height, width, channels)
     y_true : sequence of str, length n
     alter : function ``(images, strength) -> images``

@@ -1,4 +1,9 @@
-"""Scores: computed from a table of predictions, each with a 95 % interval bootstrapped over groups."""
+"""Scores: computed from a table of predictions, each with a 95 % interval bootstrapped over groups.
+
+``predictions`` is always the table of `make_predictions`; ``resamples`` and ``seed`` are those of `bootstrap`.
+"""
+
+from itertools import takewhile
 
 import numpy as np
 import pandas as pd
@@ -19,32 +24,33 @@ def make_predictions(images, y_prob, class_names):
     images : DataFrame
         The predicted images in the order of ``y_prob``, with the columns ``image_id, group, label``.
     y_prob : array (n, n_classes)
-    class_names : sequence of str
+    class_names : sequence
+        Names that are numbers become text.
 
     Returns
     -------
-    DataFrame ``image_id, group, y_true, y_pred, confidence`` and ``p_<class>`` for each class.
+    DataFrame ``image_id, group, y_true, y_pred, confidence`` and then ``p_<class>`` for each class.
 
     Raises
     ------
     ValueError
         An image has no group or a label that is no class, or not one row of probabilities.
     """
-    unknown = set(images["label"]) - set(class_names)
+    class_names, labels = [str(name) for name in class_names], images["label"].astype(str)
+    unknown = set(labels) - set(class_names)
     if unknown or images["group"].isna().any():
-        raise ValueError(
-            f"Each image needs a group and a label among {list(class_names)}; unknown: {unknown or 'none'}."
-        )
+        raise ValueError(f"Each image needs a group and a label among {class_names}; unknown: {unknown or 'none'}.")
     y_prob = np.asarray(y_prob, "float64")
     if y_prob.shape != (len(images), len(class_names)):
-        raise ValueError(f"y_prob has shape {y_prob.shape}, expected ({len(images)}, {len(class_names)}).")
+        expected = f"({len(images)}, {len(class_names)}), a column for each of {class_names}"
+        raise ValueError(f"y_prob has shape {y_prob.shape}, expected {expected}.")
     if not np.allclose(y_prob.sum(1), 1, atol=1e-3) or (y_prob < 0).any():
         raise ValueError("y_prob has negative values or rows that do not sum to 1: these are no probabilities.")
     return pd.DataFrame(
         {
             "image_id": images["image_id"].to_numpy(),
             "group": images["group"].to_numpy(),
-            "y_true": images["label"].to_numpy(),
+            "y_true": labels.to_numpy(),
             "y_pred": np.array(class_names)[y_prob.argmax(1)],
             "confidence": y_prob.max(1),
             **{f"p_{name}": y_prob[:, number] for number, name in enumerate(class_names)},
@@ -53,15 +59,31 @@ def make_predictions(images, y_prob, class_names):
 
 
 def get_probabilities(predictions):
-    """Take the probabilities out of a table of predictions.
+    """Take the probabilities out of a table of predictions: the columns ``p_<class>`` that follow ``confidence``.
+
+    Columns added behind them do not count, because only the classes sum to 1. A table of nothing but probabilities
+    needs no ``confidence``.
 
     Returns
     -------
     y_prob : array (n, n_classes)
     class_names : list of str
     """
-    columns = [name for name in predictions if name.startswith("p_")]
-    return predictions[columns].to_numpy("float64"), [name.removeprefix("p_") for name in columns]
+    start = predictions.columns.get_loc("confidence") + 1 if "confidence" in predictions else 0
+    numbers = set(predictions.select_dtypes("number"))
+    columns = list(takewhile(lambda name: name in numbers and str(name).startswith("p_"), predictions.columns[start:]))
+    y_prob = predictions[columns].to_numpy("float64")
+    complete = np.flatnonzero(np.isclose(y_prob.cumsum(axis=1), 1, atol=1e-3).all(axis=0))
+    count = complete[-1] + 1 if len(complete) else len(columns)
+    return y_prob[:, :count], [name.removeprefix("p_") for name in columns[:count]]
+
+
+def encode_labels(labels, class_names):
+    """Number the labels, a Series, by the classes; a label that is no class is a ValueError."""
+    codes = pd.Index(class_names).get_indexer(labels.astype(str))
+    if (codes < 0).any():
+        raise ValueError(f"{labels.name} has {sorted(set(labels[codes < 0]))}: expected labels among {class_names}.")
+    return codes
 
 
 def replace_probabilities(predictions, y_prob):
@@ -75,15 +97,7 @@ def replace_probabilities(predictions, y_prob):
 def compute_metrics(predictions, resamples=1000, seed=0):
     """Compute the metrics of a classifier with 95 % intervals.
 
-    The intervals are percentile bootstrap intervals over groups: images of one group are drawn together, because
-    they are not independent (Efron and Tibshirani 1993, chapter 13).
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        From `make_predictions`.
-    resamples : int
-    seed : int
+    Images of one group are drawn together, because they are not independent (Efron and Tibshirani 1993, chapter 13).
 
     Returns
     -------
@@ -99,32 +113,96 @@ def compute_metrics(predictions, resamples=1000, seed=0):
     return bootstrap(_Counts(predictions).compute, predictions["group"], resamples, seed)
 
 
-def compare_metrics(predictions, others, resamples=1000, seed=0):
-    """Compare two classifiers on the same images: the difference of each metric with a paired bootstrap interval.
+def accuracy(y_true, y_pred, groups=None, resamples=1000, seed=0):
+    """Compute the accuracy from arrays of labels; ``groups`` and what is returned as for `roc_auc`."""
+    return _score_labels("accuracy", y_true, y_pred, groups, resamples, seed)
+
+
+def balanced_accuracy(y_true, y_pred, groups=None, resamples=1000, seed=0):
+    """Compute the mean sensitivity from arrays of labels; ``groups`` and what is returned as for `roc_auc`."""
+    return _score_labels("balanced_accuracy", y_true, y_pred, groups, resamples, seed)
+
+
+def macro_f1(y_true, y_pred, groups=None, resamples=1000, seed=0):
+    """Compute the mean F1 of the classes from arrays of labels; ``groups`` and what is returned as for `roc_auc`."""
+    return _score_labels("macro_f1", y_true, y_pred, groups, resamples, seed)
+
+
+def roc_auc(y_true, y_prob, groups=None, class_names=None, resamples=1000, seed=0):
+    """Compute the ROC AUC from arrays, for more than two classes the mean of each against the rest.
 
     Parameters
     ----------
-    predictions, others : DataFrame
-        From `make_predictions`, of the same images in the same order.
-    resamples, seed
-        As for `bootstrap`; in each resample both are scored on the same images.
+    y_true : sequence of length n
+        Labels.
+    y_prob : array (n, n_classes), or (n,) for the second one of two classes
+        Probabilities.
+    groups : sequence of length n, optional
+        With them the result has a 95 % interval, for which whole groups are drawn.
+    class_names : sequence, optional
+        The classes in the order of ``y_prob``; by default the sorted labels.
 
     Returns
     -------
-    DataFrame with the index ``metric`` and the columns ``value, low, high``: the metrics of `compute_metrics` for
-    ``predictions`` minus those for ``others``.
+    float, or with ``groups`` a Series ``value, low, high, groups``, the last one their number.
 
     Raises
     ------
     ValueError
-        The tables are not of the same images.
+        The arrays differ in length, or a label is no class.
+
+    Examples
+    --------
+    >>> roc_auc(["cat", "cat", "dog", "dog"], [0.1, 0.4, 0.35, 0.8])
+    0.75
+    """
+    y_prob = np.asarray(y_prob, "float64")
+    y_prob = np.stack([1 - y_prob, y_prob], axis=1) if y_prob.ndim == 1 else y_prob
+    class_names = np.unique(y_true) if class_names is None else class_names
+    return _score("roc_auc", y_true, y_prob, class_names, groups, resamples, seed)
+
+
+def _score_labels(metric, y_true, y_pred, groups, resamples, seed):
+    """Score labels, as if each prediction were sure."""
+    class_names, codes = np.unique(np.concatenate([y_true, y_pred]), return_inverse=True)
+    y_prob = np.eye(len(class_names))[codes[len(y_true) :]]
+    return _score(metric, y_true, y_prob, class_names, groups, resamples, seed)
+
+
+def _score(metric, y_true, y_prob, class_names, groups, resamples, seed):
+    """Compute one metric from arrays, by `compute_metrics`."""
+    numbers = np.arange(len(y_true))
+    drawn = numbers if groups is None else np.asarray(groups)
+    if not 0 < len(y_true) == len(y_prob) == len(drawn):
+        lengths = f"{len(y_true)} true labels, {len(y_prob)} predictions and {len(drawn)} groups"
+        raise ValueError(f"There are {lengths}: expected one of each for each image.")
+    images = pd.DataFrame({"image_id": numbers, "group": drawn, "label": np.asarray(y_true)})
+    table = make_predictions(images, y_prob, class_names)
+    if groups is None:
+        return float(compute_metrics(table, 0).loc[metric, "value"])
+    scores = compute_metrics(table, resamples, seed).loc[metric]
+    return pd.concat([scores, pd.Series({"groups": table["group"].nunique()})]).rename(metric)
+
+
+def compare_metrics(predictions, others, resamples=1000, seed=0):
+    """Compare two classifiers on the same images: the difference of each metric with a paired bootstrap interval.
+
+    Returns
+    -------
+    DataFrame with the index ``metric`` and the columns ``value, low, high``: the metrics of `compute_metrics` for
+    ``predictions`` minus those for ``others``, both scored on the same images in each resample.
+
+    Raises
+    ------
+    ValueError
+        The tables are not of the same images in the same order.
     """
     if not np.array_equal(predictions["image_id"], others["image_id"]):
         raise ValueError("The two tables of predictions are not of the same images in the same order.")
     counts = _Counts(predictions), _Counts(others)
 
     def compute(weights):
-        first, second = (of.compute(weights) for of in counts)
+        first, second = (each.compute(weights) for each in counts)
         return {name: first[name] - second[name] for name in first}
 
     return bootstrap(compute, predictions["group"], resamples, seed)
@@ -139,7 +217,7 @@ def compute_class_report(predictions, class_names):
     support``.
     """
     report = classification_report(
-        predictions["y_true"], predictions["y_pred"], labels=list(class_names), output_dict=True, zero_division=0
+        predictions["y_true"], predictions["y_pred"], labels=[*map(str, class_names)], output_dict=True, zero_division=0
     )
     table = pd.DataFrame(report).drop(columns=["accuracy", "micro avg"], errors="ignore").T
     return table.astype({"support": int}).rename_axis("class")
@@ -150,19 +228,17 @@ def compute_class_metrics(predictions, resamples=1000, seed=0):
 
     Returns
     -------
-    DataFrame with one row per class and metric: ``class, metric, value, low, high``; the intervals are those of
-    `bootstrap`.
+    DataFrame with one row per class and metric: ``class, metric, value, low, high``.
     """
     y_prob, class_names = get_probabilities(predictions)
-    of_class = [
-        (name, predictions["y_true"].to_numpy() == name, predictions["y_pred"].to_numpy() == name)
-        for name in class_names
-    ]
-    rankings = [_Ranking(y_prob[:, code], true) for code, (_, true, _) in enumerate(of_class)]
+    classes = []
+    for score, name in zip(y_prob.T, class_names, strict=True):
+        true, predicted = (predictions[column].to_numpy() == name for column in ("y_true", "y_pred"))
+        classes.append((name, true, predicted, _Ranking(score, true)))
 
     def compute(weights):
         values = {}
-        for (name, true, predicted), ranking in zip(of_class, rankings, strict=True):
+        for name, true, predicted, ranking in classes:
             hits, positives, alarms = (weights[rows].sum() for rows in (true & predicted, true, predicted))
             negatives = weights.sum() - positives
             values |= {
@@ -179,13 +255,8 @@ def compute_class_metrics(predictions, resamples=1000, seed=0):
 def compute_metrics_by(predictions, values, resamples=1000, seed=0):
     """Compute the metrics separately for the images of each subgroup, such as each sex.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        From `make_predictions`.
-    values : Series
-        The subgroup of each image, in the order of ``predictions``; images where it is missing are left out. The
-        subgroups of a categorical Series keep the order of its categories.
+    The Series ``values`` has the subgroup of each image in the order of ``predictions``; images where it is missing are
+    left out. The subgroups of a categorical Series keep the order of its categories.
 
     Returns
     -------
@@ -234,20 +305,16 @@ def compute_precision_recall(predictions):
 
 
 def _list_rankings(predictions):
+    """Give name, truth, score and ROC AUC of each class that can be told from others."""
     y_prob, class_names = get_probabilities(predictions)
-    for code, name in enumerate(class_names):
+    for score, name in zip(y_prob.T, class_names, strict=True):
         true = predictions["y_true"].to_numpy() == name
-        if 0 < true.sum() < len(true):
-            yield name, true, y_prob[:, code], _Ranking(y_prob[:, code], true).compute_roc_auc(np.ones(len(true)))
+        if true.any() and not true.all():
+            yield name, true, score, _Ranking(score, true).compute_roc_auc(np.ones(len(true)))
 
 
 def find_errors(predictions, count=None):
-    """List the errors, the most confident first.
-
-    Returns
-    -------
-    DataFrame: the rows of ``predictions`` that are wrong, at most ``count`` of them.
-    """
+    """List the rows of ``predictions`` that are wrong, the most confident first, at most ``count`` of them."""
     return predictions[~is_right(predictions)].sort_values("confidence", ascending=False, kind="stable").head(count)
 
 
@@ -256,22 +323,17 @@ def find_confused_pairs(predictions, count=10):
 
     Returns
     -------
-    DataFrame with at most ``count`` rows: ``first`` and ``second``, the classes; ``errors``, the images of one taken
-    for the other; ``share`` of the images of both classes.
+    DataFrame of at most ``count`` rows: ``first`` and ``second``, the classes; ``errors``, the images of one taken for
+    the other; ``share`` of the images of both classes.
     """
     wrong = predictions[~is_right(predictions)]
-    pairs = pd.DataFrame(
-        np.sort(wrong[["y_true", "y_pred"]].to_numpy().astype(str), axis=1), columns=["first", "second"]
-    )
+    pairs = pd.DataFrame(np.sort(wrong[["y_true", "y_pred"]].to_numpy(str), axis=1), columns=["first", "second"])
     table = pairs.value_counts(sort=False).rename("errors").reset_index()
     images = predictions["y_true"].value_counts()
-    of_both = table["first"].map(images).fillna(0) + table["second"].map(images).fillna(0)
-    table["share"] = table["errors"] / of_both
-    return (
-        table.sort_values(["errors", "share", "first"], ascending=[False, False, True])
-        .head(count)
-        .reset_index(drop=True)
-    )
+    first, second = (table[name].map(images).fillna(0) for name in ("first", "second"))
+    table = table.assign(share=table["errors"] / (first + second))
+    table = table.sort_values(["errors", "share", "first"], ascending=[False, False, True], ignore_index=True)
+    return table.head(count)
 
 
 def is_right(predictions):
@@ -284,18 +346,17 @@ class _Counts:
 
     def __init__(self, predictions):
         y_prob, names = get_probabilities(predictions)
-        codes = {name: code for code, name in enumerate(names)}
-        self._true = predictions["y_true"].map(codes).to_numpy()
-        self._cell = self._true * len(names) + predictions["y_pred"].map(codes).to_numpy()
+        true, predicted = (encode_labels(predictions[column], names) for column in ("y_true", "y_pred"))
+        self._cell = true * len(names) + predicted
         self._n_classes = len(names)
-        self._majority = np.bincount(self._true).argmax()
+        self._majority = np.bincount(true).argmax()
+        self._right = is_right(predictions).to_numpy("float64")
         self._confidence = predictions["confidence"].to_numpy()
         self._bin = bin_confidence(self._confidence, BINS)
-        self._right = is_right(predictions).to_numpy("float64")
-        present = [code for code in range(len(names)) if 0 < (self._true == code).sum() < len(predictions)]
-        self._rankings = [_Ranking(y_prob[:, code], self._true == code) for code in present]
+        present = [code for code in range(len(names)) if 0 < (true == code).sum() < len(true)]
+        self._rankings = [_Ranking(y_prob[:, code], true == code) for code in present]
         if len(names) == 2:
-            self._rankings = self._rankings[-1:]  # with two classes both areas are the same
+            self._rankings = self._rankings[-1:]  # with two classes both are the same
 
     def compute(self, weights):
         """Compute the metrics with a weight for each image, as a dict."""
@@ -325,7 +386,7 @@ class _Ranking:
         self._starts = np.flatnonzero(np.r_[True, np.diff(score[self._order]) > 0])  # of runs with equal scores
 
     def compute_roc_auc(self, weights):
-        """Compute the area under the ROC curve: the weight of pairs in the right order, ties by half."""
+        """Compute the weighted share of pairs in the right order, ties by half."""
         weights = weights[self._order]
         positive = np.add.reduceat(weights * self._positive, self._starts)
         negative = np.add.reduceat(weights * ~self._positive, self._starts)

@@ -1,4 +1,7 @@
-"""Thresholds: from probabilities to an alarm, and what the alarm is worth."""
+"""Thresholds: from probabilities to an alarm, and what the alarm is worth.
+
+``scores`` is always the table of `score_group_of_classes`. An alarm is raised where ``score >= threshold``.
+"""
 
 import numpy as np
 import pandas as pd
@@ -9,40 +12,27 @@ from helpers.evaluation.scores import get_probabilities
 
 
 def score_group_of_classes(predictions, classes):
-    """Turn predictions of several classes into the question whether it is one of some.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        From `helpers.evaluation.scores.make_predictions`.
-    classes : sequence of str
-        The classes that are to be found.
+    """Turn predictions of several classes into the question whether an image shows one of ``classes``.
 
     Returns
     -------
     DataFrame ``image_id, group, positive``, the truth; and ``score``, the sum of the probabilities of ``classes``.
+
+    Raises
+    ------
+    ValueError
+        There is no such class.
     """
     _, class_names = get_probabilities(predictions)
+    classes = list(dict.fromkeys(map(str, classes)))
     if unknown := set(classes) - set(class_names):
         raise ValueError(f"No such class: {', '.join(sorted(unknown))}. Known: {', '.join(class_names)}.")
-    table = predictions[["image_id", "group"]].copy()
-    table["positive"] = predictions["y_true"].isin(classes)
-    table["score"] = predictions[[f"p_{name}" for name in dict.fromkeys(classes)]].sum(axis=1)
-    return table
+    score = predictions[[f"p_{name}" for name in classes]].sum(axis=1)
+    return predictions[["image_id", "group"]].assign(positive=predictions["y_true"].isin(classes), score=score)
 
 
 def find_threshold(scores, specificity=0.9):
-    """Find the lowest threshold at which at least this share of the negatives stays below it.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Of validation images, from `score_group_of_classes`.
-
-    Returns
-    -------
-    float: an alarm is raised where ``score >= threshold``.
-    """
+    """Find the lowest threshold at which at least this share of the negatives of validation stays below it."""
     negative = np.sort(scores.loc[~scores["positive"], "score"].to_numpy())
     if not len(negative):
         raise ValueError("There is no negative image, so that there is no specificity.")
@@ -55,16 +45,8 @@ def find_threshold(scores, specificity=0.9):
 def find_balanced_threshold(scores):
     """Find the threshold at which the smaller one of sensitivity and specificity is largest: their equal error rate.
 
-    It does not depend on how frequent the positive images are.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Of validation images, from `score_group_of_classes`.
-
-    Returns
-    -------
-    float: an alarm is raised where ``score >= threshold``. It lies in the middle between two scores.
+    It lies in the middle between two scores of validation images, and does not depend on how frequent the positive
+    ones are.
     """
     positive, score = scores["positive"].to_numpy(), scores["score"].to_numpy()
     if positive.all() or not positive.any():
@@ -81,14 +63,8 @@ def find_balanced_threshold(scores):
 def compute_net_benefit(scores, thresholds):
     """Compute what acting on the alarms is worth, in found positives per image (Vickers and Elkin 2006).
 
-    At a threshold p a false alarm is held to cost p / (1 - p) of what a found positive is worth. The scores have to be
-    calibrated probabilities.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        From `score_group_of_classes`.
-    thresholds : sequence of float between 0 and 1
+    At a threshold p, from 0 to less than 1, a false alarm is held to cost p / (1 - p) of what a found positive is
+    worth. The scores have to be calibrated probabilities.
 
     Returns
     -------
@@ -102,30 +78,19 @@ def compute_net_benefit(scores, thresholds):
             raise ValueError(f"threshold {threshold}: expected at least 0 and less than 1.")
         cost = threshold / (1 - threshold)
         alarm = score >= threshold
-        net = {
-            "model": (alarm & positive).mean() - cost * (alarm & ~positive).mean(),
-            "all": positive.mean() - cost * (~positive).mean(),
-            "none": 0.0,
-        }
-        rows.append({"threshold": threshold} | net)
+        model = (alarm & positive).mean() - cost * (alarm & ~positive).mean()
+        everybody = positive.mean() - cost * (~positive).mean()
+        rows.append({"threshold": threshold, "model": model, "all": everybody, "none": 0.0})
     return pd.DataFrame(rows)
 
 
 def count_missed(scores, thresholds, per=1000):
     """Count what is missed, and how many false alarms are raised, at several thresholds.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        From `score_group_of_classes`.
-    thresholds : sequence of float
-    per : int
-        Per how many positive, or negative, images.
-
     Returns
     -------
-    DataFrame with one row per threshold: ``threshold``; ``missed`` of so many positives, and ``false_alarms`` of so
-    many negatives, each with its 95 % Wilson interval, ``missed_low`` to ``missed_high`` and so on.
+    DataFrame with one row per threshold: ``threshold``; ``missed``, of ``per`` positives, and ``false_alarms``, of
+    ``per`` negatives, each with its 95 % Wilson interval, ``missed_low`` to ``missed_high`` and so on.
 
     Raises
     ------
@@ -148,22 +113,13 @@ def count_missed(scores, thresholds, per=1000):
 
 
 def compute_alarm_metrics(scores, threshold, specificity=0.9, resamples=1000, seed=0):
-    """Score alarms with 95 % intervals bootstrapped over groups.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        From `score_group_of_classes`.
-    threshold : float
-        From `find_threshold` on validation images.
-    specificity : float
-        For ``sensitivity_at_specificity``.
+    """Score the alarms at a threshold from validation images, with 95 % intervals bootstrapped over groups.
 
     Returns
     -------
     DataFrame with the index ``metric`` and the columns ``value, low, high``: accuracy, sensitivity, specificity and
-    precision at the threshold; roc_auc; and sensitivity_at_specificity, read off the ROC curve of these very images:
-    what the ranking allows, with a threshold that nobody knows beforehand.
+    precision at the threshold; roc_auc; and sensitivity_at_specificity, at the given ``specificity``, read off the ROC
+    curve of these very images: what the ranking allows, with a threshold that nobody knows beforehand.
     """
     positive, score = scores["positive"].to_numpy(), scores["score"].to_numpy()
     alarm = score >= threshold

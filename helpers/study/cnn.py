@@ -2,8 +2,9 @@
 
 import keras
 import numpy as np
-from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
+import pandas as pd
 
+from helpers.evaluation.scores import compute_metrics, make_predictions
 from helpers.training.augment import ImageDataGenerator
 from helpers.training.fast import predict_probabilities, set_precision, set_seed
 from helpers.training.fit import Recipe, fit_model
@@ -34,8 +35,8 @@ def train_cnn(settings, seed, pixels, y, sets, statistics):
     ----------
     settings : dict
         All of `CNN_SETTINGS`: ``blocks`` of ``convolutions`` each, the first with ``filters`` filters and each further
-        one with twice as many; ``augmentation`` holds keywords of ``ImageDataGenerator``; ``precision`` is that of
-        `helpers.training.fast.set_precision`; the others are those of `build_cnn` and `fit_model`.
+        one with twice as many; ``augmentation`` holds keywords of ``ImageDataGenerator``; the others are those of
+        `set_precision`, `build_cnn` and `Recipe`.
     seed : int
     pixels : array (n, height, width, channels)
         Raw pixels, 0 to 255; may be memory-mapped.
@@ -50,8 +51,8 @@ def train_cnn(settings, seed, pixels, y, sets, statistics):
     Returns
     -------
     dict: ``parameters`` (number of trained ones), ``train_minutes`` (of processor time), ``best_epoch``, and for the
-    validation and each test set ``<set>_accuracy``, ``<set>_balanced_accuracy`` (mean sensitivity over the classes that
-    the set has) and, with two classes, ``<set>_roc_auc``.
+    validation and each test set ``<set>_accuracy``, ``<set>_balanced_accuracy`` and, with two classes,
+    ``<set>_roc_auc``, as `compute_metrics` has them.
 
     Raises
     ------
@@ -78,22 +79,15 @@ def train_cnn(settings, seed, pixels, y, sets, statistics):
             "train_minutes": history["cpu_seconds"].sum() / 60,
             "best_epoch": history.attrs["best_epoch"],
         }
+        metrics = ["accuracy", "balanced_accuracy"] + ["roc_auc"] * (y.shape[1] == 2)
+        classes = np.array([f"class {number}" for number in range(y.shape[1])])
         for name in ["validation"] + [name for name in rows if name.startswith("test")]:
-            scores = _score(y[rows[name]], predict_probabilities(model, pixels, rows[name]))
-            results |= {f"{name}_{metric}": value for metric, value in scores.items()}
+            labels = classes[y[rows[name]].argmax(axis=1)]
+            images = pd.DataFrame({"image_id": rows[name], "group": rows[name], "label": labels})
+            y_prob = predict_probabilities(model, pixels, rows[name])
+            values = compute_metrics(make_predictions(images, y_prob, classes), resamples=0)["value"]
+            results |= {f"{name}_{metric}": float(values[metric]) for metric in metrics}
         return results
     finally:
         keras.utils.clear_session()  # of the trials before nothing stays in memory
         keras.config.set_dtype_policy(policy)
-
-
-def _score(y, y_prob):
-    y_true, y_pred = y.argmax(axis=1), y_prob.argmax(axis=1)
-    present = np.unique(y_true)
-    scores = {
-        "accuracy": accuracy_score(y_true, y_pred),
-        "balanced_accuracy": recall_score(y_true, y_pred, labels=present, average="macro"),
-    }
-    if y.shape[1] == 2:
-        scores["roc_auc"] = roc_auc_score(y_true, y_prob[:, 1]) if len(present) == 2 else np.nan
-    return scores

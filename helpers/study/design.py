@@ -9,21 +9,10 @@ import pandas as pd
 
 
 def list_factors(depths, filters, learning_rates, residual_depths):
-    """List what is commonly asked of a convolutional network, as factors for `list_trials` around a base.
+    """List common factors of a convolutional network, for `list_trials`.
 
-    Parameters
-    ----------
-    depths : sequence of int
-        Numbers of blocks.
-    filters : sequence of int
-        Numbers of filters in the first block; each further one has twice as many.
-    learning_rates : sequence of float
-    residual_depths : sequence of int
-        Numbers of blocks with which residual blocks are compared with plain ones.
-
-    Returns
-    -------
-    dict of str to dict of str to dict: depth, filters, normalization, learning rate, and residual blocks at each depth.
+    Each argument is a sequence of levels: numbers of blocks, of filters in the first block, learning rates, and numbers
+    of blocks with which residual blocks are compared with plain ones.
     """
     factors = {
         "depth": {f"{blocks} blocks": {"blocks": blocks} for blocks in depths},
@@ -32,10 +21,8 @@ def list_factors(depths, filters, learning_rates, residual_depths):
         "learning rate": {f"{rate:g}": {"learning_rate": rate} for rate in learning_rates},
     }
     for blocks in residual_depths:
-        kinds = {"plain blocks": False, "residual blocks": True}
-        factors[f"residual, {blocks} blocks"] = {
-            name: {"blocks": blocks, "residual": residual} for name, residual in kinds.items()
-        }
+        kinds = {f"{kind} blocks": {"blocks": blocks, "residual": kind == "residual"} for kind in ("plain", "residual")}
+        factors[f"residual, {blocks} blocks"] = kinds
     return factors
 
 
@@ -47,8 +34,7 @@ def list_trials(base, factors, seeds):
     base : dict of str to JSON values
         All settings.
     factors : dict of str to dict of str to dict
-        For each factor and level the settings that differ from the base; none for the level that is the base. Labels
-        of levels are written so that they can follow "with", such as "4 blocks".
+        For each factor and level the settings that differ from the base; none for the level that is the base.
     seeds : iterable of int
 
     Returns
@@ -67,20 +53,13 @@ def list_trials(base, factors, seeds):
     >>> list_trials({"blocks": 2, "norm": False}, factors, seeds=range(3)).shape
     (9, 2)
     """
-    settings = {dump_settings(of_level): of_level for *_, of_level in _list_levels(base, factors)}
-    rows = [(of_level, seed) for seed in dict.fromkeys(seeds) for of_level in settings.values()]
+    distinct = {dump_settings(settings): settings for *_, settings in _list_levels(base, factors)}
+    rows = [(settings, seed) for seed in dict.fromkeys(seeds) for settings in distinct.values()]
     return pd.DataFrame(rows, columns=["settings", "seed"])
 
 
 def expand_results(results, base, factors):
-    """Lay the results out by factor and level; a trial that serves several factors appears under each.
-
-    Parameters
-    ----------
-    results : DataFrame
-        From `run_study`.
-    base, factors : dict
-        As given to `list_trials`.
+    """Lay the results of `run_study` out by factor and level; a trial that serves several factors appears under each.
 
     Returns
     -------
@@ -109,16 +88,14 @@ def _list_levels(base, factors):
     levels = []
     for factor, changes in factors.items():
         for level, changed in changes.items():
-            if unknown := changed.keys() - base.keys():
-                raise ValueError(
-                    f"{factor}: {level} changes {', '.join(sorted(unknown))}, which the base does not have."
-                )
-            levels.append((factor, level, {**base, **changed}))
-        if len({dump_settings(settings) for of_factor, _, settings in levels if of_factor == factor}) < len(changes):
+            if unknown := ", ".join(sorted(changed.keys() - base.keys())):
+                raise ValueError(f"{factor}: {level} changes {unknown}, which the base does not have.")
+            levels.append((factor, level, base | changed))
+        if len({dump_settings(base | changed) for changed in changes.values()}) < len(changes):
             raise ValueError(f"{factor}: two of its levels have the same settings.")
     return levels
 
 
 def dump_settings(value):
-    """Write settings as text, by which equal ones are told."""
+    """Write settings as text, the same for equal ones."""
     return json.dumps(value, sort_keys=True)

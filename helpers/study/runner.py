@@ -13,6 +13,7 @@ import warnings
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -35,27 +36,26 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None, progress=False):
     Parameters
     ----------
     train : function ``(settings, seed, *arrays) -> dict of str to number``
-        Named in a module or a notebook. What it needs comes as its arguments: a result is known by the function's name
-        and source, settings, seed and arrays, and not by other code that the function calls.
+        A result is identified by its name and source, settings, seed and arrays, not by other code that it calls.
     trials : DataFrame
         From `list_trials`.
     folder : str or Path
         Gets one file ``<trial>.json`` per trial.
     arrays : sequence of arrays
-        Read-only for the trials. Processes on this machine map large ones into memory together, and a memory-mapped one
-        from its file; to a cluster they are sent. Told from others by shape, type and a sample of their content.
+        Read-only for the trials. Processes on this machine share large ones in memory, and read a memory-mapped one
+        from its file. They are identified by shape, type and a sample of their content.
     n_jobs : int, optional
         How many processes on this machine; as many as there are cores by default. With 1 the trials run in this
-        process, with as many threads as it has, and one that kills its process ends all. A cluster, if there is one
+        process, with all its threads, and one that kills its process ends all. A Dask cluster, if there is one
         (`helpers.parallel.use_cluster`), takes all its workers instead.
     progress : bool
-        Whether to draw a progress bar, with the time left.
+        Whether to draw a progress bar.
 
     Returns
     -------
     DataFrame with one row per trial: ``trial`` (its key), ``settings, seed``, the results, ``wall_seconds`` and
-    ``error``, which is empty unless the trial failed. A failed trial has no results; its file has the traceback. It is
-    run again when the study is run again.
+    ``error``, which is empty unless the trial failed. A failed trial has no results; its file has the traceback, and
+    the next run of the study runs it again.
 
     Raises
     ------
@@ -68,9 +68,9 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None, progress=False):
 
     Notes
     -----
-    When a process is killed, as by a lack of memory, joblib gives up all that run beside it. These trials are run one
-    by one at the end, and one whose process is killed again is recorded as failed. On a cluster Dask itself tries a
-    trial on four workers before it counts as killed.
+    When a process is killed, as by a lack of memory, joblib ends all others. Their trials are run one by one at the
+    end, and one whose process is killed again is recorded as failed. On a cluster Dask itself tries a trial on four
+    workers before it counts as killed.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,9 +86,8 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None, progress=False):
         finished = ((key, _run_trial(trial, train, *arrays)) for key, trial in waiting.items())
     else:
         finished = _retry_lost(partial(_run_in_processes, train, arrays, n_jobs, folder), waiting)
-    done = len(trials) - len(waiting)
-    bar = tqdm(total=len(trials), initial=done, smoothing=0, unit="trial", disable=not progress)
-    with bar, closing(finished):
+    bar = {"total": len(trials), "initial": len(trials) - len(waiting), "smoothing": 0, "unit": "trial"}
+    with tqdm(**bar, disable=not progress) as bar, closing(finished):
         for key, record in finished:
             records[key] = record
             with replace_atomically(folder / f"{key}.json") as unfinished:
@@ -103,7 +102,7 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None, progress=False):
 
 
 def _identify(train, arrays):
-    """Hash function and data, so that no result is taken for that of others."""
+    """Hash function and data, which identify a result."""
     if not inspect.isfunction(train):
         raise ValueError(f"train is {train!r}; expected a function.")
     digest = hashlib.sha256(f"{train.__module__}.{train.__qualname__}\n{inspect.getsource(train)}".encode())
@@ -172,7 +171,7 @@ def _run_in_processes(train, arrays, n_jobs, folder, trials):
     markers = {key: folder / f"{key}.started" for key in trials}
     waiting = dict(trials)
     try:
-        with _one_thread(), _own_pool():
+        with _own_pool():
             _remove(markers)  # of a study that was killed
             while waiting:
                 tasks = [
@@ -213,23 +212,12 @@ def _run_on_cluster(train, arrays, trials):
 
 
 @contextmanager
-def _one_thread():
-    """Limit TensorFlow and OpenCV to one thread in the processes that are started."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-@contextmanager
 def _own_pool():
-    """Take new processes, because older ones may have started TensorFlow already, and end them afterwards."""
+    """Take new processes with one thread each, because older ones may have started TensorFlow already; end them."""
     get_reusable_executor(reuse=True).shutdown()
+    one_thread = patch.dict(os.environ, ONE_THREAD)
     try:
-        with parallel_config(backend="loky", inner_max_num_threads=1), warnings.catch_warnings():
+        with one_thread, parallel_config(backend="loky", inner_max_num_threads=1), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*tasks which were still being processed")  # when interrupted
             yield
     finally:

@@ -1,4 +1,4 @@
-"""Training: augmentation, models, fitting. The only room that always needs TensorFlow.
+"""Training: augmentation, networks, fitting.
 
 TensorFlow is imported here once, without the lines that its C++ start-up writes to standard error.
 """

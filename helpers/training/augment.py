@@ -1,8 +1,7 @@
 """Augmentation: written as an ``ImageDataGenerator``, run on whole batches.
 
-``ImageDataGenerator(rotation_range=10, zoom_range=0.1)`` is how people know augmentation. Keras runs it image by
-image through SciPy. Here the settings of such an object are drawn for a whole batch at once, and rotation,
-shift, shear and zoom are carried out together in one bilinear resampling by OpenCV.
+Keras runs an ``ImageDataGenerator`` image by image through SciPy. Here its settings are drawn for a whole batch at
+once, and OpenCV rotates, shifts, shears and zooms in one bilinear resampling.
 
 An *augmenter* is any function ``augment(images, rng)`` that takes images of shape (n, height, width, channels) with
 values from 0 to 255 and a NumPy random generator, and returns float32 images of the same shape.
@@ -34,13 +33,12 @@ def make_augmenter(generator):
     Parameters
     ----------
     generator : ImageDataGenerator
-        Its random transforms and its ``rescale``, ``samplewise_*`` and ``featurewise_*`` settings are run. With
-        ``preprocessing_function``, ``zca_whitening``, an ``interpolation_order`` above 1 or channels first,
-        the generator itself is run, image by image, and a warning says so.
+        With ``preprocessing_function``, ``zca_whitening``, an ``interpolation_order`` above 1 or channels first,
+        Keras runs it image by image, and a warning says so.
 
     Returns
     -------
-    function ``(images, rng) -> images``: an augmenter, see the module's description.
+    An augmenter, see the module's description.
 
     Examples
     --------
@@ -48,11 +46,16 @@ def make_augmenter(generator):
     >>> augment(np.zeros((2, 28, 28, 1), "uint8"), np.random.default_rng(0)).shape
     (2, 28, 28, 1)
     """
-    obstacles = _find_obstacles(generator)
-    if obstacles:
+    obstacles = {
+        "preprocessing_function": generator.preprocessing_function is not None,
+        "zca_whitening": generator.zca_whitening,
+        f"interpolation_order={generator.interpolation_order}": generator.interpolation_order not in _INTERPOLATION,
+        "data_format='channels_first'": generator.data_format != "channels_last",
+    }
+    if any(obstacles.values()):
         warnings.warn(
-            f"{', '.join(obstacles)} cannot be run on whole batches: ImageDataGenerator is run image by image, "
-            "which is several times slower.",
+            f"{', '.join(name for name in obstacles if obstacles[name])} cannot be run on whole batches: "
+            "ImageDataGenerator is run image by image, which is several times slower.",
             stacklevel=2,
         )
         return lambda images, rng: _augment_one_by_one(images, generator, rng)
@@ -66,16 +69,7 @@ def make_augmenter(generator):
 
 
 def draw_parameters(generator, count, size, rng):
-    """Draw the random transforms of ``count`` images, distributed as ``ImageDataGenerator`` draws them.
-
-    Parameters
-    ----------
-    generator : ImageDataGenerator
-    count : int
-        Number of images.
-    size : tuple of 2 ints
-        Height and width in pixels, to which fractional shifts refer.
-    rng : numpy.random.Generator
+    """Draw the random transforms of ``count`` images of a size (height, width), as ``ImageDataGenerator`` draws them.
 
     Returns
     -------
@@ -86,7 +80,7 @@ def draw_parameters(generator, count, size, rng):
     Notes
     -----
     ``ty``, which moves images up and down, is drawn from ``height_shift_range``, and ``tx`` from
-    ``width_shift_range``, as Keras documents them. Keras itself mistakes one for the other (keras-team/keras#17398).
+    ``width_shift_range``, as Keras documents them. Keras itself exchanges the two (keras-team/keras#17398).
     """
     g = generator
     zoom = rng.uniform(*g.zoom_range, (2, count))
@@ -107,22 +101,10 @@ def draw_parameters(generator, count, size, rng):
 
 
 def turn_about_centre(parameters, size):
-    """Adjust the shifts so that rotation, shear and zoom act about the centre of images that are not square.
+    """Adjust ``tx`` and ``ty`` so that rotation, shear and zoom act about the centre of images that are not square.
 
     Keras takes (height, width) for the (x, y) of the centre: an image of 120 x 160 pixels turns about a point 20 pixels
-    beside and below its own. A shift makes up for it, so that the adjusted parameters give the right image, here and
-    with ``ImageDataGenerator.apply_transform``.
-
-    Parameters
-    ----------
-    parameters : dict
-        As from `draw_parameters`.
-    size : tuple of 2 ints
-        Height and width in pixels.
-
-    Returns
-    -------
-    dict: ``parameters`` with other ``tx`` and ``ty``; the same for square images.
+    beside and below it. The adjusted parameters are right here and in ``ImageDataGenerator.apply_transform``.
     """
     away = (size[1] - size[0]) / 2 * np.array([1.0, -1.0])  # from the centre that Keras takes to the right one
     rotation, sheared, zoom = _linear_matrices(parameters)
@@ -134,8 +116,8 @@ def turn_about_centre(parameters, size):
 def apply_parameters(images, parameters, generator):
     """Transform a batch of images, each by its own parameters.
 
-    Agrees with ``ImageDataGenerator.apply_transform`` within 1 grey level of 255 away from the border; with a
-    brightness b within 1 + b, because Keras rounds down to whole levels before and after.
+    The result agrees with ``ImageDataGenerator.apply_transform`` within 1 grey level of 255 away from the border; with
+    a brightness b within 1 + b, because Keras rounds down to whole levels before and after.
 
     Parameters
     ----------
@@ -143,7 +125,7 @@ def apply_parameters(images, parameters, generator):
     parameters : dict
         As from `draw_parameters`.
     generator : ImageDataGenerator
-        Gives ``fill_mode``, ``cval`` and ``interpolation_order``.
+        For its ``fill_mode``, ``cval`` and ``interpolation_order``.
 
     Returns
     -------
@@ -162,7 +144,7 @@ def apply_parameters(images, parameters, generator):
 
 
 def transform(images, fill_mode="constant", **parameters):
-    """Transform images by given parameters, the same for all or one for each.
+    """Transform images by given parameters of `draw_parameters`, the same for all or one for each.
 
     Parameters
     ----------
@@ -170,8 +152,6 @@ def transform(images, fill_mode="constant", **parameters):
     fill_mode : {"constant", "nearest", "reflect", "wrap"}
         What lies beyond the border; "constant" is black.
     **parameters : float or array of length n
-        ``theta, tx, ty, shear, zx, zy, flip_horizontal, flip_vertical, channel_shift_intensity, brightness``, with the
-        units of `draw_parameters`.
 
     Returns
     -------
@@ -194,13 +174,13 @@ def paste_on_canvas(images, canvas, rng):
     """Paste each image at a random place of a larger black canvas and reduce it to its own size by max-pooling.
 
     Max-pooling keeps thin strokes, which averaging would fade. Where the canvas is no multiple of the image,
-    the pooling windows overlap by a pixel (adaptive max-pooling); 56 to 28 is the plain 2x2 max-pool.
+    the pooling windows overlap by a pixel (adaptive max-pooling).
 
     Parameters
     ----------
     images : array (n, height, width, channels)
     canvas : int
-        Side of the canvas in pixels; at least the image's height and width.
+        Side of the canvas in pixels.
     rng : numpy.random.Generator
 
     Returns
@@ -219,13 +199,18 @@ def paste_on_canvas(images, canvas, rng):
     rows = rng.integers(0, canvas - height + 1, count)[:, None, None] + np.arange(height)[:, None]
     columns = rng.integers(0, canvas - width + 1, count)[:, None, None] + np.arange(width)
     pasted[np.arange(count)[:, None, None], rows, columns] = images
-    return _max_pool_axis(_max_pool_axis(pasted, 1, height), 2, width)
+    for axis, length in ((1, height), (2, width)):
+        edges = np.arange(length + 1) * canvas
+        first, last = edges[:-1] // length, (edges[1:] - 1) // length  # of each window
+        steps = range((last - first).max() + 1)
+        pasted = np.max([pasted.take(np.minimum(first + step, last), axis) for step in steps], axis=0)
+    return pasted
 
 
 def make_exposure_augmenter(*, gamma=0.0, contrast=0.0, brightness=0.0, sharpness=0.0, noise=0.0):
     """Make an augmenter that changes images as another exposure, detector or processing would.
 
-    Each image gets its own draw of each change, from nothing to as much as the parameter says, up or down.
+    Each change is drawn for each image, from nothing to as much as the parameter says, up or down.
 
     Parameters
     ----------
@@ -243,7 +228,7 @@ def make_exposure_augmenter(*, gamma=0.0, contrast=0.0, brightness=0.0, sharpnes
 
     Returns
     -------
-    function ``(images, rng) -> images``: an augmenter, see the module's description. Levels stay from 0 to 255.
+    An augmenter, see the module's description. Levels stay from 0 to 255.
 
     Examples
     --------
@@ -268,26 +253,17 @@ def make_exposure_augmenter(*, gamma=0.0, contrast=0.0, brightness=0.0, sharpnes
             blurred = tf.nn.avg_pool2d(tf.nn.avg_pool2d(images, 3, 1, "SAME"), 3, 1, "SAME").numpy()
             images = images + (images - blurred) * _per_image(rng.uniform(-sharpness, sharpness, count))
         if noise:
-            of_pixels = rng.standard_normal(images.shape, np.float32)
-            images = images + of_pixels * _per_image(rng.uniform(0, noise, count))
+            grain = rng.standard_normal(images.shape, np.float32)
+            images = images + grain * _per_image(rng.uniform(0, noise, count))
         return np.clip(images, 0, 255)
 
     return expose
 
 
 def keep_background(augmenter, threshold):
-    """Keep an augmenter from changing the background of images of single cells on black.
+    """Keep an augmenter that moves nothing from changing the background of images of single cells on black.
 
-    Parameters
-    ----------
-    augmenter : function ``(images, rng) -> images``
-        Moves nothing, such as from `make_exposure_augmenter`.
-    threshold : float
-        Pixels are background where no channel is above it; they become 0, and the others stay above 0.
-
-    Returns
-    -------
-    function ``(images, rng) -> images``: an augmenter, see the module's description.
+    Pixels are background where no channel is above ``threshold``; they become 0, and the others stay above it.
     """
 
     def augment(images, rng):
@@ -310,7 +286,7 @@ def chain_augmenters(*augmenters):
 
 
 def augment_images(augmenter, images, rows=None, seed=42, copies=1):
-    """Augment images once and for all, such as validation images that are to stand for another place.
+    """Augment images once and for all, such as validation images that are to represent another place.
 
     Parameters
     ----------
@@ -321,7 +297,6 @@ def augment_images(augmenter, images, rows=None, seed=42, copies=1):
         The images to use; all by default.
     seed : int
     copies : int
-        How many altered images to make of each.
 
     Returns
     -------
@@ -338,12 +313,7 @@ def augment_images(augmenter, images, rows=None, seed=42, copies=1):
 def mix_augmenters(augmenters, probabilities=None):
     """Make an augmenter that gives each image to one of several augmenters, drawn at random.
 
-    Parameters
-    ----------
-    augmenters : sequence of functions ``(images, rng) -> images``
-        None leaves an image as it is.
-    probabilities : sequence of floats, optional
-        One per augmenter, summing to 1; equal by default.
+    An augmenter may be None, which leaves an image as it is. The probabilities sum to 1; they are equal by default.
 
     Examples
     --------
@@ -364,25 +334,13 @@ def mix_augmenters(augmenters, probabilities=None):
     return augment
 
 
-def _find_obstacles(generator):
-    """List the settings that cannot be run on whole batches."""
-    obstacles = {
-        "preprocessing_function": generator.preprocessing_function is not None,
-        "zca_whitening": generator.zca_whitening,
-        f"interpolation_order={generator.interpolation_order}": generator.interpolation_order not in _INTERPOLATION,
-        "data_format='channels_first'": generator.data_format != "channels_last",
-    }
-    return [name for name, present in obstacles.items() if present]
-
-
 def _augment_one_by_one(images, generator, rng):
     """Run the generator itself; its draws come from NumPy's global state, which is put back afterwards."""
     state = np.random.get_state()
     np.random.seed(rng.integers(2**32))
     try:
         images = np.asarray(images, np.float32)
-        augmented = [generator.standardize(generator.random_transform(image)) for image in images]
-        return np.stack(augmented).astype(np.float32)
+        return np.float32([generator.standardize(generator.random_transform(image)) for image in images])
     finally:
         np.random.set_state(state)
 
@@ -401,13 +359,10 @@ def _draw_shift(shift_range, length, count, rng):
 def _linear_matrices(parameters):
     """Compute, for each image, the 2x2 matrices of rotation, shear and zoom."""
     theta, shear = np.deg2rad(parameters["theta"]), np.deg2rad(parameters["shear"])
-    rotation, sheared, zoom = (np.tile(np.eye(2), (len(theta), 1, 1)) for _ in range(3))
-    rotation[:, 0, 0] = rotation[:, 1, 1] = np.cos(theta)
-    rotation[:, 1, 0] = np.sin(theta)
-    rotation[:, 0, 1] = -rotation[:, 1, 0]
-    sheared[:, 0, 1], sheared[:, 1, 1] = -np.sin(shear), np.cos(shear)
-    zoom[:, 0, 0], zoom[:, 1, 1] = parameters["zx"], parameters["zy"]
-    return rotation, sheared, zoom
+    zero, one = np.zeros(len(theta)), np.ones(len(theta))
+    rotation = [[np.cos(theta), -np.sin(theta)], [np.sin(theta), np.cos(theta)]]
+    sheared, zoom = [[one, -np.sin(shear)], [zero, np.cos(shear)]], [[parameters["zx"], zero], [zero, parameters["zy"]]]
+    return [np.ascontiguousarray(np.moveaxis(matrix, -1, 0)) for matrix in (rotation, sheared, zoom)]
 
 
 def _affine_matrices(parameters, size):
@@ -421,9 +376,9 @@ def _affine_matrices(parameters, size):
     matrices[:, :2, 2:] = centre + rotation @ shift - linear @ centre
 
     # A flip comes after the resampling: output (x, y) reads from the mirrored place.
-    for axis, (name, length) in enumerate((("flip_horizontal", size[1]), ("flip_vertical", size[0]))):
+    for axis, name in enumerate(("flip_horizontal", "flip_vertical")):
         mirror = np.eye(3)
-        mirror[axis, axis], mirror[axis, 2] = -1, length - 1
+        mirror[axis, axis], mirror[axis, 2] = -1, size[1 - axis] - 1
         matrices = np.where(parameters[name][:, None, None], matrices @ mirror, matrices)
     return matrices
 
@@ -433,8 +388,8 @@ def _resample(images, matrices, generator):
     images = np.ascontiguousarray(images)
     height, width, channels = images.shape[1:]
     if channels not in _EXACT_CHANNELS:
-        of_channels = [_resample(images[..., i : i + 1], matrices, generator) for i in range(channels)]
-        return np.concatenate(of_channels, axis=-1)
+        parts = [_resample(images[..., i : i + 1], matrices, generator) for i in range(channels)]
+        return np.concatenate(parts, axis=-1)
     resampled = np.empty_like(images)
     how = {
         "dsize": (width, height),
@@ -455,11 +410,10 @@ def _standardize(images, generator):
         images = images - images.mean((1, 2, 3), keepdims=True)
     if generator.samplewise_std_normalization:
         images = images / (images.std((1, 2, 3), keepdims=True) + 1e-6)
-    if generator.featurewise_center or generator.featurewise_std_normalization:
+    if generator.featurewise_center:  # which featurewise_std_normalization includes
         if generator.mean is None:
             raise ValueError("featurewise_* settings need statistics: call generator.fit(training_images) first.")
-        if generator.featurewise_center:
-            images = images - np.asarray(generator.mean, np.float32)
+        images = images - np.asarray(generator.mean, np.float32)
         if generator.featurewise_std_normalization:
             images = images / (np.asarray(generator.std, np.float32) + 1e-6)
     return images
@@ -467,11 +421,3 @@ def _standardize(images, generator):
 
 def _per_image(values):
     return np.asarray(values, np.float32)[:, None, None, None]
-
-
-def _max_pool_axis(images, axis, length):
-    """Reduce one axis to ``length`` by adaptive max-pooling."""
-    size = images.shape[axis]
-    edges = np.arange(length + 1) * size
-    windows = zip(edges[:-1] // length, -(-edges[1:] // length), strict=True)
-    return np.stack([images.take(range(low, high), axis).max(axis) for low, high in windows], axis)

@@ -1,7 +1,6 @@
-"""Fast: what makes Keras quick on processors, and changes nothing else.
+"""Fast: fused layers and optimizer, fast arithmetic, all GPUs at once, and traced prediction.
 
-Fused layers and optimizer, arithmetic that the hardware does fast, all GPUs at once, and traced prediction; see
-``benchmarks/`` for what each is worth.
+``benchmarks/`` measures what each is worth.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +15,10 @@ from helpers.training import tf
 
 
 class FusedBatchNormalization(layers.BatchNormalization):
-    """Batch normalization in TensorFlow's fused kernel instead of Keras's separate operations; see ``benchmarks/``.
+    """Batch normalization in TensorFlow's fused kernel instead of Keras's separate operations.
 
-    Weights, hyperparameters and saved form are those of ``keras.layers.BatchNormalization``: a saved model opens with
-    plain ``keras.models.load_model``, also where this package is not installed, and `load_model` makes it fused
-    again. Inputs other than images with channels last are left to Keras.
+    Weights, hyperparameters and saved form are those of ``keras.layers.BatchNormalization``: a saved model opens in
+    plain Keras, and `load_model` makes it fused again. Inputs other than images with channels last are left to Keras.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -41,19 +39,15 @@ class FusedBatchNormalization(layers.BatchNormalization):
         if learns:
             # The kernel returns the unbiased variance; Keras keeps the biased one.
             count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
-            self._update(self.moving_mean, mean)
-            self._update(self.moving_variance, variance * (count - 1) / count)
+            for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance * (count - 1) / count)):
+                moving.assign(moving * self.momentum + new * (1 - self.momentum))
         return outputs
-
-    def _update(self, moving, new):
-        moving.assign(moving * self.momentum + new * (1 - self.momentum))
 
 
 class FusedNormalization(layers.Normalization):
-    """Standardization of images by given statistics, in the same kernel; see ``benchmarks/``.
+    """Standardization of images by given statistics, in the same kernel and saved likewise.
 
-    Keras subtracts and divides with the channels as innermost axis, which TensorFlow does slowly for so few of them.
-    Saved and loaded like `FusedBatchNormalization`.
+    Keras subtracts and divides along the innermost axis, which is slow for the few channels of an image.
     """
 
     def call(self, inputs):
@@ -76,8 +70,8 @@ class FusedNormalization(layers.Normalization):
 class FusedAdamW(keras.optimizers.AdamW):
     """AdamW (Loshchilov and Hutter 2019) in TensorFlow's fused kernel instead of a dozen Keras operations a weight.
 
-    The same formulas in the same order. The graph of a step is made sooner, by seconds for a ResNet18; the step itself
-    takes about as long. What the kernel has not, such as sparse gradients and AMSGrad, is left to Keras.
+    The graph of a step is made sooner, by seconds for a ResNet18; the step takes about as long. Sparse gradients and
+    AMSGrad, which the kernel lacks, are left to Keras.
     """
 
     def update_step(self, gradient, variable, learning_rate):
@@ -116,39 +110,35 @@ class FusedAdamW(keras.optimizers.AdamW):
 
 _NO_EPSILON = 1e-10  # vanishes beside a variance of 1 and more
 FUSED_LAYERS = {"BatchNormalization": FusedBatchNormalization, "Normalization": FusedNormalization}
-# Keras writes module and name of a class into the saved file: this is what makes it open as the built-in layer.
-for _name, _layer in FUSED_LAYERS.items():
-    _layer.__name__ = _layer.__qualname__ = _name
-    _layer.__module__ = "keras.layers"
-# Keras writes module and name of a class into the saved file: this is what makes it open as the built-in optimizer.
-FusedAdamW.__name__ = FusedAdamW.__qualname__ = "AdamW"
-FusedAdamW.__module__ = "keras.optimizers"
+# Keras writes module and name of a class into the saved file: with these names it opens in plain Keras.
+for _name, _class in {**FUSED_LAYERS, "AdamW": FusedAdamW}.items():
+    _class.__name__ = _class.__qualname__ = _name
+    _class.__module__ = "keras.optimizers" if _class is FusedAdamW else "keras.layers"
 
 
 def fuse(model):
-    """Make the layers of a model fused that are plain Keras: a copy with the same weights and the same outputs.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Functional or sequential.
+    """Copy a functional or sequential model with its weights, plain Keras layers replaced by the fused ones.
 
     Returns
     -------
-    keras.Model, functional; the model itself if there is nothing to fuse.
+    keras.Model, functional, with the same outputs; the model itself if it has nothing to fuse.
     """
-    plain = {keras.layers.BatchNormalization, keras.layers.Normalization}
-    if not any(type(layer) in plain for layer in model.layers):
+    from helpers.training.surgery import copy_model  # here only: surgery imports this module
+
+    fused_kinds = {layers.BatchNormalization: FusedBatchNormalization, layers.Normalization: FusedNormalization}
+    if not any(type(layer) in fused_kinds for layer in list_layers(model)):
         return model
 
-    def copy(layer):
-        kind = FUSED_LAYERS[type(layer).__name__] if type(layer) in plain else type(layer)
-        return kind.from_config(layer.get_config())
+    def replace(layer):
+        return fused_kinds[type(layer)].from_config(layer.get_config()) if type(layer) in fused_kinds else None
 
-    functional = keras.Model(model.inputs, model.outputs, name=model.name)
-    fused = keras.models.clone_model(functional, clone_function=copy)
-    fused.set_weights(model.get_weights())
-    return fused
+    functional = keras.Model(model.inputs[0], model.outputs[0]) if isinstance(model, keras.Sequential) else model
+    return copy_model(functional, model.name, replace=replace)
+
+
+def list_layers(model):
+    """List the layers of a model and of the models within it."""
+    return [inner for layer in model.layers for inner in (list_layers(layer) if hasattr(layer, "layers") else [layer])]
 
 
 def set_precision(precision="auto"):
@@ -157,9 +147,9 @@ def set_precision(precision="auto"):
     Parameters
     ----------
     precision : {"auto", "float32", "mixed_bfloat16", "mixed_float16"}
-        "auto" takes what the hardware multiplies fast, see ``benchmarks/``; weights stay float32. On processors with
-        AMX or AVX-512 BF16 that is mixed_bfloat16; on Nvidia's cards mixed_bfloat16 from compute capability 8.0 on
-        (Ampere) and mixed_float16 from 7.0 on (Volta, Turing), the oldest of several deciding; elsewhere float32.
+        "auto" takes what the hardware multiplies fast; weights stay float32. On processors with AMX or AVX-512 BF16
+        that is mixed_bfloat16; on Nvidia's GPUs mixed_bfloat16 from compute capability 8.0 on (Ampere) and
+        mixed_float16 from 7.0 on (Volta, Turing), the oldest of several deciding; elsewhere float32.
 
     Returns
     -------
@@ -180,11 +170,11 @@ def use_all_gpus(devices=None):
     Parameters
     ----------
     devices : list of str, optional
-        Names of devices such as "GPU:0"; by default all GPUs that TensorFlow sees.
+        Such as "GPU:0"; by default all GPUs that TensorFlow sees.
 
     Returns
     -------
-    int, how many devices train together: 1 where there are not several.
+    int: how many devices train together.
     """
     devices = devices or [f"GPU:{number}" for number in range(len(tf.config.list_physical_devices("GPU")))]
     if len(devices) > 1:
@@ -208,25 +198,26 @@ def predict_probabilities(model, images, rows=None, views=1, batch_size=None):
     rows : array of int (m,), optional
         The images to predict; all by default.
     views : {1, 4, 8}
-        Over how many views of each image the probabilities are averaged: 4 are the image and its mirror images, 8,
-        for square images, also these turned by 90 degrees. For images without up and down, left and right.
+        Test-time augmentation, for images without up and down, left and right: over how many views of each image the
+        probabilities are averaged. 4 are the image and its mirror images, 8, for square images, also these turned by
+        90 degrees.
     batch_size : int, optional
         By default as many images as make about a million pixels.
 
     Returns
     -------
     float32 array (m, n_classes)
+
+    Raises
+    ------
+    ValueError
+        There are no such views, or 8 were asked for of images that are not square.
     """
     return predict_views(model, images, rows, views, batch_size).mean(axis=0)
 
 
 def predict_views(model, images, rows=None, views=1, batch_size=None):
-    """Predict several views of each image, as `predict_probabilities` does, without averaging.
-
-    Returns
-    -------
-    float32 array (views, m, n_outputs)
-    """
+    """Predict as `predict_probabilities` does, without averaging: float32 array (views, m, n_outputs)."""
     rows = np.arange(len(images)) if rows is None else np.asarray(rows)
     batch_size = batch_size or int(np.clip(2**20 // np.prod(images.shape[1:3]), 16, 256))
     dtype = "uint8" if images.dtype == np.uint8 else "float32"  # bytes are a quarter to copy
@@ -236,12 +227,12 @@ def predict_views(model, images, rows=None, views=1, batch_size=None):
     def predict(start):
         batch = np.asarray(images[rows[start : start + batch_size]], dtype)
         release_pages(images)
-        for view, of_view in enumerate(list_views(batch, views)):
-            outputs[view, start : start + batch_size] = graph(tf.constant(of_view)).numpy()
+        for number, view in enumerate(list_views(batch, views)):
+            outputs[number, start : start + batch_size] = graph(tf.constant(view)).numpy()
 
     starts = range(0, len(rows), batch_size)
-    if len(starts) > 1:  # a single image would wait for the threads to start for almost half as long again
-        with ThreadPoolExecutor(2) as pool:  # while a batch is read, and in pauses between layers, another is computed
+    if len(starts) > 1:  # starting threads would slow a single image down by almost half
+        with ThreadPoolExecutor(2) as pool:  # one batch is computed while the other is read
             list(pool.map(predict, starts))
     else:
         list(map(predict, starts))
@@ -250,20 +241,20 @@ def predict_views(model, images, rows=None, views=1, batch_size=None):
 
 def _trace_prediction(model, dtype):
     """Trace a model once for batches of any size; Keras's predict_on_batch traces again for the last, smaller one."""
-    if not hasattr(model, "prediction_graphs"):
-        model.prediction_graphs = {}
-    if dtype not in model.prediction_graphs:
+    graphs = model.__dict__.setdefault("prediction_graphs", {})  # set as an attribute, Keras would track them
+    key = dtype, *(getattr(layer, "activation", None) for layer in list_layers(model))  # which may be exchanged
+    if key not in graphs:
 
         @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), dtype)])
         def predict(batch):
             return model(tf.cast(batch, "float32"), training=False)
 
-        model.prediction_graphs[dtype] = predict.get_concrete_function()
-    return model.prediction_graphs[dtype]
+        graphs[key] = predict.get_concrete_function()
+    return graphs[key]
 
 
 def list_views(images, views, transpose=np.transpose):
-    """List the views of images, as arrays or tensors: see `predict_probabilities`."""
+    """List the views of images, given as array or tensor: see `predict_probabilities`."""
     if views not in (1, 4, 8) or (views == 8 and images.shape[1] != images.shape[2]):
         raise ValueError(f"views={views} of images {images.shape[1:3]}: expected 1, 4, or for square images 8.")
     if views == 1:
@@ -274,17 +265,12 @@ def list_views(images, views, transpose=np.transpose):
 
 def _find_fast_precision():
     gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        return "mixed_bfloat16" if _multiplies_bfloat16() else "float32"
-    details = map(tf.config.experimental.get_device_details, gpus)
-    capability = min(of_gpu.get("compute_capability", (0, 0)) for of_gpu in details)
-    return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
-
-
-def _multiplies_bfloat16():
-    """Look for bfloat16 instructions among the processor's flags (Linux; elsewhere none are assumed)."""
+    if gpus:
+        details = map(tf.config.experimental.get_device_details, gpus)
+        capability = min(gpu.get("compute_capability", (0, 0)) for gpu in details)
+        return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
     try:
         flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+    except OSError:  # not Linux
+        flags = ""
+    return "mixed_bfloat16" if "amx_bf16" in flags or "avx512_bf16" in flags else "float32"

@@ -1,12 +1,12 @@
 """Fitting: seeded batches, a learning-rate schedule, averaged weights, the best epoch, and resuming.
 
-Every random choice of an epoch is drawn from the seed and the number of the epoch or step, never from
-what happened before. So the same seed gives the same weights on the same machine, also when a training was
-killed and resumed.
+Every random choice is drawn from the seed and the number of the epoch or step. So the same seed gives the same weights
+on the same machine, also when a training was killed and resumed.
 """
 
 import hashlib
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ import pandas as pd
 from helpers.files import Interrupted, release_pages, replace_atomically
 from helpers.training import tf
 from helpers.training.augment import ImageDataGenerator, make_augmenter
-from helpers.training.fast import FusedAdamW
+from helpers.training.fast import FusedAdamW, list_layers
 
 _LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")
 _BEST = {  # how to rank epochs; the first of the highest is the best
@@ -40,26 +40,25 @@ class Recipe:
     ----------
     epochs : int
     batch_size : int
-        An epoch's last incomplete batch is left out; which images that is changes from epoch to epoch.
+        The last, incomplete batch of an epoch is left out.
     learning_rate : float
         The peak of the schedule.
     augment : ImageDataGenerator or function ``(images, rng) -> images``, optional
         An augmenter, see `helpers.training.augment`.
     class_weights : sequence of float, one per class, optional
-        What an error on a training image of each class costs, see `compute_class_weights`. The validation loss, by
-        which the epoch is chosen, is not weighted.
+        The weight of the training images of each class, see `compute_class_weights`. The validation loss is not
+        weighted.
     mixup : float
-        Above 0, each training image is blended with another one of its batch, and its label alike, by a share drawn
-        from the Beta distribution with both parameters of this value (Zhang et al. 2018). Works against over-fitting;
-        training loss and accuracy are then those of blended images.
+        Above 0, each training image and its label are blended with others of the batch, by a share drawn from the Beta
+        distribution with both parameters of this value (Zhang et al. 2018). This works against over-fitting; training
+        loss and accuracy are then those of blended images.
     label_smoothing, weight_decay : float
     ema_epochs : float
-        Over how many epochs the average of the weights reaches back (the time constant of its exponential).
+        The time constant of the exponential moving average of the weights, in epochs.
     monitor : {"val_loss", "val_accuracy", "last"}
-        What the best epoch has: the lowest validation loss, or the highest validation accuracy (the last of several). A
-        network that goes on learning may win accuracy while over-confidence, which can be mended afterwards by
-        temperature scaling, makes its loss worse. With "last" nothing is chosen, so that the validation images have no
-        part in the training and may serve as test images.
+        The best epoch has the lowest validation loss, or the highest validation accuracy (the last of several), which
+        may still rise while over-confidence, which temperature scaling mends, makes the loss worse. With "last" nothing
+        is chosen, so that the validation images have no part in the training and may serve as test images.
 
     Raises
     ------
@@ -82,39 +81,35 @@ class Recipe:
         if self.monitor not in _BEST:
             raise ValueError(f"monitor={self.monitor!r}: expected one of {', '.join(_BEST)}.")
         if self.epochs < 1 or self.ema_epochs <= 0:
-            raise ValueError(
-                f"epochs={self.epochs}, ema_epochs={self.ema_epochs}: expected at least 1, and more than 0."
-            )
+            got = f"epochs={self.epochs}, ema_epochs={self.ema_epochs}"
+            raise ValueError(f"{got}: expected at least 1, and more than 0.")
 
 
 def fit_model(model, training, validation, recipe, *, seed=42, progress=False, checkpoint=None):
     """Train a model and leave it with the weights of its best validation epoch, or of its last one.
 
-    AdamW with a linear warm-up over the first epoch's half and cosine decay to zero. After each epoch the
-    exponential moving average of the weights is scored on the validation images, and it is these averaged weights
-    that are kept.
+    AdamW with a linear warm-up over half an epoch and cosine decay to zero. The weights that are validated after each
+    epoch, and kept, are their exponential moving average.
 
     Parameters
     ----------
     model : keras.Model
         From raw pixels to class probabilities. Changed in place.
     training, validation : tuple of 2 or 3 arrays
-        Raw pixels (n, height, width, channels), which may be memory-mapped; one-hot labels (n, n_classes); and, if only
-        some of the pixels are meant, their rows (m,), with labels (m, n_classes) for these rows.
+        Raw pixels (n, height, width, channels), which may be memory-mapped; one-hot labels (n, n_classes); and, to use
+        only some of the pixels, their rows (m,), with labels (m, n_classes) for these rows.
     recipe : Recipe
     seed : int
     progress : bool
         Whether to draw a progress bar.
     checkpoint : str or Path, optional
-        A file that keeps the state after each epoch, so that a training that was interrupted or killed goes on where
-        it stopped, and the weights of a finished one, so that the same training is not done again. It is ignored when
-        it belongs to another training.
+        A file that keeps the state after each epoch, so that a training that was interrupted or killed goes on, and the
+        weights of a finished one, so that it is not done again. That of another training is ignored.
 
     Returns
     -------
     DataFrame with one row per epoch, index ``epoch`` from 1: ``loss, accuracy, val_loss, val_accuracy,
-    learning_rate, wall_seconds, cpu_seconds``. ``history.attrs["best_epoch"]`` is the epoch whose weights the model
-    has.
+    learning_rate, wall_seconds, cpu_seconds``. ``history.attrs["best_epoch"]`` is the epoch of the kept weights.
 
     Raises
     ------
@@ -168,19 +163,19 @@ def compile_model(model, weight_decay=1e-4, ema_momentum=0.99, label_smoothing=0
 
 
 def compute_class_weights(y, power=1.0):
-    """Compute weights that make up for classes of different sizes.
+    """Compute weights that balance classes of different sizes.
 
     Parameters
     ----------
     y : array (n, n_classes)
         One-hot labels of the training images.
     power : float
-        1 gives all classes the same total weight, 0 none any; 0.5, the square root, lies between.
+        1 gives all classes the same total weight, 0 all images the same; 0.5, the square root, lies between.
 
     Returns
     -------
-    array (n_classes,): proportional to (images of the class) ** -power, scaled so that the weights of all images have
-    the mean 1. A class without images has the weight 0.
+    array (n_classes,): proportional to (images of the class) ** -power, scaled to the mean 1 over all images. A class
+    without images has the weight 0.
 
     Examples
     --------
@@ -232,10 +227,7 @@ def make_batches(training, recipe, seed, steps):
 
 
 def _schedule_rates(peak, epochs, steps):
-    """Compute the learning rate of each step: linear warm-up over half an epoch, then cosine decay to zero.
-
-    A schedule inside the optimizer would be computed again for each weight.
-    """
+    """Compute the learning rate of each step; a schedule inside the optimizer would compute it for each weight."""
     warmup = steps // 2
     step = np.arange(epochs * steps + 1)
     decay = 0.5 * (1 + np.cos(np.pi * (step - warmup) / (epochs * steps - warmup)))
@@ -254,7 +246,6 @@ def _blend(images, y, mixup, rng):
 
 def _make_ordered_batches(data, batch_size):
     """Make a data set of batches in the order of the images."""
-
     pixels, labels, rows = data
 
     def load(number):
@@ -279,29 +270,27 @@ def _make_dataset(load, numbers, shapes, batch_size=None):
         return tuple(tensors)
 
     options = tf.data.Options()
-    options.autotune.enabled = False  # nothing is to be tuned, and the thread that would do it is waited for at the end
+    options.autotune.enabled = False  # nothing is to be tuned, and its thread would be waited for at the end
     return tf.data.Dataset.range(numbers.start, numbers.stop).map(map_number).prefetch(2).with_options(options)
 
 
 class _Recorder(keras.callbacks.Callback):
     """Keep the history, the best weights and the checkpoint.
 
-    It stands before SwapEMAWeights in the list of callbacks: when a validation ends, the averaged weights are still
-    in the model, and when an epoch ends, the trained ones are back.
+    It comes before SwapEMAWeights in the list of callbacks: when a validation ends, the averaged weights are still in
+    the model, and when an epoch ends, the trained ones are back.
     """
 
     def __init__(self, model, seed, checkpoint, identity, rank, rates):
         super().__init__()
-        self._trained, self._seed = model, seed
+        self._trained, self._seed, self._identity, self._rank, self._rates = model, seed, identity, rank, rates
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
-        self._identity, self._rank, self._rates = identity, rank, rates
         self._rows, self._averaged, self._best = [], None, None
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
-        for number, layer in enumerate(_list_layers(self._trained)):
-            generator = getattr(layer, "seed_generator", None)
-            if generator is not None:  # dropout: its noise too is decided by seed and epoch
+        for number, layer in enumerate(list_layers(self._trained)):
+            if generator := getattr(layer, "seed_generator", None):  # of dropout
                 seeds = np.random.SeedSequence([self._seed, _DROPOUT, epoch, number])
                 generator.state.assign(seeds.generate_state(2))
         self._wall, self._cpu = time.perf_counter(), time.process_time()
@@ -379,22 +368,18 @@ def _check(data, name, minimum):
 
 
 def _unpack(data):
-    """Return pixels, labels and the rows of the pixels that the labels belong to: all, unless some were named."""
+    """Return pixels, labels and the rows of the pixels that the labels belong to; all by default."""
     pixels, labels, *rows = data
     return pixels, labels, np.asarray(rows[0]) if rows else np.arange(len(pixels))
 
 
-def _list_layers(model):
-    """List the layers of a model and of the models within it."""
-    return [inner for layer in model.layers for inner in (_list_layers(layer) if hasattr(layer, "layers") else [layer])]
-
-
 def _identify(model, training, validation, recipe, seed):
-    """Hash what decides a training, so that no checkpoint is taken for another's."""
+    """Hash what decides a training, which identifies its checkpoint."""
     settings = asdict(replace(recipe, augment=None)) | {"seed": seed}
     if recipe.class_weights is not None:
         settings["class_weights"] = np.asarray(recipe.class_weights).tolist()
-    digest = hashlib.sha256(json.dumps([model.get_config(), keras.version(), settings], default=str).encode())
+    network = re.sub(r'_\d+"', '"', json.dumps(model.get_config(), default=str))  # Keras counts on in automatic names
+    digest = hashlib.sha256(json.dumps([network, keras.version(), settings], default=str).encode())
     if recipe.augment is not None:  # a function is known by what it does
         first = training[0][training[2][:8]]
         digest.update(np.ascontiguousarray(recipe.augment(first, np.random.default_rng(0))).tobytes())

@@ -1,7 +1,7 @@
-"""Networks: the convolutional network, ResNet18, and the layers that prepare raw pixels for them.
+"""Networks: the convolutional network, ResNet18, and the layers that standardize raw pixels for them.
 
-A model takes raw pixels (uint8 or float, 0 to 255). Standardization is its first layer, with the statistics of the
-training images, so that a saved model cannot be fed wrongly scaled input. It returns class probabilities in float32.
+A model takes raw pixels (uint8 or float, 0 to 255), because standardization is part of it, and returns class
+probabilities in float32.
 """
 
 from pathlib import Path
@@ -13,7 +13,6 @@ from keras import layers, ops
 
 from helpers.training.fast import FusedBatchNormalization, FusedNormalization
 
-_FILTERS = (64, 128, 256, 512)  # of each stack
 _PRESET = "keras/resnetv1/keras/resnet_18_imagenet/3"  # on Kaggle
 _WEIGHTS_FILE = "resnet_18_imagenet.weights.h5"
 
@@ -34,8 +33,8 @@ def build_cnn(
 ):
     """Build a convolutional network: blocks of 3x3 convolutions, each block ending in a 2x2 max-pool.
 
-    The last convolution of a block is pooled before it is normalized and activated, which leaves a quarter of the
-    pixels to normalize and to activate.
+    The last convolution of a block is pooled before it is normalized and activated, because that leaves a quarter of
+    the work.
 
     Parameters
     ----------
@@ -49,16 +48,15 @@ def build_cnn(
     filters : sequence of sequences of ints
         For each block the number of filters of each of its convolutions.
     first_stride : int
-        Stride of the first convolution. At 160 x 120 pixels most of the time goes into the first block, which 2 makes
-        four times cheaper.
+        Stride of the first convolution; 2 makes the first block, which takes most of the time, four times cheaper.
     average_pooling : bool
-        Whether the last feature maps are averaged over the image before the classifier, so that it cannot learn where
-        something is: fewer parameters, for images in which the place says nothing. Otherwise they are flattened.
+        Whether the last feature maps are averaged over the image before the classifier, for images in which the place
+        says nothing. Otherwise they are flattened.
     batch_norm : bool
         Whether each convolution is followed by batch normalization.
     residual : bool
-        Whether what goes into a block is added to what comes out of it (He et al. 2016), reduced by averaging and, to
-        have as many maps, by a 1x1 convolution. The block then learns what to change, and gradients have a short way.
+        Whether the input of each block is added to its output (He et al. 2016), after average pooling to the same size
+        and a 1x1 convolution to the same number of maps.
     dropout : float
         Share of features dropped before the classifier during training.
 
@@ -90,7 +88,7 @@ def build_cnn(
 
 
 def _add_residual(x, before, stride, batch_norm, prefix):
-    """Add what went into a block to what came out of it."""
+    """Add the input of a block to its output."""
     branch = layers.AveragePooling2D(stride, padding="same", name=f"{prefix}_residual_pool")(before)
     branch = layers.Conv2D(x.shape[-1], 1, use_bias=not batch_norm, name=f"{prefix}_residual_conv")(branch)
     if batch_norm:
@@ -99,13 +97,7 @@ def _add_residual(x, before, stride, batch_norm, prefix):
 
 
 def standardization_layer(statistics):
-    """Make the layer that subtracts the training mean and divides by the training standard deviation.
-
-    Parameters
-    ----------
-    statistics : tuple of 2 arrays of length ``channels``
-        Mean and standard deviation on the scale of the pixels.
-    """
+    """Make the layer that subtracts a mean and divides by a standard deviation, each an array of length channels."""
     mean, std = (np.asarray(values, "float64") for values in statistics)
     return FusedNormalization(mean=mean, variance=std**2, dtype="float32", name="standardization")
 
@@ -113,8 +105,7 @@ def standardization_layer(statistics):
 def standardize_cells(pixels, size, threshold):
     """Crop images of single cells to their middle, and standardize the colours of each, as part of a network.
 
-    So that a saved model takes raw pixels. What `helpers.data.cells.standardize_colors` does to arrays, but for the
-    cell: here it is every pixel that is not background, loose parts included and dark holes left out. The standard
+    The cell is every pixel that is not background: loose parts are included and dark holes left out. The standard
     deviation is about 1.
 
     Parameters
@@ -130,7 +121,7 @@ def standardize_cells(pixels, size, threshold):
     -------
     keras tensor (n, size, size, 3), float32
     """
-    margins = [((length - size) // 2, (length - size) - (length - size) // 2) for length in pixels.shape[1:3]]
+    margins = [((length - size) // 2, (length - size + 1) // 2) for length in pixels.shape[1:3]]
     cropped = layers.Cropping2D(margins, dtype="float32", name="crop")(pixels)
     cell = ops.cast(ops.max(cropped, axis=-1, keepdims=True) > threshold, "float32")
     count = ops.sum(cell, axis=(1, 2), keepdims=True) + 1  # one more, for images without a cell
@@ -142,15 +133,10 @@ def standardize_cells(pixels, size, threshold):
 def find_resnet18_weights(data_dir):
     """Find the ImageNet weights of ResNet18: in ``data_dir/weights/``, else KerasHub's on Kaggle.
 
-    Parameters
-    ----------
-    data_dir : Path or None
-        None stands for a run that does without the weights.
-
     Returns
     -------
     weights : Path or None
-        For `build_resnet18`; None stands for random weights.
+        For `build_resnet18`; None for random weights, always so if ``data_dir`` is None.
     note : str
         A sentence about it, to be shown.
     """
@@ -173,10 +159,10 @@ def find_resnet18_weights(data_dir):
 
 
 def build_resnet18(input_shape, n_classes, prepare, weights=None, dropout=0.3, blocks=2, name="resnet18"):
-    """Build ResNet18: a 7x7 convolution, a max-pool, and four stacks of two basic blocks.
+    """Build ResNet18 (He et al. 2016): a 7x7 convolution, a max-pool, and four stacks of two basic blocks.
 
-    A basic block has two 3x3 convolutions, and what goes in is added to what comes out. The first block of the second
-    to fourth stacks halves the size and doubles the number of maps; there what goes in passes a 1x1 convolution.
+    A basic block adds its input to the output of two 3x3 convolutions. The first block of the second to fourth stacks
+    halves the size and doubles the number of maps; there the input passes a 1x1 convolution.
 
     Parameters
     ----------
@@ -184,13 +170,13 @@ def build_resnet18(input_shape, n_classes, prepare, weights=None, dropout=0.3, b
         Height, width and 3 channels.
     n_classes : int
     prepare : function ``tensor -> tensor``
-        What comes before the first convolution: raw pixels, 0 to 255, become about standardized ones.
+        Standardizes raw pixels.
     weights : Path, optional
         From `find_resnet18_weights`; random ones by default.
     dropout : float
         Share of the 512 features dropped before the classifier during training.
     blocks : int
-        Basic blocks in each stack; 2 makes it ResNet18. The pretrained weights are for 2.
+        Basic blocks in each stack. The pretrained weights are for 2.
     name : str
 
     Returns
@@ -200,7 +186,7 @@ def build_resnet18(input_shape, n_classes, prepare, weights=None, dropout=0.3, b
     Raises
     ------
     ValueError
-        The file is none with the weights of this network; the message names it.
+        The file does not hold the weights of this network; the message names it.
     """
     inputs = layers.Input(input_shape, name="pixels")
     x = _add_stacks(prepare(inputs), blocks)
@@ -222,9 +208,8 @@ def _copy_weights(path, model, blocks):
     except Exception as error:  # a damaged file and another network fail in many ways inside h5py and Keras
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path} does not hold the weights of ResNet18 ({reason}). Fetch it again.") from error
-    for layer in network.layers:
-        if layer.weights:
-            model.get_layer(layer.name).set_weights(layer.get_weights())
+    for layer in network.layers[1:]:
+        model.get_layer(layer.name).set_weights(layer.get_weights())
 
 
 def _add_stacks(x, blocks):
@@ -234,7 +219,7 @@ def _add_stacks(x, blocks):
     x = layers.Activation("relu", name="conv1_relu")(x)
     x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
     x = layers.MaxPooling2D(3, 2, name="pool1_pool")(x)
-    for stack, filters in enumerate(_FILTERS):
+    for stack, filters in enumerate((64, 128, 256, 512)):
         for block in range(blocks):
             halves = stack > 0 and block == 0
             x = _add_basic_block(x, filters, halves, f"stack{stack}_block{block}")
@@ -242,7 +227,7 @@ def _add_stacks(x, blocks):
 
 
 def _add_basic_block(x, filters, halves, name):
-    """Add two convolutions, and what goes into them to what comes out."""
+    """Add a basic block."""
     branch = x
     if halves:
         branch = layers.Conv2D(filters, 1, strides=2, use_bias=False, name=f"{name}_0_conv")(x)
@@ -264,12 +249,10 @@ def _normalize(x, name):
 
 
 def describe_layers(model):
-    """List the layers of a model as a table.
+    """List the layers of a model as a DataFrame with one row per layer.
 
-    Returns
-    -------
-    DataFrame with one row per layer: ``layer, kind, output_shape, parameters, trainable``; shapes without
-    the batch axis.
+    Its columns are ``layer, kind, output_shape`` (without the batch axis) and the numbers of ``parameters`` and of
+    ``trainable`` ones.
     """
     rows = [
         {

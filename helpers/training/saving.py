@@ -15,13 +15,10 @@ from helpers.training.fast import FUSED_LAYERS
 from helpers.training.surgery import copy_model
 
 _ABOUT = "about.json"  # the member of a saved model that save_model adds
-_OPSET = 18
 
 
 def save_model(model, path, about=None):
-    """Save a model as a ``.keras`` file that is either complete or not there.
-
-    The model is written under a temporary name beside its place, loaded once as a check, and then renamed.
+    """Save a model as a ``.keras`` file, which is loaded once as a check and is either complete or not there.
 
     Parameters
     ----------
@@ -30,7 +27,7 @@ def save_model(model, path, about=None):
         Ends in ``.keras``; its folder is made.
     about : dict, optional
         What to know to use the model, such as ``class_names``; kept in the file, where Keras ignores it, for
-        `read_about`. Of what JSON can hold, and of mappings, NumPy numbers and arrays, which come back as dicts,
+        `read_about`. It holds what JSON can hold, and mappings, NumPy numbers and arrays, which come back as dicts,
         numbers and lists.
 
     Returns
@@ -60,11 +57,7 @@ def save_model(model, path, about=None):
 
 
 def read_about(path):
-    """Read what `save_model` was told about a model.
-
-    Returns
-    -------
-    dict, empty if it was told nothing.
+    """Read what `save_model` was told about a model: a dict, empty if it was told nothing.
 
     Raises
     ------
@@ -118,11 +111,11 @@ def _simplify(value):
         return dict(value)
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    raise TypeError(f"{value!r} cannot be kept in {_ABOUT}: {type(value).__name__} is nothing that JSON can hold.")
+    raise TypeError(f"{value!r} cannot be kept in {_ABOUT}: JSON has no {type(value).__name__}.")
 
 
 def save_onnx(model, path, check_on, tolerance=1e-3):
-    """Write a model as an ONNX file that takes raw pixels, and check that it predicts the same.
+    """Write a model as an ONNX file that computes in float32, and check that it predicts the same.
 
     Parameters
     ----------
@@ -142,10 +135,6 @@ def save_onnx(model, path, check_on, tolerance=1e-3):
     ------
     ValueError
         The difference is larger than ``tolerance``; nothing was written.
-
-    Notes
-    -----
-    The file computes in float32, whatever the model does.
     """
     exported = copy_model(model, model.name, "float32", _replace_standardization)
     pixels = np.asarray(check_on, "float32")
@@ -159,18 +148,7 @@ def save_onnx(model, path, check_on, tolerance=1e-3):
 
 
 def run_onnx(path, pixels):
-    """Predict with an ONNX file in ONNX Runtime.
-
-    Parameters
-    ----------
-    path : Path
-    pixels : array (n, height, width, channels)
-        Raw pixels.
-
-    Returns
-    -------
-    float32 array (n, n_classes)
-    """
+    """Predict raw pixels (n, height, width, channels) with an ONNX file: float32 array (n, n_classes)."""
     import onnxruntime  # here only: not needed to train
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -178,7 +156,7 @@ def run_onnx(path, pixels):
 
 
 def _replace_standardization(layer):
-    """Give standardization by constants, which the converter takes for missing inputs, a form that it can read."""
+    """Replace standardization by constants, which the converter takes for missing inputs, by rescaling."""
     if not isinstance(layer, layers.Normalization) or layer.input_mean is None:
         return None
     mean, std = np.ravel(layer.input_mean), np.sqrt(np.ravel(layer.input_variance))
@@ -195,4 +173,4 @@ def _convert(model, path):
     def predict(pixels):
         return {"probabilities": model(pixels, training=False)}
 
-    tf2onnx.convert.from_function(predict, signature, opset=_OPSET, output_path=str(path))
+    tf2onnx.convert.from_function(predict, signature, opset=18, output_path=str(path))

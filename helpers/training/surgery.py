@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from helpers.training.fast import list_views
+from helpers.training.fast import list_layers, list_views
 
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 
@@ -19,21 +19,26 @@ def copy_model(model, name, precision=None, replace=None):
     precision : str, optional
         The name of a Keras dtype policy, such as "float32", for all layers of the copy; by default they keep theirs.
     replace : function ``layer -> keras.Layer or None``, optional
-        Gives what stands for a layer in the copy, with the same weights; None for a copy of the layer.
+        Gives the layer that replaces another one in the copy, with the same weights; None for a copy of the layer.
     """
 
     def copy(layer):
-        instead = replace(layer) if replace else None
-        return instead or type(layer).from_config(layer.get_config() | ({"dtype": precision} if precision else {}))
+        config = layer.get_config()
+        if precision and isinstance(layer, layers.Layer):  # functions of keras.ops take no dtype
+            config["dtype"] = precision
+        return (replace and replace(layer)) or type(layer).from_config(config)
 
-    copied = keras.models.clone_model(model, clone_function=copy)
+    copied = keras.models.clone_model(model, clone_function=copy, recursive=True)
     copied.set_weights(model.get_weights())
+    for layer in list_layers(copied):
+        if isinstance(layer, layers.Normalization):
+            layer.finalize_state()  # takes over statistics that were learned by `adapt`
     copied.name = name
     return copied
 
 
 def build_in_temperature(model, temperature, name):
-    """Copy a model in float32, a temperature for its probabilities built in.
+    """Copy a model in float32 with a temperature built in, so that its probabilities are the calibrated ones.
 
     Parameters
     ----------
@@ -43,19 +48,16 @@ def build_in_temperature(model, temperature, name):
         From `helpers.evaluation.calibration.fit_temperature`: the scores before the softmax are divided by it.
     name : str
 
-    Returns
-    -------
-    keras.Model whose probabilities are the calibrated ones.
-
     Raises
     ------
     ValueError
         The last layer is no dense one.
     """
+    if not isinstance(model.layers[-1], layers.Dense):
+        kind = type(model.layers[-1]).__name__
+        raise ValueError(f"The last layer of {model.name} is {kind}; expected a Dense one.")
     calibrated = copy_model(model, name, "float32")
     last = calibrated.layers[-1]
-    if not isinstance(last, layers.Dense):
-        raise ValueError(f"The last layer of {model.name} is {type(last).__name__}; expected a Dense one.")
     last.set_weights([weight / temperature for weight in last.get_weights()])
     return calibrated
 
@@ -66,21 +68,21 @@ def cut_at(model, layer):
 
 
 def combine_networks(networks, name, views=1, temperature=1.0, regression=None, threshold=None):
-    """Combine several networks to one model: their average, calibrated.
+    """Combine copies of several networks to one model: their average, calibrated.
 
     Parameters
     ----------
     networks : sequence of keras.Model
-        From raw pixels of one shape to probabilities of the same classes. They are copied.
+        From raw pixels of one shape to probabilities of the same classes.
     name : str
     views : {1, 4, 8}
-        Over how many views of each image each network is averaged too, see `predict_probabilities`.
+        Test-time augmentation, see `predict_probabilities`.
     temperature : float
         From `helpers.evaluation.calibration.fit_temperature`: the logarithms of the averages are divided by it.
     regression : tuple of 2 floats, optional
         Intercept and weight of a logistic regression of two classes on the area of the cell in pixels, from
-        `helpers.evaluation.baselines.get_coefficients`. It has as much say as all networks together: the geometric mean
-        of its probabilities and theirs takes the place of the average.
+        `helpers.evaluation.baselines.get_coefficients`. The geometric mean of its probabilities and the average of the
+        networks replaces the average.
     threshold : float, optional
         Pixels belong to the cell where a channel is above it; needed with a regression only.
 
@@ -88,22 +90,21 @@ def combine_networks(networks, name, views=1, temperature=1.0, regression=None, 
     -------
     keras.Model from raw pixels to probabilities in float32.
     """
+
+    def log(probabilities):
+        return ops.log(ops.clip(probabilities, 1e-6, 1.0))
+
     inputs = layers.Input(networks[0].input_shape[1:], name="pixels")
     members = [copy_model(network, f"member_{number}") for number, network in enumerate(networks, 1)]
     outputs = [member(view) for member in members for view in list_views(inputs, views, ops.transpose)]
     average = sum(outputs[1:], outputs[0]) / len(outputs)
-    logarithm = _compute_logarithm(average)
+    logarithm = log(average)
     if regression is not None:
         intercept, weight = regression
         cell = ops.cast(ops.max(inputs, axis=-1) > threshold, "float32")
         odds = intercept + weight * ops.sum(cell, axis=(1, 2))
-        of_area = ops.stack([ops.sigmoid(-odds), ops.sigmoid(odds)], axis=1)
-        logarithm = (logarithm + _compute_logarithm(of_area)) / 2
-    return keras.Model(inputs, ops.softmax(logarithm / temperature), name=name)
-
-
-def _compute_logarithm(probabilities):
-    return ops.log(ops.clip(probabilities, 1e-6, 1.0))
+        logarithm = (logarithm + log(ops.stack([ops.sigmoid(-odds), ops.sigmoid(odds)], axis=1))) / 2
+    return keras.Model(inputs, ops.softmax(logarithm / float(temperature)), name=name)
 
 
 def join(extractor, head, name="transfer"):
@@ -115,13 +116,7 @@ def join(extractor, head, name="transfer"):
 
 
 def unfreeze_from(model, first):
-    """Make the layers from ``first`` on trainable and freeze those before it.
-
-    Parameters
-    ----------
-    model : keras.Model
-    first : str
-        Name of a layer, such as ``block_3_expand`` of MobileNetV2.
+    """Make the layers from the one called ``first`` on trainable, but no batch normalization; freeze those before it.
 
     Raises
     ------
@@ -138,7 +133,8 @@ def unfreeze_from(model, first):
 def fold_batch_normalization(model, prepare=None, input_shape=None):
     """Copy a network, each batch normalization in inference mode folded into the convolution before it.
 
-    Paddings that the convolution after them can do by itself, as ``padding="same"``, are left to it.
+    Paddings that the convolution after them can do by itself, as ``padding="same"``, are left to it. Batch
+    normalizations that do not directly follow a convolution are copied and frozen.
 
     Parameters
     ----------
@@ -151,12 +147,11 @@ def fold_batch_normalization(model, prepare=None, input_shape=None):
 
     Returns
     -------
-    keras.Model that computes the same as ``model`` in inference mode, in fewer layers. Batch normalizations that do
-    not directly follow a convolution are copied as they are and frozen, other paddings are copied.
+    keras.Model that computes the same as ``model`` in inference mode, in fewer layers.
     """
     inputs = layers.Input(input_shape or model.input_shape[1:], name="pixels")
     first = inputs if prepare is None else prepare(inputs)
-    prepared, same_size = {id(inputs): first}, first.shape == model.input_shape
+    same_size = first.shape == model.input_shape
     producers = {id(layer.output): layer for layer in model.layers if isinstance(layer, _CONVOLUTIONS)}
     consumers = [id(tensor) for layer in model.layers[1:] for tensor in keras.tree.flatten(layer.input)]
     consumers += [id(tensor) for tensor in model.outputs]
@@ -168,10 +163,8 @@ def fold_batch_normalization(model, prepare=None, input_shape=None):
             convolution = producers[before]
             if layer.axis in (-1, 3) and convolution.activation is keras.activations.linear:
                 folded[layer.name] = convolution
-        elif isinstance(layer, _CONVOLUTIONS) and before in paddings and alone and same_size:
-            padding = paddings[before]
-            if _pads_alike(padding, layer):
-                padded[padding.name] = layer
+        elif isinstance(layer, _CONVOLUTIONS) and alone and same_size and _pads_alike(paddings.get(before), layer):
+            padded[paddings[before].name] = layer
 
     def copy(layer):
         config = layer.get_config()
@@ -182,7 +175,7 @@ def fold_batch_normalization(model, prepare=None, input_shape=None):
         return type(layer).from_config(config)
 
     def call(layer, *arguments, **options):
-        arguments = keras.tree.map_structure(lambda tensor: prepared.get(id(tensor), tensor), arguments)
+        arguments = keras.tree.map_structure(lambda tensor: first if tensor is inputs else tensor, arguments)
         return arguments[0] if layer.name in folded | padded else layer(*arguments, **options)
 
     copied = keras.models.clone_model(model, input_tensors=inputs, clone_function=copy, call_function=call)
@@ -191,7 +184,7 @@ def fold_batch_normalization(model, prepare=None, input_shape=None):
     for layer in copied.layers:
         if layer.name in normalizations:
             layer.set_weights(_fold(originals[layer.name], normalizations[layer.name]))
-        elif layer.weights and layer.name in originals:
+        elif layer.name in originals:
             layer.set_weights(originals[layer.name].get_weights())
         if isinstance(layer, layers.BatchNormalization):
             layer.trainable = False
@@ -199,25 +192,23 @@ def fold_batch_normalization(model, prepare=None, input_shape=None):
 
 
 def _pads_alike(padding, convolution):
-    """Tell whether zeros around an image are those that the convolution would add as ``padding="same"``."""
-    if convolution.padding != "valid" or set(convolution.dilation_rate) != {1}:
+    """Tell whether a layer adds the same zeros as the convolution after it would as ``padding="same"``."""
+    sizes = padding.input.shape[1:3] if padding else (None,)
+    if None in sizes or convolution.padding != "valid" or set(convolution.dilation_rate) != {1}:
         return False
-    for size, added, kernel, stride in zip(
-        padding.input.shape[1:3], padding.padding, convolution.kernel_size, convolution.strides, strict=True
-    ):
-        if size is None:
-            return False
-        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-        if tuple(added) != (total // 2, total - total // 2):
-            return False
-    return True
+    totals = [
+        max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        for size, kernel, stride in zip(sizes, convolution.kernel_size, convolution.strides, strict=True)
+    ]
+    return [tuple(added) for added in padding.padding] == [(total // 2, total - total // 2) for total in totals]
 
 
 def _fold(convolution, normalization):
     """Compute kernel and bias of a convolution that does what both layers did."""
-    of = {weight.name: np.asarray(weight, "float64") for weight in normalization.weights}
-    scale = of.get("gamma", 1) / np.sqrt(of["moving_variance"] + normalization.epsilon)
+    given = {weight.name: np.asarray(weight, "float64") for weight in normalization.weights}
+    scale = given.get("gamma", 1) / np.sqrt(given["moving_variance"] + normalization.epsilon)
     kernel, *bias = convolution.get_weights()
     depthwise = isinstance(convolution, layers.DepthwiseConv2D)
     kernel = kernel * (scale.reshape(kernel.shape[-2:]) if depthwise else scale)
-    return [kernel.astype("float32"), (of.get("beta", 0) + (sum(bias) - of["moving_mean"]) * scale).astype("float32")]
+    bias = given.get("beta", 0) + (sum(bias) - given["moving_mean"]) * scale
+    return [kernel.astype("float32"), bias.astype("float32")]

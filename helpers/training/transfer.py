@@ -1,15 +1,13 @@
 """Transfer learning: a network trained on ImageNet, first as a frozen extractor of features, then fine-tuned.
 
-The batch normalizations of the base network are folded into its convolutions. They stand in inference mode anyway, also
-while fine-tuning, because the statistics of small batches would spoil those of ImageNet; folded they cost nothing. Nor
-do MobileNetV2's paddings, which its convolutions can do by themselves.
+The batch normalizations of the base network are folded into its convolutions, which makes it faster. They stay in
+inference mode, also while fine-tuning, because the statistics of small batches would spoil those of ImageNet.
 """
 
 import warnings
 from dataclasses import dataclass
 
 import keras
-import numpy as np
 from keras import layers, ops
 
 from helpers.training.fast import predict_views
@@ -18,25 +16,12 @@ from helpers.training.surgery import fold_batch_normalization
 
 @dataclass(frozen=True)
 class Base:
-    """A network trained on ImageNet, as ``keras.applications`` has it.
+    """A network trained on ImageNet, as ``keras.applications`` has it."""
 
-    Attributes
-    ----------
-    application : str
-        Its name in ``keras.applications``.
-    weights_file : str
-        The file that Keras publishes its weights in, without the classifier.
-    options : dict
-        What ``application`` is called with.
-    scale, offset : float
-        Bring pixels from 0 to 255 to the range that it was trained on; 1 and 0 where it does that by itself.
-    source : str
-    """
-
-    application: str
-    weights_file: str
-    options: dict
-    scale: float
+    application: str  # its name there
+    weights_file: str  # without the classifier
+    options: dict  # what ``application`` is called with
+    scale: float  # with ``offset`` brings pixels from 0 to 255 to its own range
     offset: float
     source: str
 
@@ -68,14 +53,14 @@ def find_weights(data_dir, base="mobilenet_v2_0.35"):
     Parameters
     ----------
     data_dir : Path or None
-        None stands for a run on a drawn sample, which does without the weights.
+        None for a run on a drawn sample, without the weights.
     base : str
         A key of `BASES`; the number behind MobileNetV2 is its width.
 
     Returns
     -------
-    weights : str, "imagenet" or None
-        For `build_feature_extractor`; None stands for random weights.
+    weights : str or None
+        For `build_feature_extractor`: a file, "imagenet", or None for random weights.
     note : str
         A sentence about it, to be shown; a warning if the weights are random.
 
@@ -84,22 +69,22 @@ def find_weights(data_dir, base="mobilenet_v2_0.35"):
     ValueError
         There is no such base network.
     """
-    of_base = _get_base(base)
+    network = _get_base(base)
     warning = "⚠️ **Warning: random weights.** The base network has learnt nothing: this is no transfer learning."
     if data_dir is None:
         return None, f"{warning} A run on the sample does without the ImageNet weights."
-    local = data_dir / "weights" / of_base.weights_file
+    local = data_dir / "weights" / network.weights_file
     if local.is_file():
-        return str(local), f"{of_base.source}: ImageNet weights from `weights/{local.name}`."
+        return str(local), f"{network.source}: ImageNet weights from `weights/{local.name}`."
     try:
-        of_base.build((224, 224, 3), "imagenet")  # Keras keeps the file in its own cache
+        network.build((224, 224, 3), "imagenet")  # Keras keeps the file in its own cache
     except Exception as error:  # whatever network, server or disk may come up with
         message = str(error).partition("\n")[0] or type(error).__name__
         return None, (
             f"{warning} Keras could not download the weights ({message}). "
             f"Put `{local.name}` into the folder `weights/` in `DATA_DIR`."
         )
-    return "imagenet", f"{of_base.source}: ImageNet weights from Keras."
+    return "imagenet", f"{network.source}: ImageNet weights from Keras."
 
 
 def build_feature_extractor(input_shape, weights, base="mobilenet_v2_0.35", until=None, prepare=None):
@@ -108,16 +93,16 @@ def build_feature_extractor(input_shape, weights, base="mobilenet_v2_0.35", unti
     Parameters
     ----------
     input_shape : tuple of 3 ints
-        Height, width and channels. Grey images, of 1 channel, are shown to the network as colour images without colour.
+        Height, width and channels. The channel of grey images is repeated three times.
     weights : str or None
-        From `find_weights`: a file, "imagenet", or None for random weights.
+        From `find_weights`.
     base : str
         A key of `BASES`.
     until : str, optional
         Name of the last layer of the base network to keep, such as ``block_5_add`` of MobileNetV2; all by default.
     prepare : function ``tensor -> tensor``, optional
-        Changes raw pixels (n, height, width, channels) before the base network sees them; what it returns may have
-        another height and width, and is in the range of pixels too.
+        Changes raw pixels (n, height, width, channels) before the base network gets them; its result may have another
+        height and width, and is from 0 to 255 too.
 
     Returns
     -------
@@ -128,17 +113,16 @@ def build_feature_extractor(input_shape, weights, base="mobilenet_v2_0.35", unti
     ValueError
         There is no such base network, or no such layer.
     """
-    of_base, grey = _get_base(base), input_shape[-1] == 1
+    source = _get_base(base)
 
     def prepare_for_base(pixels):
         if prepare is not None:
             pixels = prepare(pixels)
-        if (of_base.scale, of_base.offset) != (1, 0):
-            pixels = layers.Rescaling(of_base.scale, offset=of_base.offset, name="to_range_of_base")(pixels)
-        return layers.Concatenate(name="grey_to_colour")([pixels] * 3) if grey else pixels
+        if (source.scale, source.offset) != (1, 0):
+            pixels = layers.Rescaling(source.scale, offset=source.offset, name="to_range_of_base")(pixels)
+        return layers.Concatenate(name="grey_to_colour")([pixels] * 3) if input_shape[-1] == 1 else pixels
 
-    prepared_shape = prepare_for_base(layers.Input(input_shape)).shape[1:]
-    network = of_base.build(prepared_shape, weights)
+    network = source.build(prepare_for_base(layers.Input(input_shape)).shape[1:], weights)
     if until is not None:
         network = keras.Model(network.input, network.get_layer(until).output, name=network.name)
     folded = fold_batch_normalization(network, prepare_for_base, input_shape)
@@ -147,14 +131,13 @@ def build_feature_extractor(input_shape, weights, base="mobilenet_v2_0.35", unti
 
 
 def to_pixel_range(standardized, size):
-    """Give standardized images the range of pixels, and another size.
+    """Bring standardized images to the range of pixels and to another size.
 
     Parameters
     ----------
     standardized : keras tensor (n, height, width, 3)
-        About mean 0 and standard deviation 1, such as from `helpers.training.networks.standardize_cells`.
+        With about mean 0 and standard deviation 1.
     size : int
-        Height and width to resize to.
 
     Returns
     -------
@@ -171,13 +154,8 @@ def compute_features(extractor, pixels, rows=None, views=1):
     ----------
     extractor : keras.Model
         From `build_feature_extractor`.
-    pixels : uint8 array (n, height, width, 3)
-        May be memory-mapped.
-    rows : array of int (m,), optional
-        The images to use; all by default.
-    views : {1, 4, 8}
-        How many views of each image, see `helpers.training.fast.predict_probabilities`: more training images, for
-        the price of their features.
+    pixels, rows, views
+        As for `helpers.training.fast.predict_probabilities`; more views make more training images.
 
     Returns
     -------
@@ -193,7 +171,7 @@ def build_head(features, n_classes, dropout=0.3):
     Parameters
     ----------
     features : array (n, n_features)
-        Of the training images; they give the statistics.
+        Of the training images, for the statistics.
     n_classes : int
     dropout : float
         Share of features dropped during training.
@@ -203,13 +181,8 @@ def build_head(features, n_classes, dropout=0.3):
     keras.Model from features (n, n_features) to probabilities (n, n_classes).
     """
     inputs = layers.Input(features.shape[1:], name="features_in")
-    variance = features.var(axis=0, dtype="float64")
-    x = layers.Normalization(
-        mean=features.mean(axis=0, dtype="float64"),
-        variance=np.maximum(variance, 1e-4),
-        dtype="float32",
-        name="feature_scaling",
-    )(inputs)
+    mean, variance = features.mean(axis=0, dtype="float64"), features.var(axis=0, dtype="float64").clip(1e-4)
+    x = layers.Normalization(mean=mean, variance=variance, dtype="float32", name="feature_scaling")(inputs)
     x = layers.Dropout(dropout, name="dropout")(x)
     outputs = layers.Dense(n_classes, activation="softmax", dtype="float32", name="probabilities")(x)
     return keras.Model(inputs, outputs, name="head")

@@ -1,5 +1,7 @@
 """A small ``mnist.npz`` to work on, and what is read from the sample that a module names and makes."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,13 @@ def folder(tmp_path, arrays):
     folder.mkdir(parents=True)
     np.savez(folder / "mnist.npz", **arrays)
     return folder
+
+
+@pytest.fixture(scope="session")
+def cache_with_samples(tmp_path_factory):
+    """Keep the samples of all tests, so that each is drawn once; processes of pytest-xdist share it."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache_with_samples"
 
 
 # Of one module each, because each has another data set and folder.

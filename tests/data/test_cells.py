@@ -1,11 +1,11 @@
-"""Cells: found as drawn, measured as computed by hand, cropped around the middle, standardized one by one."""
+"""Cells: found as drawn, measured as computed by hand, cropped around the middle."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import ndimage
 
-from helpers.data.cells import crop_to_center, find_cells, find_crop, measure_cells, standardize_colors
+from helpers.data.cells import crop_to_center, find_cells, find_crop, measure_cells
 
 COLORS = ["red", "green", "blue"]
 
@@ -240,55 +240,10 @@ def test_a_crop_that_cannot_be_is_refused(masks, share, complaint):
         find_crop(masks, share)
 
 
-# standardize_colors
-
-
-def test_colours_are_standardized_cell_by_cell():
-    pixels, masks = make_cells()
-    pixels[:, 0, 0] = 255
-    found = standardize_colors(pixels)
-    assert found.dtype == np.float32
-    assert found.shape == pixels.shape
-    for image, of_image, mask in zip(found, pixels, masks, strict=True):
-        np.testing.assert_allclose(image[mask].mean(axis=0), 0, atol=1e-5)
-        np.testing.assert_allclose(image[mask].std(axis=0), 1, rtol=1e-5)
-        assert (image[~mask] == 0).all()
-        cell = of_image[mask].astype(float)
-        np.testing.assert_allclose(image[mask], (cell - cell.mean(0)) / cell.std(0), rtol=1e-4, atol=1e-5)
-
-
-def test_stain_and_light_make_no_difference():
-    pixels, masks = make_cells()
-    dim = np.where(masks[..., None], pixels // 4 * 2 + np.array([10, 60, 90]), 0).astype("uint8")
-    bright = np.where(masks[..., None], pixels // 4 * 3 + np.array([40, 10, 20]), 0).astype("uint8")
-    np.testing.assert_allclose(standardize_colors(dim), standardize_colors(bright), atol=1e-5)
-
-
-def test_constant_cells_and_images_without_one_become_zero():
-    pixels, masks = make_cells()
-    pixels[0][masks[0]] = [200, 77, 33]
-    pixels[1] = 0
-    pixels[2][masks[2], 1] = 91
-    found = standardize_colors(pixels)
-    assert (found[:2] == 0).all()
-    assert (found[2, ..., 1] == 0).all()
-    assert found[2, ..., 0].any()
-    assert np.isfinite(found).all()
-
-
-def test_masks_of_others_can_be_used():
-    pixels, masks = make_cells()
-    np.testing.assert_array_equal(standardize_colors(pixels, masks), standardize_colors(pixels))
-    small = np.stack([make_disc((32, 40), 3)] * 3)
-    found = standardize_colors(pixels, small)
-    np.testing.assert_allclose(found[2][small[2]].std(axis=0), 1, rtol=1e-5)
-    assert (found[~small] == 0).all()
-
-
 # all of them
 
 
-@pytest.mark.parametrize("function", [find_cells, measure_cells, standardize_colors])
+@pytest.mark.parametrize("function", [find_cells, measure_cells])
 def test_memory_mapped_images_give_the_same_and_stay(mapped, function):
     pixels, _ = make_cells()
     before = pixels.copy()
@@ -301,7 +256,7 @@ def test_memory_mapped_images_give_the_same_and_stay(mapped, function):
     np.testing.assert_array_equal(pixels, before)
 
 
-@pytest.mark.parametrize("function", [find_cells, measure_cells, standardize_colors])
+@pytest.mark.parametrize("function", [find_cells, measure_cells])
 def test_memory_is_given_back(monkeypatch, function):
     released = []
     monkeypatch.setattr("helpers.data.cells.release_pages", released.append)
@@ -312,11 +267,10 @@ def test_memory_is_given_back(monkeypatch, function):
 
 def test_wrong_shapes_are_refused():
     pixels, masks = make_cells()
-    for function in (find_cells, measure_cells, standardize_colors):
+    for function in (find_cells, measure_cells):
         with pytest.raises(ValueError, match="Expected images"):
             function(pixels[0])
     with pytest.raises(ValueError, match="height, width, 3"):
         measure_cells(pixels[..., :1])
-    for function in (measure_cells, standardize_colors):
-        with pytest.raises(ValueError, match="do not belong"):
-            function(pixels, masks[:2])
+    with pytest.raises(ValueError, match="do not belong"):
+        measure_cells(pixels, masks[:2])

@@ -255,9 +255,9 @@ def test_many_candidates_are_compared_in_parts():
     found = find_near_duplicates(images, 63, -1)
     assert get_pairs(found) == [(first, second) for first in range(101) for second in range(first + 1, 101)]
     some = [0, 40, 41, 100]
-    of_some = found[found["first"].isin(some) & found["second"].isin(some)]
+    among = found[found["first"].isin(some) & found["second"].isin(some)]
     expected = compare_by_hand(images[some], 63, -1)
-    np.testing.assert_allclose(of_some["correlation"], expected["correlation"], atol=1e-5)
+    np.testing.assert_allclose(among["correlation"], expected["correlation"], atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -89,7 +89,6 @@ def hashed(monkeypatch):
 def forget(monkeypatch):
     """Know as little as a new process."""
     monkeypatch.setattr(module, "_hashes", {})
-    monkeypatch.setattr(module, "_unsaved", set())
 
 
 def find_saved(cache):

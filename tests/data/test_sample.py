@@ -1,4 +1,4 @@
-"""The built-in sample of MNIST: in the original's layout, drawn the same way every time."""
+"""The built-in samples: drawn once, the same way every time; and that of MNIST, in the original's layout."""
 
 import hashlib
 import shutil
@@ -16,8 +16,8 @@ from samples import make_sample
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_sample(get_data_set("mnist"), tmp_path_factory.mktemp("samples"))
+def folder(cache_with_samples):
+    return make_sample(get_data_set("mnist"), cache_with_samples / "samples")
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,28 @@ def test_drawing_is_deterministic(arrays, data_set, tmp_path):
     with np.load(make_sample(data_set, tmp_path) / "mnist.npz") as again:
         for name, array in arrays.items():
             assert hashlib.sha256(again[name]).digest() == hashlib.sha256(array).digest()
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("ham10000", 1001),
+        ("chest-xray", 1001),
+        ("melanoma", 501),
+        ("melanoma-isic", 501),
+        ("plants", 601),
+        ("leukemia", 611),
+    ],
+)
+def test_drawing_twice_gives_the_same_bytes(name, least, cache_with_samples, tmp_path):
+    def hash_all(place):
+        folder = make_sample(get_data_set(name), place)
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        return {path.relative_to(folder): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    first = hash_all(cache_with_samples / "samples")
+    assert len(first) >= least
+    assert hash_all(tmp_path) == first
 
 
 def test_drawn_once(data_set, tmp_path, monkeypatch):

@@ -41,10 +41,10 @@ def test_a_small_case_by_hand():
     assert found.index.tolist() == list("stuvwxyz")
     assert found.name == "split"
     for label in "ab":
-        of_class = found[images["label"] == label]
-        assert sorted(of_class) == ["train", "train", "validation", "validation"]
-        assert of_class.iloc[0] == of_class.iloc[1]
-        assert of_class.iloc[2] == of_class.iloc[3]
+        sets = found[images["label"] == label]
+        assert sorted(sets) == ["train", "train", "validation", "validation"]
+        assert sets.iloc[0] == sets.iloc[1]
+        assert sets.iloc[2] == sets.iloc[3]
     assert {type(name) for name in found} == {str}  # not numpy.str_, which shows as such
 
 

@@ -108,9 +108,15 @@ def make_classes(count=120, n_classes=3, seed=0, distance=3.0):
     return features, np.eye(n_classes)[codes]
 
 
-def test_probabilities_stand_in_the_order_of_the_classes():
+@pytest.fixture(scope="module")
+def forest():
+    """Predict 90 features with a forest of 120."""
     (x_train, y_train), (x_test, y_test) = make_classes(), make_classes(90, seed=1)
-    y_prob = predict_with_forest(x_train, y_train, x_test)
+    return x_train, y_train, x_test, y_test, predict_with_forest(x_train, y_train, x_test)
+
+
+def test_probabilities_stand_in_the_order_of_the_classes(forest):
+    x_train, y_train, x_test, y_test, y_prob = forest
     assert y_prob.shape == (90, 3)
     np.testing.assert_allclose(y_prob.sum(axis=1), 1)
     assert y_prob.min() >= 0
@@ -119,18 +125,15 @@ def test_probabilities_stand_in_the_order_of_the_classes():
     assert (turned.argmax(axis=1) == 2 - y_test.argmax(axis=1)).mean() > 0.8
 
 
-def test_tables_and_arrays_are_predicted_alike():
-    (x_train, y_train), (x_test, _) = make_classes(), make_classes(20, seed=1)
-    expected = predict_with_forest(x_train, y_train, x_test)
+def test_tables_and_arrays_are_predicted_alike(forest):
+    x_train, y_train, x_test, _, expected = forest
     tables = (pd.DataFrame(features, columns=list("abc")) for features in (x_train, x_test))
     x_train, x_test = tables
     np.testing.assert_allclose(predict_with_forest(x_train, y_train, x_test), expected)
 
 
-def test_the_same_seed_gives_the_same_probabilities_and_another_one_others():
-    (x_train, y_train), (x_test, _) = make_classes(), make_classes(20, seed=1)
-    first = predict_with_forest(x_train, y_train, x_test)
-    np.testing.assert_allclose(predict_with_forest(x_train, y_train, x_test), first, rtol=1e-12)
+def test_the_same_seed_gives_the_same_probabilities_and_another_one_others(forest):
+    x_train, y_train, x_test, _, first = forest
     np.testing.assert_allclose(predict_with_forest(x_train, y_train, x_test, seed=42), first, rtol=1e-12)
     other = predict_with_forest(x_train, y_train, x_test, seed=1)
     assert np.abs(other - first).max() > 0.01
@@ -179,9 +182,9 @@ def test_many_images_are_described_like_few():
 # find_contrary
 
 
-def make_table(of_first_class, codes, index=None):
+def make_table(p_first, codes, index=None):
     images = pd.DataFrame({"image_id": range(len(codes)), "group": "g", "label": [("a", "b")[code] for code in codes]})
-    first = np.array(of_first_class)
+    first = np.array(p_first)
     table = make_predictions(images, np.stack([first, 1 - first], axis=1), ["a", "b"])
     return table if index is None else table.set_axis(index)
 

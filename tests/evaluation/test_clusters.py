@@ -1,4 +1,4 @@
-"""Clusters: what was put together is found together, and the sentences say what the table says."""
+"""Clusters: what was put together is found together."""
 
 import inspect
 
@@ -15,7 +15,6 @@ from helpers.evaluation.clusters import (
     METHODS,
     cluster,
     compare_clusterings,
-    describe_clusterings,
     embed,
     find_central,
     reduce_features,
@@ -251,7 +250,9 @@ def test_whole_subjects_lie_where_most_of_their_images_lie():
 
 
 def test_the_defaults_are_those_announced():
-    defaults = {name: of.default for name, of in inspect.signature(compare_clusterings).parameters.items()}
+    defaults = {
+        name: parameter.default for name, parameter in inspect.signature(compare_clusterings).parameters.items()
+    }
     assert list(defaults["counts"]) == [2, 3, 4, 5, 6, 7, 8]
     assert defaults["seed"] == 42
 
@@ -278,57 +279,3 @@ def test_comparisons_that_cannot_be_are_refused(compared):
         compare_clusterings(features, labels, groups[1:])
     with pytest.raises(ValueError, match="1 groups are missing"):
         compare_clusterings(features, labels, [None, *groups[1:]])
-
-
-# describe_clusterings
-
-
-def make_table(silhouettes, of_class, of_group, method="k-means"):
-    table = {"method": method, "clusters": range(2, 2 + len(silhouettes)), "silhouette": silhouettes}
-    return pd.DataFrame(table | {"agreement_class": of_class, "agreement_group": of_group})
-
-
-def test_the_best_silhouette_and_the_larger_agreement_are_told():
-    table = make_table([0.2, 0.41, 0.3], [0.1, 0.625, 0.2], [0.9, 0.05, -0.0001])
-    assert describe_clusterings(table) == [
-        "K-means: the silhouette is highest with 3 clusters (0.410).",
-        "K-means: its 3 clusters agree more with the class (adjusted Rand index 0.625) than with the subject (0.050).",
-        "K-means: from 2 to 4 clusters agreement is 0.100 to 0.625 with the class and 0.000 to 0.900 with the subject.",
-    ]
-    other = table.assign(silhouette=[0.5, 0.41, 0.3], whole_class=0.7, whole_group=0.96)
-    found = describe_clusterings(other, "species", "patient")
-    assert found[1:3] == [
-        "K-means: its 2 clusters agree more with the patient (adjusted Rand index 0.900) than with the species "
-        "(0.100).",
-        "K-means: with as many clusters the same index would be 0.960 if none divided a patient and 0.700 if none "
-        "divided a species.",
-    ]
-
-
-def test_ties_are_told():
-    table = make_table([0.3, 0.41, 0.4102, 0.41], [0.1, 0.2004, 0.3, 0.1], [0.4, 0.2, 0.1, 0.1])
-    assert describe_clusterings(table)[:2] == [
-        "K-means: the silhouette is highest with 3 clusters, equally with 4 and 5 (0.410).",
-        "K-means: its 3 clusters agree equally with the class and with the subject (adjusted Rand index 0.200 for "
-        "both).",
-    ]
-    turned = describe_clusterings(table.iloc[::-1])
-    assert turned == describe_clusterings(table)
-
-
-def test_each_method_has_its_sentences():
-    tables = [make_table([0.2], [0.3], [0.1]), make_table([0.1], [0.2], [0.25], "hierarchical")]
-    assert describe_clusterings(pd.concat(tables, ignore_index=True)) == [
-        "K-means: the silhouette is highest with 2 clusters (0.200).",
-        "K-means: its 2 clusters agree more with the class (adjusted Rand index 0.300) than with the subject (0.100).",
-        "Hierarchical: the silhouette is highest with 2 clusters (0.100).",
-        "Hierarchical: its 2 clusters agree more with the subject (adjusted Rand index 0.250) than with the class "
-        "(0.200).",
-    ]
-
-
-def test_a_comparison_can_be_described(compared):
-    sentences = describe_clusterings(compared[-1])
-    assert len(sentences) == 8
-    assert sum("highest with 3 clusters (" in sentence for sentence in sentences) == 2
-    assert sum("more with the class (adjusted Rand index 1.000)" in sentence for sentence in sentences) == 2

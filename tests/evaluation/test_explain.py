@@ -58,8 +58,8 @@ def test_heatmaps_may_have_another_size():
     model, images = build_detector(), make_squares()
     heatmaps = compute_grad_cam(model, images, [0, 0, 0], size=(6, 24))
     assert heatmaps.shape == (3, 6, 24)
-    for (row, column), of_images in zip(find_peaks(heatmaps), PLACES, strict=True):
-        assert is_inside((2 * row, column // 2), of_images, margin=2)
+    for (row, column), place in zip(find_peaks(heatmaps), PLACES, strict=True):
+        assert is_inside((2 * row, column // 2), place, margin=2)
 
 
 @pytest.mark.parametrize("layer", [None, "conv", "pool"])
@@ -413,9 +413,9 @@ def test_a_head_that_was_built_on_its_own_can_be_explained():
     inputs = keras.Input((8, 8, 1))
     maps = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
     extractor = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(maps))
-    of_features = keras.Input((4,))
+    features = keras.Input((4,))
     dense = keras.layers.Dense(2, activation="softmax")
-    head = keras.Model(of_features, dense(of_features))
+    head = keras.Model(features, dense(features))
     joined = keras.Model(inputs, dense(extractor.output))
     plain = keras.Model(inputs, (own := keras.layers.Dense(2, activation="softmax"))(extractor.output))
     own.set_weights(dense.get_weights())

@@ -293,7 +293,7 @@ def test_values_at_the_distance_of_the_bins_have_a_bar_each():
 def ages():
     """Make parts of very different size and place."""
     parts = {"male": [10.0] * 30 + [20.0] * 10, "female": [60.0, 60, 70, 70], "other": [40.0] * 7}
-    rows = [(age, sex) for sex, of_sex in parts.items() for age in of_sex]
+    rows = [(age, sex) for sex, values in parts.items() for age in values]
     table = pd.DataFrame([*rows, (np.nan, "male"), (99.0, None)], columns=["age", "sex"])
     return table.sample(frac=1, random_state=0)
 
@@ -510,6 +510,15 @@ def test_confusion_matrix_shows_the_counts(order):
     assert ax.yaxis_inverted()  # the first class above
 
 
+def test_the_classes_of_a_confusion_matrix_may_be_numbers(predict):
+    table = predict(50, ("0", "1", "2"))
+    numbers, names = (plots.plot_confusion_matrix(table, classes) for classes in (range(3), ["0", "1", "2"]))
+    assert [text.get_text() for text in numbers.texts] == [text.get_text() for text in names.texts]
+    assert get_ticks(numbers.xaxis) == ["0", "1", "2"]
+    with pytest.raises(ValueError, match=r"y_true has \['2'\]: expected labels among \['0', '1'\]"):
+        plots.plot_confusion_matrix(table, range(2))
+
+
 def test_normalized_confusion_matrix_shows_per_cent_of_the_true_class():
     ax = plots.plot_confusion_matrix(PREDICTIONS, ["a", "b", "c"], normalize=True)
     assert [text.get_text() for text in ax.texts if text.get_text()] == ["75.0", "25.0", "100.0"]
@@ -580,8 +589,8 @@ def test_metrics_are_drawn_as_points_with_intervals(scores):
     ax = plots.plot_metrics(scores, "macro_f1")
     points = [point for x, y in get_lines(ax) for point in zip(x, y, strict=True)]
     segments = get_segments(ax)
-    for of_sets in scores.values():
-        for place, table in enumerate(of_sets.values()):
+    for test_sets in scores.values():
+        for place, table in enumerate(test_sets.values()):
             row = table.loc["macro_f1"]
             (height,) = {y for x, y in points if x == row["value"]}
             assert abs(height - place) < 0.5  # beside the name of its test set
@@ -781,8 +790,8 @@ def test_roc_curves(predict):
     roc = compute_roc(predict(120, ("b", "a", "c")))
     ax = plots.plot_roc(roc)
     lines = get_labelled_lines(ax)
-    areas = roc.drop_duplicates("class").set_index("class")["roc_auc"]
-    assert list(lines) == get_legend(ax) == [f"{name}: AUC {areas[name]:.3f}" for name in "bac"]
+    roc_aucs = roc.drop_duplicates("class").set_index("class")["roc_auc"]
+    assert list(lines) == get_legend(ax) == [f"{name}: ROC AUC {roc_aucs[name]:.3f}" for name in "bac"]
     for name, line in zip("bac", lines.values(), strict=True):
         curve = roc[roc["class"] == name]
         assert line.get_xdata().tolist() == curve["false_positive_rate"].tolist()
@@ -1020,10 +1029,10 @@ def test_clusterings_are_lines_over_the_number_of_clusters(clusterings):
         for name, column in shown.items():
             assert lines[name].get_xdata().tolist() == [2, 3, 4]
             assert lines[name].get_ydata().tolist() == part[column].tolist()
-        of_class, of_group = lines[f"{method}, class"], lines[f"{method}, patient"]
-        assert of_class.get_color() == of_group.get_color() == lines[method].get_color()
-        assert of_class.get_linestyle() != of_group.get_linestyle()
-        assert of_class.get_markerfacecolor() != of_group.get_markerfacecolor()
+        by_class, by_group = lines[f"{method}, class"], lines[f"{method}, patient"]
+        assert by_class.get_color() == by_group.get_color() == lines[method].get_color()
+        assert by_class.get_linestyle() != by_group.get_linestyle()
+        assert by_class.get_markerfacecolor() != by_group.get_markerfacecolor()
     assert len({lines[method].get_marker() for method in names}) == 2
     assert len({to_hex(lines[method].get_color()) for method in names}) == 2
     assert [ax.get_ylabel() for ax in figure.axes] == ["silhouette", "adjusted Rand index"]

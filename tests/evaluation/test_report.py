@@ -15,8 +15,11 @@ from PIL import Image
 from helpers.evaluation import report as module
 from helpers.evaluation.report import (
     Report,
+    describe_difference,
+    format_difference,
     format_percent,
     format_results,
+    format_value,
     load_results,
     tabulate_scores,
     update_tables,
@@ -187,7 +190,7 @@ def test_results(make, scores):
     written = read_strictly(report.folder / "results.json")
     assert written == returned
     assert list(written) == [
-        *("notebook", "mode", "sample", "seed", "data", "protocol", "results"),
+        *("notebook", "mode", "sample", "seed", "data", "protocol", "results", "test_set_opened"),
         *("peak_memory_mb", "versions", "cpu", "cores"),
     ]
     assert [written[key] for key in ("notebook", "mode", "sample", "seed")] == ["01_mnist", "full", False, 7]
@@ -206,6 +209,32 @@ def test_results(make, scores):
     assert clean["train"] == {"accuracy": {"value": 0.75}, "loss": {"value": None}}
     assert clean["cost"] == {"epochs": 3, "cpu_minutes": 1.5, "wall_minutes": None}
     assert list(written["results"]["cnn_mixed"]) == ["test"]
+
+
+def test_further_entries_stand_beside_the_others(make):
+    report = make()
+    returned = report.save_results({}, "", {"exercise": {"score": np.float64(0.5)}, "seeds": [np.int64(1), np.nan]})
+    written = read_strictly(report.folder / "results.json")
+    assert written == returned
+    assert (written["exercise"], written["seeds"]) == ({"score": 0.5}, [1, None])
+    assert written["notebook"] == "01_mnist"
+
+
+def test_runs_that_open_the_test_sets_are_counted(make):
+    """Those of each kind on their own; a cell that is run twice counts once."""
+    opened = []
+    for mode in ("full", "full", "quick", "full"):
+        report = make(mode)
+        opened.append([report.save_results({}, "")["test_set_opened"] for _ in range(2)])
+    assert opened == [[1, 1], [2, 2], [1, 1], [3, 3]]
+
+
+def test_results_from_before_the_runs_were_counted_count_as_none(make):
+    report = make()
+    report.save_results({}, "")
+    path = report.folder / "results.json"
+    path.write_text(json.dumps({"notebook": "01_mnist"}))
+    assert make().save_results({}, "")["test_set_opened"] == 1
 
 
 def test_results_of_the_sample_say_so(make):
@@ -274,24 +303,49 @@ def test_percent():
     assert format_percent(pd.Series({"value": 1.0, "low": 0.5, "high": 1.0})) == "100.00 % (50.00 to 100.00)"
 
 
+def test_value():
+    metric = {"value": 0.9567, "low": 0.9481, "high": 0.9666}
+    assert format_value(metric) == "0.957 (0.948 to 0.967)"
+    assert format_value(pd.Series(metric), digits=1) == "1.0 (0.9 to 1.0)"
+
+
+def test_difference():
+    metric = {"value": 0.0121, "low": -0.0031, "high": 0.0269}
+    assert format_difference(metric) == "+0.012 (−0.003 to +0.027)"
+    assert format_difference(pd.Series(metric), digits=2) == "+0.01 (−0.00 to +0.03)"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.012, 0.05, "better than scratch (+0.031, +0.012 to +0.050)"),
+        (-0.05, -0.012, "worse than scratch (−0.031, −0.050 to −0.012)"),
+        (-0.012, 0.05, "not distinguishable from scratch (+0.031, −0.012 to +0.050)"),
+        (0.0, 0.05, "not distinguishable from scratch (+0.031, +0.000 to +0.050)"),
+    ],
+)
+def test_a_difference_is_a_sentence(low, high, expected):
+    row = pd.Series({"value": np.copysign(0.031, high), "low": low, "high": high})
+    assert describe_difference("frozen", "scratch", row, "roc_auc") == f"ROC AUC: frozen is {expected}."
+    assert describe_difference("frozen", "scratch", row, "balanced_accuracy").startswith("Balanced accuracy: frozen is")
+
+
 def test_scores_side_by_side(scores):
     table = tabulate_scores({"clean": scores, "mixed": {"test": scores["style_1"]}}, names=("macro_f1", "accuracy"))
     assert table.index.tolist() == [("clean", "test"), ("clean", "style_1"), ("mixed", "test")]
     assert table.index.names == ["model", "test set"]
-    assert table.columns.tolist() == ["macro f1", "accuracy"]
+    assert table.columns.tolist() == ["macro F1", "accuracy"]
     assert table.loc[("clean", "test"), "accuracy"] == format_percent(scores["test"].loc["accuracy"])
-    assert table.loc[("mixed", "test"), "macro f1"] == format_percent(scores["style_1"].loc["macro_f1"])
+    assert table.loc[("mixed", "test"), "macro F1"] == format_percent(scores["style_1"].loc["macro_f1"])
 
 
 def test_scores_have_the_unit_that_fits_them(scores):
     row = tabulate_scores({"clean": scores}).loc[("clean", "test")]
-    assert list(row.index) == [
-        *("accuracy", "balanced accuracy", "macro f1", "roc auc", "expected calibration error"),
-    ]
+    assert list(row.index) == ["accuracy", "balanced accuracy", "macro F1", "ROC AUC", "ECE"]
     auc = scores["test"].loc["roc_auc"]
-    assert row["roc auc"] == f"{auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})"
-    assert row["macro f1"] == format_percent(scores["test"].loc["macro_f1"])
-    assert row["expected calibration error"] == f"{scores['test'].loc['expected_calibration_error', 'value']:.3f}"
+    assert row["ROC AUC"] == f"{auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})"
+    assert row["macro F1"] == format_percent(scores["test"].loc["macro_f1"])
+    assert row["ECE"] == f"{scores['test'].loc['expected_calibration_error', 'value']:.3f}"
 
 
 def make_metrics(accuracy):

@@ -25,7 +25,10 @@ HEADINGS = [
     "Transfer learning",
     "Evaluation",
     "Conclusion",
+    "Further analyses",
 ]
+MOST_CELLS = 45  # of the story up to the conclusion, and of what follows
+MOST_FUNCTIONS = 4
 OPTIONAL_HEADINGS = {"Transfer learning"}
 IGNORED = "nbval-ignore-output"
 
@@ -64,6 +67,37 @@ def test_headings_are_the_same_in_all(notebook):
     assert found == [heading for heading in HEADINGS if heading in found or heading not in OPTIONAL_HEADINGS]
     assert notebook.cells[0].cell_type == "markdown"
     assert notebook.cells[0].source.startswith("# ")
+
+
+def test_the_story_and_what_follows_are_short(notebook):
+    (turn,) = [number for number, cell in enumerate(notebook.cells) if cell.source.startswith("## Further analyses")]
+    for cells in (notebook.cells[:turn], notebook.cells[turn:]):
+        assert len([cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]) <= MOST_CELLS
+
+
+def test_functions_are_few_and_no_two_notebooks_have_one_of_the_same_name():
+    defined = {path.stem: list_functions(nbformat.read(path, as_version=4)) for path in NOTEBOOKS}
+    assert {name: len(names) for name, names in defined.items() if len(names) > MOST_FUNCTIONS} == {}
+    names = [name for names in defined.values() for name in names]
+    assert sorted(names) == sorted(set(names))
+
+
+def list_functions(notebook):
+    trees = [ast.parse(cell.source) for cell in code_cells(notebook)]
+    return [node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
+def test_parameters_stand_in_one_cell(notebook):
+    assert ["parameters" in cell.metadata.get("tags", []) for cell in code_cells(notebook)].count(True) == 1
+
+
+def test_networks_are_written_as_layers_of_keras(notebook):
+    code = "\n".join(cell.source for cell in code_cells(notebook))
+    assert "layers.Conv2D(" in code
+    assert "layers.Dense(" in code
+    assert "build_cnn(" not in code.replace("_build_cnn(", "").replace("def build_cnn(", "").replace(
+        "partial(build_cnn", ""
+    )
 
 
 def test_cells_are_short(notebook):
@@ -107,9 +141,20 @@ def test_outputs_are_those_of_the_sample(notebook):
 def test_no_function_that_a_helper_has(notebook):
     modules = [import_module(m.name) for m in pkgutil.walk_packages(helpers.__path__, "helpers.")]
     known = {name for module in modules for name, _ in inspect.getmembers(module, inspect.isfunction)}
-    for cell in code_cells(notebook):
-        defined = {node.name for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.FunctionDef)}
-        assert not defined & known
+    assert not set(list_functions(notebook)) & known
+
+
+NAMES = [*sorted((PROJECT / "helpers").rglob("*.py")), *sorted((PROJECT / "samples").rglob("*.py")), *NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", NAMES, ids=lambda path: path.stem)
+def test_no_variable_is_called_of(path):
+    sources = [path.read_text(encoding="utf-8")]
+    if path.suffix == ".ipynb":
+        sources = [cell.source for cell in code_cells(nbformat.read(path, as_version=4))]
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    names = {node.id for node in nodes if isinstance(node, ast.Name)} | {n.arg for n in nodes if isinstance(n, ast.arg)}
+    assert {name for name in names if name == "of" or name.startswith("of_")} == set()
 
 
 def test_numbers_in_prose_are_not_results(notebook):

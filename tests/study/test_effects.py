@@ -1,4 +1,4 @@
-"""Effects of factors: against known ones, against Tukey's range test, and in words that say what was computed."""
+"""Effects of factors: against known ones and against Tukey's range test."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 from scipy.stats import studentized_range, t
 
 from helpers.evaluation.plots import plot_effects
-from helpers.study.effects import compute_effects, describe_effects, summarize_levels
+from helpers.study.effects import compute_effects, summarize_levels
 
 METRIC, OTHER = "validation_accuracy", "test_accuracy"
 SPREAD = np.array([-0.01, 0.0, 0.01])  # over three seeds, with the standard deviation 0.01
@@ -31,8 +31,8 @@ def make_table(levels=LEVELS, spread=SPREAD):
             "parameters": 1000 + len(level),
             "train_minutes": 2.0 + seed,
         }
-        for factor, of_factor in levels.items()
-        for level, mean in of_factor.items()
+        for factor, means in levels.items()
+        for level, mean in means.items()
         for seed, noise in enumerate(spread)
     ]
     return pd.DataFrame(rows)
@@ -182,40 +182,6 @@ def test_tables_that_tell_nothing_are_refused(table, change, message):
         compute_effects(change(table), METRIC)
 
 
-# Words
-
-
-def test_effects_in_words(table):
-    effects = compute_effects(table, METRIC)
-    effects[["low", "high", "luck_high", "p_largest"]] = [[-0.0126, 0.0325, 0.0227, 0.06], [0.05, 0.09, 0.025, 0.94]]
-    assert describe_effects(effects, table, METRIC, [OTHER]) == [
-        "Filters: validation accuracy is highest with 32 (81.0 %) and lowest with 16 (80.0 %), but the difference of "
-        "1.0 points (95 % interval -1.3 to 3.2) cannot be told from luck: if all levels were equal, 3 seeds would give "
-        "up to 2.3 points in 95 of 100 studies. With these two, test accuracy is 71.0 % and 70.0 %.",
-        "Depth: validation accuracy is highest with 3 blocks (81.0 %) and lowest with 2 blocks (74.0 %); the "
-        "difference of 7.0 points (95 % interval 5.0 to 9.0) is more than luck: if all levels were equal, 3 seeds "
-        "would give up to 2.5 points in 95 of 100 studies. With these two, test accuracy is 71.0 % and 64.0 %.",
-        "From the largest to the smallest difference in validation accuracy between the best and the worst of the "
-        "levels tried: depth (7.0 points), filters (1.0 points). "
-        "Share of the draws in which it is the largest: depth 94 %, filters 6 %.",
-    ]
-
-
-def test_words_for_areas_and_for_what_is_missing(table):
-    table = fail(table, 0, 4, 10).rename(columns={METRIC: "validation_roc_auc"})  # 4 and 10 are the same trial
-    *_, depth, ranking, missing = describe_effects(
-        compute_effects(table, "validation_roc_auc"), table, "validation_roc_auc"
-    )
-    assert depth.startswith(
-        "Depth: validation ROC AUC is highest with 3 blocks (0.810) and lowest with 2 blocks (0.740)"
-    )
-    assert "the difference of 0.070 (95 % interval 0.0" in depth
-    assert "2 to 3 seeds would" in depth
-    assert "%" not in depth.replace("95 %", "")
-    assert ranking.endswith("the draws in which it is the largest: depth 99 %.")
-    assert missing == "2 of 12 trials gave no result and are left out."
-
-
 # The figure
 
 
@@ -258,7 +224,7 @@ def test_metrics_differ_in_colour_marker_and_line(figure):
     assert line.get_linestyle() != other_line.get_linestyle()
 
 
-def test_panels_are_wrapped_and_areas_are_no_percentages():
+def test_panels_are_wrapped_and_roc_auc_is_no_percentage():
     levels = {f"factor {number}": {"a": 0.7, "some rather long level": 0.8} for number in range(5)}
     table = make_table(levels).rename(columns={METRIC: "validation_roc_auc", OTHER: "test_roc_auc"})
     figure = plot_effects(table, ["validation_roc_auc", "test_roc_auc"])

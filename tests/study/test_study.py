@@ -2,11 +2,8 @@
 
 import json
 import os
-import signal
 import sys
-import time
 from dataclasses import asdict
-from pathlib import Path
 
 import joblib
 import keras
@@ -14,6 +11,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from acting import act, act_otherwise
 
 from helpers import parallel
 from helpers.study import cnn, runner
@@ -23,7 +21,6 @@ from helpers.study.runner import run_study
 from helpers.training.augment import make_augmenter
 from helpers.training.networks import build_cnn
 
-LIMITS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 ARRAYS = (np.arange(4),)
 FACTORS = {
     "width": {"narrow": {"x": 2}, "base": {}, "wide": {"x": 8}},
@@ -31,50 +28,13 @@ FACTORS = {
 }
 
 
-def count_threads():
-    """Count TensorFlow's threads for one operation; -1 where the system does not tell."""
-    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-    return names.count("tf_Compute") if sys.platform == "linux" else -1
-
-
-def act(settings, seed, *arrays):
-    """Stand for a training: note the call, do what the settings say, return numbers that depend on everything."""
-    folder = Path(settings["folder"])
-    with open(folder / "calls", "a") as calls:
-        calls.write(f"{settings['x']} {seed} {os.getpid()}\n")
-    marker = folder / f"once-{settings['x']}-{seed}"
-    first = not marker.exists()
-    marker.touch()
-    does = settings["does"]
-    if does == "raise" or (does == "raise once" and first):
-        raise RuntimeError("no luck")
-    if does == "kill" or (does == "kill once" and first):
-        os.kill(os.getpid(), signal.SIGKILL)
-    if does == "interrupt once" and first:
-        while len(list((folder / "study").glob("[!.]*.json"))) < 2:
-            time.sleep(0.01)
-        os.kill(os.getppid(), signal.SIGINT)
-        time.sleep(600)
-    return {
-        "total": np.float32(settings["x"] * 100 + seed + sum(np.sum(array) for array in arrays)),
-        "mapped": sum(isinstance(array, np.memmap) for array in arrays),
-        "own_file": sum(str(getattr(array, "filename", "")) == str(folder / "large.npy") for array in arrays),
-        "limits": sum(os.environ.get(name) == "1" for name in LIMITS),
-        "threads": count_threads(),
-    }
-
-
-def act_otherwise(settings, seed, *arrays):
-    return act(settings, seed, *arrays) | {"total": -1}
-
-
 def make_base(folder, **changes):
-    return {"x": 1, "y": 10.0, "does": "", "folder": str(folder)} | changes
+    return {"x": 1, "y": 10.0, "does": "", "folder": str(folder), "threads": False} | changes
 
 
-def make_trials(folder, *does):
+def make_trials(folder, *does, threads=False):
     """Make a trial for each thing to do, numbered by x."""
-    rows = [(make_base(folder, x=number, does=what), 5) for number, what in enumerate(does)]
+    rows = [(make_base(folder, x=number, does=what, threads=threads), 5) for number, what in enumerate(does)]
     return pd.DataFrame(rows, columns=["settings", "seed"])
 
 
@@ -102,8 +62,8 @@ def run(tmp_path):
 
 def test_each_trial_is_listed_once_in_order():
     trials = list_trials({"x": 1, "y": 10.0}, FACTORS, seeds=[6, 5, 6])
-    of_seed = [{"x": 2, "y": 10.0}, {"x": 1, "y": 10.0}, {"x": 8, "y": 10.0}, {"x": 1, "y": 9.5}]
-    assert trials["settings"].tolist() == of_seed * 2
+    expected = [{"x": 2, "y": 10.0}, {"x": 1, "y": 10.0}, {"x": 8, "y": 10.0}, {"x": 1, "y": 9.5}]
+    assert trials["settings"].tolist() == expected * 2
     assert trials["seed"].tolist() == [6] * 4 + [5] * 4
 
 
@@ -168,10 +128,6 @@ def test_a_damaged_file_counts_as_not_there(run, tmp_path, damage):
     columns = ["trial", "seed", "total", "error"]
     pd.testing.assert_frame_equal(run()[columns], first[columns])
     assert read_calls(tmp_path) == [(8, 5)]
-
-
-def other_source(settings, seed, *arrays):
-    return act(settings, seed, *arrays)
 
 
 @pytest.mark.parametrize(
@@ -253,11 +209,11 @@ def test_results_that_cannot_be_kept_are_a_failure(run, tmp_path, returned):
 
 def test_missing_numbers_are_kept(run, tmp_path):
     def give(settings, seed, *arrays):
-        return {"area": np.nan}
+        return {"roc_auc": np.nan}
 
     for _ in range(2):
         results = run(give, make_trials(tmp_path, ""))
-        assert results["area"].isna().all()
+        assert results["roc_auc"].isna().all()
         assert results["error"].tolist() == [""]
 
 
@@ -295,7 +251,7 @@ def test_progress_is_drawn_only_if_asked(run, capsys):
 def interrupted(tmp_path_factory):
     """Interrupt a study in several processes, and run it again: folder, processes then, calls later, results."""
     folder = tmp_path_factory.mktemp("interrupted")
-    trials = make_trials(folder, "", "interrupt once", "", "", "")
+    trials = make_trials(folder, "", "interrupt once", "", "", "", threads=True)
     np.save(folder / "large.npy", np.ones(200_000))  # joblib sends arrays below a megabyte
     arrays = (np.load(folder / "large.npy"), np.load(folder / "large.npy", mmap_mode="r"))
     before = dict(os.environ)
@@ -387,7 +343,7 @@ def test_a_process_killed_between_trials_ends_the_study(run, monkeypatch):
 @pytest.mark.usefixtures("cluster")
 def test_a_cluster_gives_the_same_results_though_a_worker_is_killed(run, tmp_path):
     before = dict(os.environ)
-    trials = make_trials(tmp_path, "", "raise", "", "kill once", "", "")
+    trials = make_trials(tmp_path, "", "raise", "", "kill once", "", "", threads=True)
     results = run(trials=trials)
     assert dict(os.environ) == before
     calls = (tmp_path / "calls").read_text().splitlines()
@@ -489,10 +445,11 @@ def test_seeds_and_augmentation_play_a_part(monkeypatch):
     def fit(model, training, validation, recipe, *, seed):
         augment = None if recipe.augment is None else make_augmenter(recipe.augment)
         drawn.append((model.get_weights()[0].tolist(), seed, augment))
-        return pd.DataFrame({"cpu_seconds": [60.0, 120.0]}).rename_axis("epoch")
+        history = pd.DataFrame({"cpu_seconds": [60.0, 120.0]}).rename_axis("epoch")
+        history.attrs["best_epoch"] = 2
+        return history
 
     monkeypatch.setattr(cnn, "fit_model", fit)
-    monkeypatch.setattr(pd.DataFrame, "attrs", {"best_epoch": 2})
     results = [
         train_tiny(seed=seed, augmentation=turn) for seed, turn in [(1, {}), (2, {}), (1, {"rotation_range": 90})]
     ]

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 
@@ -14,50 +13,56 @@ from helpers.training.fast import set_precision, use_all_gpus
 
 PROGRAM = """
 import json, sys
+from pathlib import Path
 import tensorflow as tf
-devices, checkpoint, dies = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "dies"
 processor = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
 import numpy as np
 from helpers.training import fast, fit, networks
 
 fast.set_precision("float32")
-used = fast.use_all_gpus([f"CPU:{number}" for number in range(devices)])
 pixels = np.random.default_rng(0).integers(0, 256, (64, 12, 12, 1)).astype("uint8")
 y = np.eye(2, dtype="float32")[np.arange(64) % 2]
-fast.set_seed(1)
-model = networks.build_cnn((12, 12, 1), 2, ([128], [70]), filters=((4,), (8,)), batch_norm=False, dropout=0)
-batches = []
 
-def augment(images, rng):
-    batches.append(1)
-    if dies and len(batches) > 13:  # of 17; some are prepared ahead
-        raise SystemExit("killed")
-    return images + rng.normal(size=images.shape)
+first_of_last_epoch = np.random.default_rng([42, fit._AUGMENTATION, 3, 0]).bit_generator.state
 
-recipe = fit.Recipe(epochs=8, batch_size=32, monitor="last", class_weights=[0.5, 1.5], augment=augment)
-history = fit.fit_model(model, (pixels, y), (pixels, y), recipe, checkpoint=checkpoint)
-predicted = fast.predict_probabilities(model, pixels)
-replicas = model.distribute_strategy.num_replicas_in_sync
-print(json.dumps([used, replicas, history["val_loss"].tolist(), predicted.tolist(), len(batches)]))
+def train(devices, name, dies=False):
+    used = fast.use_all_gpus([f"CPU:{number}" for number in range(devices)])
+    fast.set_seed(1)
+    model = networks.build_cnn((12, 12, 1), 2, ([128], [70]), filters=((4,), (8,)), batch_norm=False, dropout=0)
+    batches = []
+
+    def augment(images, rng):
+        batches.append(1)
+        if dies and rng.bit_generator.state == first_of_last_epoch:
+            raise RuntimeError("killed")
+        return images + rng.normal(size=images.shape)
+
+    recipe = fit.Recipe(epochs=4, batch_size=32, monitor="last", class_weights=[0.5, 1.5], augment=augment)
+    checkpoint = Path(sys.argv[1], f"{name}.npz")
+    try:
+        history = fit.fit_model(model, (pixels, y), (pixels, y), recipe, checkpoint=checkpoint)
+    except tf.errors.OpError as error:
+        return [str(error), checkpoint.is_file()]
+    predicted = fast.predict_probabilities(model, pixels)
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    return [used, replicas, history["val_loss"].tolist(), predicted.tolist(), len(batches)]
+
+print(json.dumps([train(1, "one"), train(2, "two"), train(2, "state", dies=True), train(2, "state")]))
 """
 
 
-def train(devices, checkpoint, *arguments):
-    command = [sys.executable, "-c", PROGRAM, str(devices), str(checkpoint), *(arguments or ("",))]
-    done = subprocess.run(command, cwd=PROJECT_FOLDER, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else done.stderr
-
-
 def test_two_devices_train_like_one_and_go_on_where_they_were_killed(tmp_path):
-    checkpoint = tmp_path / "state.npz"
-    one, two = (train(devices, tmp_path / f"{devices}.npz") for devices in (1, 2))
-    assert [of[:2] for of in (one, two)] == [[1, 1], [2, 2]]
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    done = subprocess.run(command, cwd=PROJECT_FOLDER, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    one, two, killed, resumed = json.loads(done.stdout.splitlines()[-1])
+    assert [one[:2], two[:2]] == [[1, 1], [2, 2]]
     np.testing.assert_allclose(one[2], two[2], rtol=1e-5)
     np.testing.assert_allclose(one[3], two[3], atol=1e-5)
-    assert "killed" in train(2, checkpoint, "dies")
-    assert checkpoint.is_file()
-    resumed = train(2, checkpoint)
+    assert "killed" in killed[0]
+    assert killed[1]
+    assert "cnn: going on after epoch 3 of 4" in done.stdout
     assert resumed[4] < two[4]
     assert resumed[3] == two[3]
 
@@ -80,11 +85,7 @@ def test_without_gpus_nothing_is_distributed():
     ],
 )
 def test_automatic_precision_follows_the_gpus(monkeypatch, capabilities, expected):
-    details = [{"compute_capability": of} if of else {} for of in capabilities]
+    details = [{"compute_capability": capability} if capability else {} for capability in capabilities]
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(range(len(details))))
     monkeypatch.setattr(tf.config.experimental, "get_device_details", details.__getitem__)
-    policy = keras.config.dtype_policy()
-    try:
-        assert set_precision() == expected
-    finally:
-        keras.config.set_dtype_policy(policy)
+    assert set_precision() == expected

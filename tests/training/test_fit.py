@@ -37,13 +37,6 @@ def make_batches(training, batch_size, seed, augment, steps, class_weights=None,
     return fit.make_batches(training, recipe, seed, steps)
 
 
-@pytest.fixture(autouse=True)
-def _keep_dtype_policy():
-    policy = keras.config.dtype_policy()
-    yield
-    keras.config.set_dtype_policy(policy)
-
-
 def make_data():
     """Make 300 images of three classes: bright above, bright below, or neither."""
     rng = np.random.default_rng(0)
@@ -338,17 +331,17 @@ def test_a_finished_training_is_not_done_again(whole, tmp_path, capsys):
 
 def test_an_interrupt_says_how_far_it_came_and_the_next_run_goes_on(whole, tmp_path, capsys):
     checkpoint, augment = tmp_path / "checkpoint.npz", Augmenter()
-    stop = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: signal.raise_signal(signal.SIGINT))
 
     class Stopping(fit._Recorder):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 2:
-                stop.on_epoch_begin(epoch, logs)
+                signal.raise_signal(signal.SIGINT)
             super().on_epoch_begin(epoch, logs)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as caught:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit, "_Recorder", Stopping)
-        run(make_mlp(), augment, checkpoint=checkpoint)
+        with pytest.raises(Interrupted) as caught:
+            run(make_mlp(), augment, checkpoint=checkpoint)
     assert str(caught.value) == "mlp was stopped after epoch 2 of 4. Run the cell again to go on from there."
     assert caught.value._render_traceback_() == [f"Interrupted: {caught.value}"]
     model = make_mlp()
@@ -422,6 +415,17 @@ def test_training_is_resumed_in_the_same_process_too(find_start, checkpoint):
     """As in a notebook: the kernel is interrupted, and the cells are run again."""
     make_mlp().compile(keras.optimizers.AdamW())  # takes the first automatic name
     assert find_start(make_mlp(fresh=False), checkpoint=checkpoint) == 2
+
+
+def test_names_that_keras_counts_on_make_no_difference(find_start, tmp_path):
+    def build(*widths):
+        keras.utils.set_random_seed(0)
+        hidden = [layers.Dense(width, "relu") for width in widths]
+        return keras.Sequential([layers.Input((8, 8, 1)), layers.Flatten(), *hidden, layers.Dense(3, "softmax")])
+
+    train_until_killed(build(8, 8), tmp_path / "checkpoint.npz")
+    assert find_start(build(8, 8), checkpoint=tmp_path / "checkpoint.npz") == 2
+    assert find_start(build(8, 9), checkpoint=tmp_path / "checkpoint.npz") == 0
 
 
 def test_training_in_float16_is_resumed(find_start, tmp_path):
@@ -747,10 +751,10 @@ def test_blending_is_decided_by_seed_and_number_alone():
 def test_blended_images_weigh_what_their_parts_weigh():
     weights = np.linspace(0.2, 3, 50)
     blended, _ = read_blended(50, 8, 0.5, range(6), class_weights=weights)
-    for _, labels, of_images in blended:
-        assert of_images.shape == (8,)
-        assert of_images.dtype == "float32"
-        np.testing.assert_allclose(of_images, labels @ weights, rtol=1e-5)
+    for _, labels, weighted in blended:
+        assert weighted.shape == (8,)
+        assert weighted.dtype == "float32"
+        np.testing.assert_allclose(weighted, labels @ weights, rtol=1e-5)
 
 
 def test_blending_comes_after_augmentation():

@@ -32,13 +32,6 @@ FILES = {
 FILE = FILES["mobilenet_v2_0.35"]
 
 
-@pytest.fixture(autouse=True)
-def _keep_dtype_policy():
-    policy = keras.config.dtype_policy()
-    yield
-    keras.config.set_dtype_policy(policy)
-
-
 def randomize(model, seed=0):
     """Give every weight a random value, also to what else is 0 or 1, so that no layer swallows its input."""
     rng = np.random.default_rng(seed)
@@ -343,9 +336,9 @@ def make_chain():
     inputs = make_input()
     x = layers.ReLU()(normalize(layers.Conv2D(4, 3, padding="same")(inputs)))
     x = layers.MaxPooling2D()(x)
-    shortcut = x = normalize(layers.Conv2D(3, 1, use_bias=False)(x))
+    branch = x = normalize(layers.Conv2D(3, 1, use_bias=False)(x))
     x = normalize(layers.DepthwiseConv2D(3, padding="same", use_bias=False)(layers.ReLU()(x)))
-    return keras.Model(inputs, layers.Add()([shortcut, x]))
+    return keras.Model(inputs, layers.Add()([branch, x]))
 
 
 def make_partial(**settings):
@@ -365,7 +358,7 @@ def make_partial(**settings):
         pytest.param(make_chain, 3, id="chain"),
         pytest.param(lambda: build_cnn((8, 8, 2), 3, ([9, 9], [5, 5]), filters=((4, 4),)), 1, id="our own network"),
         pytest.param(
-            lambda: build_cnn((8, 8, 2), 3, ([9, 9], [5, 5]), filters=((4, 4),), residual=True), 2, id="with a shortcut"
+            lambda: build_cnn((8, 8, 2), 3, ([9, 9], [5, 5]), filters=((4, 4),), residual=True), 2, id="residual"
         ),
         pytest.param(lambda: make_partial(scale=False), 1, id="without scale"),
         pytest.param(lambda: make_partial(center=False), 1, id="without centre"),
@@ -497,13 +490,13 @@ def make_branches():
     return keras.Model(inputs, layers.Concatenate()([layers.Conv2D(3, 3)(inputs), layers.Conv2D(3, 3)(inputs)]))
 
 
-def make_plain_shortcut():
+def make_plain_residual():
     inputs = make_input()
     x = layers.Conv2D(2, 3, padding="same")(inputs)
     return keras.Model(inputs, layers.Add()([normalize(x), inputs]))
 
 
-@pytest.mark.parametrize("make", [make_chain, make_normalization_first, make_branches, make_plain_shortcut])
+@pytest.mark.parametrize("make", [make_chain, make_normalization_first, make_branches, make_plain_residual])
 def test_preprocessing_comes_before_everything_else(make):
     model = randomize(make())
     pixels = np.random.default_rng(0).normal(size=(5, 8, 8, 2)).astype("float32")
@@ -517,7 +510,7 @@ def double_channels(pixels):
     return layers.Concatenate(name="doubled")([pixels, layers.Rescaling(2.0, offset=1.0, name="scaled")(pixels)])
 
 
-@pytest.mark.parametrize("make", [make_chain, make_normalization_first, make_branches, make_plain_shortcut])
+@pytest.mark.parametrize("make", [make_chain, make_normalization_first, make_branches, make_plain_residual])
 def test_what_comes_first_may_take_images_of_another_shape(make):
     model = randomize(make())
     pixels = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype("float32")
@@ -569,10 +562,10 @@ def test_features_of_several_views_follow_one_another(views, rows):
     assert features.shape == (views * len(wanted), extractor.output_shape[1])
     assert features.dtype == np.float32
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
-    of_views = features.reshape(views, len(wanted), -1)
+    by_view = features.reshape(views, len(wanted), -1)
     for first in range(views):
         for second in range(first):
-            assert np.abs(of_views[first] - of_views[second]).max() > 0.01 * np.abs(expected).max()
+            assert np.abs(by_view[first] - by_view[second]).max() > 0.01 * np.abs(expected).max()
 
 
 def test_features_of_one_view_are_the_default():

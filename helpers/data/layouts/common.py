@@ -1,4 +1,4 @@
-"""What the layouts have in common: finding image files, reading arrays, and telling of problems."""
+"""What the layouts have in common: finding image files, reading arrays and tables, and telling of problems."""
 
 import os
 import re
@@ -12,16 +12,11 @@ from helpers.files import InputError
 PROBLEM_COLUMNS = ["file", "problem", "action", "image_id"]
 LEFT_OUT, IGNORED = "left out", "ignored"
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+REMEDY = "Fetch the original again, or set DATA_SOURCE=sample."
 
 
 def read_arrays(path, names):
-    """Read arrays from an ``.npz`` file.
-
-    Raises
-    ------
-    InputError
-        The file is damaged, no ``.npz`` file, or lacks one of the arrays.
-    """
+    """Read arrays from an ``.npz`` file; raise InputError if it is damaged, no such file, or lacks one of them."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             found = {name: archive[name] for name in names if name in archive}
@@ -31,18 +26,15 @@ def read_arrays(path, names):
     except Exception as error:  # a damaged archive fails in many ways, inside NumPy, zipfile and zlib
         raise InputError(
             f"{path} cannot be read as an .npz file with the arrays {', '.join(names)} ({error}). "
-            "It may be truncated: fetch it again, or set DATA_SOURCE=sample."
+            f"It may be truncated. {REMEDY}"
         ) from error
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise InputError(
-            f"{path} lacks {', '.join(missing)}; it holds {held}. Fetch the original again, or set DATA_SOURCE=sample."
-        )
+    if missing := [name for name in names if name not in found]:
+        raise InputError(f"{path} lacks {', '.join(missing)}; it holds {held}. {REMEDY}")
     return found
 
 
 def read_metadata(path, needed):
-    """Read a table of metadata with one row per image, as text, numbered by ``metadata_row``.
+    """Read a table with one row per image, as text, its rows numbered from 0 in ``metadata_row``.
 
     Raises
     ------
@@ -52,15 +44,14 @@ def read_metadata(path, needed):
     try:
         metadata = pd.read_csv(path, dtype="str", encoding="utf-8-sig", skipinitialspace=True, index_col=False)
     except (OSError, ValueError) as error:  # ValueError: what pandas makes of empty, binary and ragged files
-        raise InputError(f"{path} cannot be read as a table of comma-separated values ({error}).") from error
+        raise InputError(f"{path} cannot be read as a table of comma-separated values ({error}). {REMEDY}") from error
     metadata.columns = metadata.columns.str.strip()
     if missing := [name for name in needed if name not in metadata]:
         raise InputError(
             f"{path} has no column {', '.join(missing)}; it has {', '.join(metadata.columns)}. "
-            "Without it no image can be used: fetch the original again, or set DATA_SOURCE=sample."
+            f"Without it no image can be used. {REMEDY}"
         )
-    metadata["metadata_row"] = range(len(metadata))
-    return metadata
+    return metadata.assign(metadata_row=range(len(metadata)))
 
 
 def list_files(folder):
@@ -70,51 +61,67 @@ def list_files(folder):
     return sorted(paths, key=lambda path: (len(path.parts), path))
 
 
-def set_macos_files_aside(paths):
-    """Set the files aside that macOS leaves in archives, in ``__MACOSX`` and under names that begin with ``._``.
+def find_places(data_set, folder, paths, locate, outside, repeated):
+    """Find the image files by their places in the layout; of several copies the first one is taken.
 
-    Returns
-    -------
+    Parameters
+    ----------
+    data_set : DataSet
+    folder : Path
     paths : list of Path
-        The others.
-    problems : list of dict
-        One that counts the files set aside, or none.
-    """
-    others = [path for path in paths if "__MACOSX" not in path.parts and not path.name.startswith("._")]
-    if len(others) == len(paths):
-        return others, []
-    problem = f"{len(paths) - len(others):,} files that macOS leaves in archives; they are no images"
-    return others, [{"file": "__MACOSX/, ._*", "problem": problem, "action": IGNORED}]
-
-
-def find_image_files(folder):
-    """Find image files by their stems; of twins the first in the alphabet, which sorts upper case before lower case.
+        From `list_files`. The files are set aside that macOS leaves, in ``__MACOSX`` and under names that begin with
+        ``._``.
+    locate : callable
+        Gives the place of a path: a tuple, the same for all copies of an image; None outside the layout; or a str, why
+        the image cannot be used.
+    outside, repeated : str
+        How the problem begins of an image outside the layout, and under what the copies of an image agree.
 
     Returns
     -------
-    paths : dict of str to Path, relative to ``folder``
-    problems : list of dict
-        Twins that are not of the same size.
+    dict of places to paths; and list of dict, the problems.
     """
-    paths, problems = {}, []
-    for path in list_files(folder):
-        if path.suffix.lower() not in IMAGE_ENDINGS or path.name.startswith("."):
-            continue
-        twin = paths.setdefault(path.stem, path)
-        if twin is not path and (folder / twin).stat().st_size != (folder / path).stat().st_size:
-            problem = f"has the name of {twin.as_posix()}, but another size"
-            problems.append({"file": path.as_posix(), "problem": problem, "action": f"{twin.as_posix()} used"})
-    return paths, problems
+    found, problems, copies = {}, [], 0
+    own = [path for path in paths if "__MACOSX" not in path.parts and not path.name.startswith("._")]
+    for path in own:
+        place = locate(path)
+        if path.suffix.lower() not in IMAGE_ENDINGS:
+            if place is not None:
+                problems.append({"file": path.as_posix(), "problem": "is no image file", "action": IGNORED})
+        elif not isinstance(place, tuple):
+            problems.append(leave_out(path, place or f"{outside}; expected {data_set.files}"))
+        elif (first := found.setdefault(place, path)) is not path:
+            if is_of_same_size(folder, first, path):
+                copies += 1
+            else:
+                problem = f"is another copy of {first.as_posix()}, of another size"
+                problems.append({"file": path.as_posix(), "problem": problem, "action": f"{first.as_posix()} used"})
+    if copies:
+        problem = f"{copies:,} second copies under the same {repeated}, of the same size"
+        problems.append({"file": f"*/{data_set.key_file}", "problem": problem, "action": IGNORED})
+    if len(own) < len(paths):
+        problem = f"{len(paths) - len(own):,} files that macOS leaves in archives; they are no images"
+        problems.append({"file": "__MACOSX/, ._*", "problem": problem, "action": IGNORED})
+    return found, problems
 
 
-def name_part(path, parts):
-    """Name the part of the original that a path lies in, whatever the case; "other" if it is in none."""
-    folders = {name.lower() for name in path.split("/")[:-1]}
-    return next((part for part in parts if part.lower() in folders), "other")
+def is_of_same_size(folder, first, second):
+    """Tell whether two files have the same size."""
+    return (folder / first).stat().st_size == (folder / second).stat().st_size
 
 
-def describe_nothing_usable(folder, data_set, problems):
-    """Describe why no image of a data set can be used: the most frequent kinds of problems."""
+def leave_out(path, problem, image_id=None):
+    """Make the problem of an image file that is left out."""
+    return {"file": path.as_posix(), "problem": problem, "action": LEFT_OUT, "image_id": image_id or path.as_posix()}
+
+
+def refuse(folder, data_set, lack):
+    """Raise the error of a data set that has no images, or no table, where some are needed."""
+    raise InputError(f"{folder} has {lack}. Expected: {data_set.files}. {REMEDY}")
+
+
+def refuse_unusable(folder, data_set, problems):
+    """Raise the error of a data set of which no image can be used; it tells the most frequent kinds of problems."""
     kinds = pd.Series([re.sub(r"ISIC_\d+|'.*?'", "…", problem["problem"]) for problem in problems]).value_counts()
     listed = "; ".join(f"{count} times: {problem}" for problem, count in kinds.head(5).items())
-    return f"{folder}: no image can be used. Expected: {data_set.files}. Found: {listed or 'nothing'}."
+    raise InputError(f"{folder}: no image can be used. Expected: {data_set.files}. Found: {listed or 'nothing'}.")

@@ -3,19 +3,26 @@
 import numpy as np
 import pandas as pd
 
-from helpers.data.layouts.common import LEFT_OUT, describe_nothing_usable, find_image_files, name_part, read_metadata
-from helpers.files import InputError
+from helpers.data.layouts.common import (
+    IMAGE_ENDINGS,
+    LEFT_OUT,
+    is_of_same_size,
+    leave_out,
+    list_files,
+    read_metadata,
+    refuse_unusable,
+)
 
 
 def index_ham10000(data_set, folder):
-    """Index HAM10000 as Kaggle ships it: a metadata table, and images in two folders and their lower-case twins.
+    """Index HAM10000 by its metadata table.
 
     The columns beside the common ones are ``age`` in years, ``sex``, ``localization``, ``dx_type`` (how the diagnosis
     was confirmed; it gives the label away) and ``metadata_row``, the row of the table counted from 0.
     """
-    metadata = read_metadata(folder / data_set.key_file, ["lesion_id", "image_id", "dx"])
-    paths, problems = find_image_files(folder)
     name = data_set.key_file
+    metadata = read_metadata(folder / name, ["lesion_id", "image_id", "dx"])
+    paths, problems = _find_images(folder)
 
     def report(rows, problem, action=LEFT_OUT):
         for row in metadata[rows].itertuples():
@@ -34,27 +41,46 @@ def index_ham10000(data_set, folder):
 
     report(metadata["image_id"].isna(), lambda row: "has no image_id")
     metadata = metadata[metadata["image_id"].notna()]
-    known, listed = metadata["dx"].isin(data_set.class_names), metadata["image_id"]
+    known, listed, has_lesion = (
+        metadata["dx"].isin(data_set.class_names),
+        metadata["image_id"],
+        metadata["lesion_id"].notna(),
+    )
     expected = ", ".join(data_set.class_names)
     report(~known, lambda row: f"diagnosis {row.dx!r} is none of {expected}")
-    no_lesion = metadata["lesion_id"].isna()
-    report(no_lesion, lambda row: f"{row.image_id} has no lesion_id, so that it cannot be split without leaks")
-    usable = known & metadata["lesion_id"].notna()
-    repeated = usable & listed.where(usable).duplicated()
+    report(~has_lesion, lambda row: f"{row.image_id} has no lesion_id, so that it cannot be split without leaks")
+    repeated = known & has_lesion & listed.where(known & has_lesion).duplicated()
     differs = metadata.groupby("image_id")[["dx", "lesion_id"]].transform("nunique").max(axis=1) > 1
     report(repeated & ~differs, lambda row: f"{row.image_id} is listed again", "first line used")
     report(differs, lambda row: f"{row.image_id} is listed with different diagnoses or lesions")
     missing = ~listed.isin(list(paths)) & ~repeated
     report(missing, lambda row: f"{row.image_id} is listed, but there is no such image")
-    for image_id in sorted(paths.keys() - set(listed)):
-        problem = {"problem": f"is not listed in {name}", "action": LEFT_OUT, "image_id": image_id}
-        problems.append({"file": paths[image_id].as_posix()} | problem)
+    unlisted = sorted(paths.keys() - set(listed))
+    problems += [leave_out(paths[image_id], f"is not listed in {name}", image_id) for image_id in unlisted]
 
-    images = metadata[known & ~no_lesion & ~repeated & ~differs & ~missing].reset_index(drop=True)
+    images = metadata[known & has_lesion & ~repeated & ~differs & ~missing].reset_index(drop=True)
     if images.empty:
-        raise InputError(describe_nothing_usable(folder, data_set, problems))
+        refuse_unusable(folder, data_set, problems)
     images["path"] = [paths[image_id].as_posix() for image_id in images["image_id"]]
-    images["part"] = [name_part(path, data_set.expected_counts) for path in images["path"]]
+    images["part"] = [_name_part(paths[image_id], data_set.expected_counts) for image_id in images["image_id"]]
     images["label"], images["group"] = images["dx"], images["lesion_id"]
     columns = ["image_id", "path", "label", "group", "part", "age", "sex", "localization", "dx_type", "metadata_row"]
     return images[columns], problems
+
+
+def _find_images(folder):
+    """Find image files by their stems; of twins the first in the alphabet, which sorts upper case before lower case."""
+    paths, problems = {}, []
+    for path in list_files(folder):
+        if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith("."):
+            twin = paths.setdefault(path.stem, path)
+            if twin is not path and not is_of_same_size(folder, twin, path):
+                problem = f"has the name of {twin.as_posix()}, but another size"
+                problems.append({"file": path.as_posix(), "problem": problem, "action": f"{twin.as_posix()} used"})
+    return paths, problems
+
+
+def _name_part(path, parts):
+    """Name the part of the original that a path lies in, whatever the case; "other" if it is in none."""
+    folders = {name.lower() for name in path.parts[:-1]}
+    return next((part for part in parts if part.lower() in folders), "other")

@@ -1,4 +1,4 @@
-"""Metrics: the values are scikit-learn's, the intervals those of a bootstrap over groups."""
+"""Scores: the values are scikit-learn's, the intervals those of a bootstrap over groups."""
 
 import warnings
 
@@ -8,9 +8,11 @@ import pytest
 from scipy.stats import binom
 from sklearn import metrics as sklearn_metrics
 
-from helpers.evaluation.bootstrap import bootstrap, compute_proportion
+from helpers.evaluation.bootstrap import compute_proportion
 from helpers.evaluation.calibration import compute_calibration
 from helpers.evaluation.scores import (
+    accuracy,
+    balanced_accuracy,
     compare_metrics,
     compute_class_metrics,
     compute_class_report,
@@ -22,13 +24,17 @@ from helpers.evaluation.scores import (
     find_errors,
     get_probabilities,
     is_right,
+    macro_f1,
     make_predictions,
     replace_probabilities,
+    roc_auc,
 )
 
 IMAGES = pd.DataFrame(
     {"image_id": ["x", "y", "z"], "group": ["g", "h", "g"], "label": ["b", "c", "a"]}, index=[30, 10, 20]
 )
+
+
 ECE = "expected_calibration_error"
 
 
@@ -358,17 +364,108 @@ def test_class_report_has_a_row_for_a_class_without_images(predict):
     assert report.index.tolist() == ["a", "b", "c", "d", "macro avg", "weighted avg"]
 
 
-@pytest.mark.parametrize(("successes", "total"), [(0, 10), (10, 10), (5, 10), (81, 263), (15, 148), (1, 1)])
-def test_wilson_intervals(successes, total):
-    """The bounds are where the score test just rejects: (p - bound)^2 = z^2 bound (1 - bound) / n."""
-    p, z2 = successes / total, 1.959963984540054**2
-    centre, half = p + z2 / (2 * total), np.sqrt(z2 * p * (1 - p) / total + (z2 / (2 * total)) ** 2)
-    expected = {"value": p, "low": (centre - half) / (1 + z2 / total), "high": (centre + half) / (1 + z2 / total)}
-    assert compute_proportion(np.int64(successes), total) == pytest.approx(expected, abs=1e-12)
+@pytest.mark.parametrize("class_names", [(10, 2), (3, 10, 2), range(4)], ids=str)
+def test_names_of_classes_may_be_numbers(predict, class_names):
+    table = predict(90, tuple(map(str, class_names)))
+    images = table.rename(columns={"y_true": "label"}).astype({"label": int})
+    found = make_predictions(images, get_probabilities(table)[0], class_names)
+    pd.testing.assert_frame_equal(found, table)
+    pd.testing.assert_frame_equal(compute_metrics(found, 5), compute_metrics(table, 5))
+    pd.testing.assert_frame_equal(
+        compute_class_report(found, class_names), compute_class_report(table, [*map(str, class_names)])
+    )
+    assert is_right(found).any()
 
 
-def test_wilson_interval_of_nothing_in_ten():
-    assert compute_proportion(0, 10) == pytest.approx({"value": 0, "low": 0, "high": 3.8415 / 13.8415}, abs=1e-5)
+def test_labels_in_a_table_that_are_no_class_are_refused(predict):
+    """Such as after a table was put together from two data sets."""
+    table = predict(20)
+    table.loc[3, "y_true"] = "x"
+    with pytest.raises(ValueError, match=r"y_true has \['x'\]: expected labels among \['a', 'b', 'c'\]"):
+        compute_metrics(table, 5)
+
+
+def test_columns_of_the_metadata_are_no_classes(predict):
+    table = predict(40)
+    y_prob, class_names = get_probabilities(table)
+    stages = np.arange(40) % 3
+    images = pd.DataFrame({"image_id": table["image_id"], "p_stage": stages, "sex": "f", "p_value": 0.5})
+    for other in (
+        table.merge(images, on="image_id"),
+        images.merge(table, on="image_id"),
+        table.assign(p_stage=stages, p_value=0.0),
+        table.assign(p_stage="late"),
+        table.assign(**{"p_stage": np.nan}),
+    ):
+        assert get_probabilities(other)[1] == class_names
+        np.testing.assert_array_equal(get_probabilities(other)[0], y_prob)
+        pd.testing.assert_frame_equal(compute_metrics(other, 5), compute_metrics(table, 5))
+
+
+ARRAYS = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1, "roc_auc": roc_auc}
+
+
+def take_arrays(name, table, rows=slice(None)):
+    """Take the labels, and the predictions that a metric is computed from, out of a table."""
+    predicted = get_probabilities(table)[0] if name == "roc_auc" else table["y_pred"].to_numpy()
+    return table["y_true"].to_numpy()[rows], predicted[rows]
+
+
+@pytest.mark.parametrize("class_names", [("a", "b"), ("a", "b", "c")], ids=len)
+@pytest.mark.parametrize("name", ARRAYS)
+def test_metrics_of_arrays_are_those_of_scikit_learn_and_of_the_table(predict, name, class_names):
+    table = predict(150, class_names, groups=np.arange(150) // 4)
+    y_true, predicted = take_arrays(name, table)
+    if name == "roc_auc":
+        score = predicted[:, 1] if len(class_names) == 2 else predicted
+        expected = sklearn_metrics.roc_auc_score(y_true, score, multi_class="ovr")
+        assert roc_auc(y_true, score) == pytest.approx(expected, rel=1e-12)
+    elif name == "macro_f1":
+        expected = sklearn_metrics.f1_score(y_true, predicted, average="macro")
+    else:
+        expected = getattr(sklearn_metrics, f"{name}_score")(y_true, predicted)
+    found = ARRAYS[name](y_true, predicted)
+    assert isinstance(found, float)
+    assert found == pytest.approx(expected, rel=1e-12)
+    found = ARRAYS[name](y_true, predicted, table["group"], resamples=40, seed=3)
+    assert found.index.tolist() == ["value", "low", "high", "groups"]
+    assert found["groups"] == 38
+    pd.testing.assert_series_equal(found[["value", "low", "high"]], compute_metrics(table, 40, 3).loc[name])
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_may_be_of_any_kind(predict, name):
+    table = predict(40, tuple("210"), groups=np.arange(40) // 2)
+    y_true, predicted = take_arrays(name, table)
+    codes = {"y_true": y_true.astype(int)}
+    codes |= {"class_names": [2, 1, 0], "y_prob": predicted} if name == "roc_auc" else {"y_pred": predicted.astype(int)}
+    expected = compute_metrics(table, 20).loc[name]
+    groups = pd.Series(table["group"].to_numpy(), index=range(90, 50, -1))
+    for kind in (list, np.array, lambda values: pd.Series(list(values), index=range(40)[::-1])):
+        arguments = {key: kind(value) if key in ("y_true", "y_pred") else value for key, value in codes.items()}
+        assert ARRAYS[name](**arguments) == pytest.approx(expected["value"])
+        assert ARRAYS[name](**arguments, groups=groups, resamples=20)[["low", "high"]].tolist() == pytest.approx(
+            expected[["low", "high"]].tolist()
+        )
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_of_different_length_are_refused(predict, name):
+    y_true, predicted = take_arrays(name, predict(20))
+    with pytest.raises(ValueError, match=r"20 true labels, 19 predictions and 20 groups: expected one of each"):
+        ARRAYS[name](y_true, predicted[:19])
+    with pytest.raises(ValueError, match=r"20 true labels, 20 predictions and 3 groups: expected one of each"):
+        ARRAYS[name](y_true, predicted, groups=[1, 2, 3])
+    with pytest.raises(ValueError, match=r"0 true labels, 0 predictions and 0 groups: expected one of each"):
+        ARRAYS[name](y_true[:0], predicted[:0])
+
+
+def test_labels_that_are_no_class_are_refused(predict):
+    y_true, y_prob = take_arrays("roc_auc", predict(20))
+    with pytest.raises(ValueError, match=r"label among \['a', 'b', 'x'\]; unknown: \{'c'\}"):
+        roc_auc(y_true, y_prob, class_names=["a", "b", "x"])
+    with pytest.raises(ValueError, match=r"shape \(20, 3\), expected \(20, 2\), a column for each of \['a', 'b'\]"):
+        roc_auc(np.where(y_true == "c", "a", y_true), y_prob)
 
 
 def test_errors_are_listed_the_most_confident_first():
@@ -421,94 +518,6 @@ def test_wrong_replacements(y_prob):
         replace_probabilities(make_predictions(IMAGES, np.eye(3), ("c", "b", "a")), y_prob)
 
 
-def bootstrap_by_hand(values, groups, resamples, seed):
-    """Draw groups by name and copy their values: the mean of each resample, then the percentiles."""
-    rng = np.random.default_rng(seed)
-    members = {}
-    for value, group in zip(values, groups, strict=True):
-        members.setdefault(group, []).append(value)
-    names = list(members)
-    means = []
-    for _ in range(resamples):
-        drawn = rng.integers(0, len(names), len(names))
-        means.append(np.mean([value for number in drawn for value in members[names[number]]]))
-    return np.percentile(means, [2.5, 97.5])
-
-
-@pytest.mark.parametrize("seed", [0, 5])
-def test_the_bootstrap_draws_whole_groups_with_replacement(seed):
-    rng = np.random.default_rng(1)
-    values, groups = rng.normal(size=60), rng.choice(list("vwxyz") + [f"g{n}" for n in range(15)], 60)
-    found = bootstrap(lambda weights: {"mean": np.average(values, weights=weights)}, groups, 200, seed)
-    low, high = bootstrap_by_hand(values, groups, 200, seed)
-    assert found.loc["mean"].to_dict() == pytest.approx({"value": values.mean(), "low": low, "high": high})
-    assert found.index.name == "metric"
-
-
-def test_the_bootstrap_asks_for_whole_numbers_of_groups_first_once_each():
-    asked = []
-    groups = np.array([3, 3, 1, 2, 1])
-    bootstrap(lambda weights: asked.append(weights.copy()) or {"none": 0.0}, groups, 30)
-    assert asked[0].tolist() == [1] * 5
-    assert len(asked) == 31
-    for weights in asked[1:]:
-        assert weights[0] == weights[1]
-        assert weights[2] == weights[4]
-        assert weights[0] + weights[2] + weights[3] == 3  # as many groups as there are
-        assert weights.tolist() == np.round(weights).tolist()
-    assert len({tuple(weights) for weights in asked}) > 3
-
-
-def test_identical_images_of_a_group_widen_the_bootstrap_interval():
-    values = np.repeat(np.arange(40) % 2, 9)
-
-    def compute(weights):
-        return {"mean": np.average(values, weights=weights)}
-
-    grouped, single = (
-        bootstrap(compute, groups, 400).loc["mean"] for groups in (np.repeat(np.arange(40), 9), np.arange(360))
-    )
-    ratio = (grouped["high"] - grouped["low"]) / (single["high"] - single["low"])
-    assert 2.4 < ratio < 3.6  # about the root of 9
-
-
-def test_resamples_without_a_value_are_left_out_for_that_metric_only():
-    groups = np.arange(6)
-
-    def compute(weights):
-        return {
-            "first": weights[0] if weights[0] else np.nan,
-            "last": weights[5],
-            "never": np.nan,
-            "ratio": weights[0] / weights[0],  # 0/0 without a warning
-        }
-
-    found = bootstrap(compute, groups, 300)
-    assert found.loc["first"].tolist() == [1, 1, 3]  # never 0: those resamples are left out
-    assert found.loc["last"].tolist() == [1, 0, 3]
-    assert found.loc["ratio"].tolist() == [1, 1, 1]
-    assert found.loc["never"].isna().all()
-
-
-def test_metrics_may_have_tuples_as_names_and_keep_their_order():
-    def compute(weights):
-        return {("z", "last"): 7.0, ("a", "sum"): weights.sum(), ("z", "first"): -1.0}
-
-    found = bootstrap(compute, list("xyz"), 10)
-    assert found.index.tolist() == [("z", "last"), ("a", "sum"), ("z", "first")]
-    assert found["value"].tolist() == found["low"].tolist() == found["high"].tolist() == [7, 3, -1]
-
-
-def test_the_same_seed_gives_the_same_bootstrap():
-    values = np.random.default_rng(0).normal(size=50)
-
-    def draw(seed):
-        return bootstrap(lambda weights: {"mean": np.average(values, weights=weights)}, range(50), 50, seed)
-
-    pd.testing.assert_frame_equal(draw(1), draw(1))
-    assert (draw(1)[["low", "high"]] != draw(2)[["low", "high"]]).all(axis=None)
-
-
 def test_without_resamples_there_are_values_but_no_intervals(predict):
     table = predict(60)
     found = compute_metrics(table, 0)
@@ -546,7 +555,7 @@ def test_intervals_of_a_class_are_those_of_its_resampled_images():
     found = compute_class_metrics(table, 60, seed=4).set_index(["class", "metric"])
     resampled, rng = [], np.random.default_rng(4)
     for _ in range(60):
-        copies = pd.concat([table[groups == group] for group in rng.integers(0, 20, 20)])
+        copies = table.iloc[np.concatenate([np.flatnonzero(groups == group) for group in rng.integers(0, 20, 20)])]
         true, predicted = copies["y_true"] == "b", copies["y_pred"] == "b"
         resampled.append(
             {

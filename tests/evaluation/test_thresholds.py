@@ -1,4 +1,4 @@
-"""Decisions: what follows from the probabilities, by hand and on simulated images whose truth is known."""
+"""Thresholds: what an alarm is worth, by hand and on simulated images whose truth is known."""
 
 import warnings
 
@@ -8,8 +8,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from helpers.evaluation.bootstrap import compute_proportion
-from helpers.evaluation.calibration import apply_temperature, correct_prior, estimate_prior, fit_temperature
-from helpers.evaluation.scores import get_probabilities, is_right, make_predictions
+from helpers.evaluation.scores import make_predictions
 from helpers.evaluation.thresholds import (
     compute_alarm_metrics,
     compute_net_benefit,
@@ -20,12 +19,6 @@ from helpers.evaluation.thresholds import (
 )
 
 KINDS = ["accuracy", "sensitivity", "specificity", "precision", "roc_auc", "sensitivity_at_specificity"]
-
-
-def make_table(y_prob, labels=None, class_names=("c", "a", "b")):
-    labels = labels if labels is not None else [class_names[0]] * len(y_prob)
-    images = pd.DataFrame({"image_id": range(len(labels)), "group": range(len(labels)), "label": labels})
-    return make_predictions(images, y_prob, class_names)
 
 
 def make_scores(positive, score, group=None):
@@ -43,162 +36,9 @@ def simulate_scores(count=300, seed=0, decimals=None, share=0.3):
     return make_scores(positive, score if decimals is None else np.round(score, decimals))
 
 
-def simulate_predictions(temperature, count=20_000, seed=0):
-    """Draw labels from known probabilities and give those of a model that is too sure of itself by a factor."""
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(0, 1.2, (count, 3))
-    y_prob = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    codes = (y_prob.cumsum(1) < rng.random((count, 1))).sum(1).clip(max=2)
-    sharp = np.exp(logits * temperature)
-    return make_table(sharp / sharp.sum(1, keepdims=True), np.array(list("cab"))[codes]), y_prob
-
-
-def test_priors_are_exchanged_by_the_rule_of_bayes():
-    table = make_table([[0.6, 0.3, 0.1]])
-    found = correct_prior(table, prior=[0.5, 0.3, 0.2], new_prior=[0.2, 0.2, 0.6])
-    weights = np.array([0.6 * 0.2 / 0.5, 0.3 * 0.2 / 0.3, 0.1 * 0.6 / 0.2])  # 0.24, 0.2, 0.3
-    np.testing.assert_allclose(get_probabilities(found)[0], [weights / 0.74])
-    assert found["y_pred"].tolist() == ["b"]
-    np.testing.assert_allclose(found["confidence"], 0.3 / 0.74)
-
-
-def test_equal_shares_are_what_is_corrected_for_by_default():
-    table = make_table([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6]])
-    found = correct_prior(table, [0.7, 0.2, 0.1])
-    pd.testing.assert_frame_equal(found, correct_prior(table, [0.7, 0.2, 0.1], [1 / 3] * 3))
-    weights = np.array([0.6 / 0.7, 0.3 / 0.2, 0.1 / 0.1])
-    np.testing.assert_allclose(get_probabilities(found)[0][0], weights / weights.sum())
-    assert found["y_pred"].tolist() == ["a", "b"]
-
-
-def test_only_the_ratio_of_the_shares_counts():
-    table = make_table([[0.6, 0.3, 0.1]])
-    pd.testing.assert_frame_equal(correct_prior(table, [70, 20, 10]), correct_prior(table, [0.7, 0.2, 0.1]))
-
-
-def test_the_same_prior_changes_nothing_and_the_way_back_restores(predict):
-    table = predict(80)
-    shares = [0.6, 0.3, 0.1]
-    pd.testing.assert_frame_equal(correct_prior(table, shares, shares), table)
-    there = correct_prior(table, shares, [0.1, 0.2, 0.7])
-    assert (there["y_pred"] != table["y_pred"]).any()
-    pd.testing.assert_frame_equal(correct_prior(there, [0.1, 0.2, 0.7], shares), table)
-
-
-def test_an_impossible_class_stays_impossible():
-    table = make_table([[0, 0.5, 0.5], [0.9, 0.06, 0.04]])
-    y_prob = get_probabilities(correct_prior(table, [0.2, 0.4, 0.4]))[0]
-    np.testing.assert_allclose(y_prob[0], [0, 0.5, 0.5])
-    y_prob = get_probabilities(correct_prior(table, [0.2, 0.4, 0.4], [0, 0.5, 0.5]))[0]
-    np.testing.assert_allclose(y_prob, [[0, 0.5, 0.5], [0, 0.6, 0.4]])
-
-
-@pytest.mark.parametrize(
-    ("prior", "new_prior"),
-    [
-        ([0.5, 0.5], None),
-        ([0.5, 0.5, 0], None),
-        ([0.7, 0.5, -0.2], None),
-        ([0.4, 0.3, 0.3], [0.5, 0.5]),
-        (0.5, None),
-        ([[0.4, 0.3, 0.3]], None),
-        ([0.4, 0.3, 0.3], [[0.4, 0.3, 0.3]]),
-    ],
-    ids=["too few", "zero", "negative", "new too few", "number", "nested", "new nested"],
-)
-def test_wrong_priors(prior, new_prior):
-    with pytest.raises(ValueError, match="expected a positive share for each of c, a, b"):
-        correct_prior(make_table([[0.6, 0.3, 0.1]]), prior, new_prior)
-
-
-def test_correcting_the_prior_raises_balanced_accuracy_where_probabilities_are_right():
-    """Two Gaussian classes, 95 % of one: Bayes' rule gives the probabilities."""
-    rng = np.random.default_rng(0)
-    rare = rng.random(4000) < 0.05
-    x = rng.normal(1.5 * rare)
-    odds = 0.05 / 0.95 * np.exp(1.5 * x - 1.5**2 / 2)
-    rare_prob = odds / (1 + odds)
-    table = make_table(np.c_[1 - rare_prob, rare_prob], np.where(rare, "rare", "common"), ("common", "rare"))
-    found = correct_prior(table, [0.95, 0.05])
-    np.testing.assert_array_equal(found["y_pred"] == "rare", x > 0.75)  # halfway between the two means
-    before, after = (sklearn_metrics.balanced_accuracy_score(t["y_true"], t["y_pred"]) for t in (table, found))
-    assert after > before + 0.15
-
-
-@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
-def test_a_known_temperature_is_found_again(temperature):
-    table, y_prob = simulate_predictions(temperature)
-    found = fit_temperature(table)
-    assert found == pytest.approx(temperature, rel=0.04)
-    assert isinstance(found, float)
-    np.testing.assert_allclose(get_probabilities(apply_temperature(table, temperature))[0], y_prob, atol=1e-7)
-
-
-def test_no_other_temperature_makes_the_truth_more_likely():
-    table, _ = simulate_predictions(1.7, 500)
-    found = fit_temperature(table)
-
-    def compute_loss(temperature):
-        y_prob, class_names = get_probabilities(apply_temperature(table, temperature))
-        return sklearn_metrics.log_loss(table["y_true"], y_prob[:, np.argsort(class_names)], labels=sorted(class_names))
-
-    losses = [compute_loss(found * factor) for factor in (0.5, 0.9, 0.99, 1.01, 1.1, 2)]
-    assert compute_loss(found) < min(losses)
-    assert compute_loss(found) < compute_loss(1)
-
-
-def test_a_temperature_is_not_beyond_its_limits():
-    y_prob = np.tile([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]], (20, 1))
-    always_right, never_right = make_table(y_prob, list("cab") * 20), make_table(y_prob, list("abc") * 20)
-    assert 0.05 <= fit_temperature(always_right) < 0.06
-    assert 19 < fit_temperature(never_right) <= 20
-
-
-def test_temperature_by_hand():
-    table = make_table([[0.64, 0.32, 0.04]])
-    softer, sharper = (get_probabilities(apply_temperature(table, t))[0][0] for t in (2, 0.5))
-    roots = np.sqrt([0.64, 0.32, 0.04])
-    np.testing.assert_allclose(softer, roots / roots.sum())
-    squares = np.square([0.64, 0.32, 0.04])
-    np.testing.assert_allclose(sharper, squares / squares.sum())
-    pd.testing.assert_frame_equal(apply_temperature(table, 1), table)
-
-
-@pytest.mark.parametrize("temperature", [0.05, 0.5, 3, 20])
-def test_a_temperature_leaves_the_classes_and_their_order(predict, temperature):
-    table = predict(200)
-    found = apply_temperature(table, temperature)
-    assert found["y_pred"].tolist() == table["y_pred"].tolist()
-    if temperature > 0.05:
-        for before, after in zip(get_probabilities(table)[0], get_probabilities(found)[0], strict=True):
-            assert np.argsort(before).tolist() == np.argsort(after).tolist()
-    confidence = found["confidence"].mean() - table["confidence"].mean()
-    assert confidence * (1 - temperature) > 0  # below 1 surer, above 1 less sure
-
-
-@pytest.mark.parametrize("temperature", [0.05, 1, 20])
-def test_probabilities_of_zero_and_one_are_no_trouble(temperature):
-    table = make_table([[1, 0, 0], [0, 1, 0], [0.5, 0.5, 0], [1e-30, 0, 1]], list("cbab"))
-    found = apply_temperature(table, temperature)
-    assert found["y_pred"].tolist() == ["c", "a", "c", "b"]
-    y_prob = get_probabilities(found)[0]
-    assert np.isfinite(y_prob).all()
-    np.testing.assert_allclose(y_prob[2, :2].sum() + y_prob[2, 2], 1)
-    np.testing.assert_allclose(y_prob[2, 0], y_prob[2, 1])
-
-
-def test_a_model_that_is_sure_and_wrong_has_a_high_temperature():
-    """The wrong ones have probability 0: their likelihood must not be infinitely small at every temperature."""
-    sure = np.eye(3)[np.arange(60) % 3]
-    labels = np.array(list("cab"))[(np.arange(60) + (np.arange(60) < 15)) % 3]
-    found = fit_temperature(make_table(sure, labels))
-    assert 5 < found <= 20
-    assert is_right(make_table(sure, labels)).mean() == 0.75
-
-
 def test_the_score_of_a_group_is_the_sum_of_its_classes():
-    table = make_table([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6], [0, 1, 0]], list("cba"))
-    table["group"] = ["x", "y", "x"]
+    images = pd.DataFrame({"image_id": range(3), "group": ["x", "y", "x"], "label": list("cba")})
+    table = make_predictions(images, [[0.6, 0.3, 0.1], [0.2, 0.2, 0.6], [0, 1, 0]], ("c", "a", "b"))
     found = score_group_of_classes(table, ["b", "c"])
     assert list(found.columns) == ["image_id", "group", "positive", "score"]
     assert found["positive"].tolist() == [True, True, False]
@@ -214,6 +54,11 @@ def test_one_class_is_a_group_too(predict):
     found = score_group_of_classes(table, ["b"])
     assert found["score"].tolist() == table["p_b"].tolist()
     assert found["positive"].tolist() == (table["y_true"] == "b").tolist()
+
+
+def test_the_classes_of_a_group_may_be_numbers(predict):
+    table = predict(40, ("0", "1", "2"))
+    pd.testing.assert_frame_equal(score_group_of_classes(table, [1, 2]), score_group_of_classes(table, ["1", "2"]))
 
 
 def test_unknown_classes_have_no_score(predict):
@@ -315,11 +160,11 @@ def test_intervals_of_alarms_are_those_of_resampled_groups():
     rng = np.random.default_rng(2)
     scores = simulate_scores(120, 1)
     scores["group"] = rng.integers(0, 30, 120)
-    found = compute_alarm_metrics(scores, 0.4, resamples=80, seed=9)
+    found = compute_alarm_metrics(scores, 0.4, resamples=40, seed=9)
     names, rng, resampled = scores["group"].unique(), np.random.default_rng(9), []
-    for _ in range(80):
+    for _ in range(40):
         drawn = names[rng.integers(0, len(names), len(names))]
-        copies = pd.concat([scores[scores["group"] == name] for name in drawn])
+        copies = scores.iloc[np.concatenate([np.flatnonzero(scores["group"] == name) for name in drawn])]
         true, alarm = copies["positive"], copies["score"] >= 0.4
         resampled.append(
             {
@@ -362,83 +207,6 @@ def test_accuracy_needs_neither_positives_nor_alarms():
     all_positive = make_scores([1] * 4, [0.9, 0.3, 0.2, 0.1])
     assert compute_alarm_metrics(all_positive, 0.5, resamples=2).loc["accuracy", "value"] == 1 / 4
     assert compute_alarm_metrics(all_positive, 0.95, resamples=2).loc["accuracy"].tolist() == [0, 0, 0]
-
-
-# estimate_prior
-
-SHARES = np.array([0.5, 0.3, 0.2])
-
-
-def simulate_shifted(shares, count=20_000, seed=0, centres=(0.0, 2.0, 4.5)):
-    """Draw from Gaussian classes with given shares; the probabilities are right where the shares are ``SHARES``."""
-    rng = np.random.default_rng(seed)
-    codes = rng.choice(3, count, p=shares)
-    x = rng.normal(np.take(centres, codes))
-    weights = SHARES * np.exp(-((x[:, None] - centres) ** 2) / 2)
-    return make_table(weights / weights.sum(1, keepdims=True), np.array(list("cab"))[codes])
-
-
-@pytest.mark.parametrize("shares", [SHARES, [0.1, 0.1, 0.8], [0.05, 0.9, 0.05], [1 / 3] * 3, [0.7, 0.0, 0.3]], ids=str)
-def test_shifted_shares_are_found_without_the_labels(shares):
-    table = simulate_shifted(shares)
-    found = estimate_prior(table, SHARES)
-    assert found.shape == (3,)
-    assert found.sum() == pytest.approx(1)
-    np.testing.assert_allclose(found, shares, atol=0.015)
-    np.testing.assert_array_equal(estimate_prior(table.assign(y_true="c"), SHARES), found)
-
-
-@pytest.mark.parametrize("shares", [[0.1, 0.1, 0.8], [0.05, 0.9, 0.05]], ids=str)
-def test_one_step_is_the_mean_of_the_probabilities_and_not_enough(shares):
-    table = simulate_shifted(shares)
-    mean = get_probabilities(table)[0].mean(axis=0)
-    np.testing.assert_allclose(estimate_prior(table, SHARES, steps=1), mean)
-    assert np.abs(estimate_prior(table, SHARES) - shares).max() < 0.3 * np.abs(mean - shares).max()
-
-
-def test_two_steps_by_hand():
-    """Prior 1/4 and 3/4; first the mean, 1/2; then weights 0.8 * 2 to 0.2 * 2/3 and 0.2 * 2 to 0.8 * 2/3."""
-    table = make_table([[0.8, 0.2], [0.2, 0.8]], class_names=("c", "a"))
-    expected = (1.6 / (1.6 + 0.4 / 3) + 0.4 / (0.4 + 1.6 / 3)) / 2
-    np.testing.assert_allclose(estimate_prior(table, [0.25, 0.75], steps=2), [expected, 1 - expected])
-    np.testing.assert_array_equal(estimate_prior(table, [1, 3], steps=0), [0.25, 0.75])
-
-
-def test_no_other_shares_make_the_images_more_likely():
-    rng = np.random.default_rng(3)
-    rare = rng.random(400) < 0.35
-    x = rng.normal(1.2 * rare)
-    odds = 0.1 / 0.9 * np.exp(1.2 * x - 1.2**2 / 2)
-    table = make_table(np.c_[1 / (1 + odds), odds / (1 + odds)], class_names=("c", "a"))
-    (_, found), ratios = estimate_prior(table, [0.9, 0.1]), get_probabilities(table)[0] / [0.9, 0.1]
-    grid = np.linspace(0, 1, 2001)
-    likelihood = [np.log(ratios @ [1 - share, share]).sum() for share in grid]
-    assert found == pytest.approx(grid[np.argmax(likelihood)], abs=1e-3)
-    assert 0.2 < found < 0.5
-
-
-def test_corrected_probabilities_have_the_estimated_shares_on_average():
-    table = simulate_shifted([0.1, 0.1, 0.8], 2000)
-    found = estimate_prior(table, SHARES)
-    corrected = get_probabilities(correct_prior(table, SHARES, found))[0]
-    np.testing.assert_allclose(corrected.mean(axis=0), found, atol=1e-5)
-
-
-def test_estimates_of_predictions_without_any_doubt_are_counts():
-    table = make_table(np.eye(3)[[0, 0, 0, 1, 2, 2, 0, 0]])
-    np.testing.assert_allclose(estimate_prior(table, [0.2, 0.7, 0.1]), [5 / 8, 1 / 8, 2 / 8])
-
-
-def test_predictions_that_know_nothing_leave_the_prior():
-    table = make_table(np.tile(SHARES, (10, 1)))
-    np.testing.assert_allclose(estimate_prior(table, SHARES), SHARES)
-
-
-def test_only_the_ratio_of_the_prior_counts_and_it_is_not_changed():
-    table, counts = simulate_shifted([0.1, 0.1, 0.8], 500), np.array([50, 30, 20])
-    np.testing.assert_allclose(estimate_prior(table, counts), estimate_prior(table, SHARES))
-    assert counts.tolist() == [50, 30, 20]
-    np.testing.assert_array_equal(estimate_prior(table, [50, 30, 20]), estimate_prior(table, counts))
 
 
 # find_balanced_threshold
@@ -606,18 +374,18 @@ def test_a_score_at_the_threshold_raises_the_alarm():
     assert found["false_alarms"].tolist() == [1, 0, 0, 0]
 
 
-@pytest.mark.parametrize("of", [1, 100, 1000])
-def test_intervals_of_what_is_missed_are_those_of_a_proportion(of):
+@pytest.mark.parametrize("per", [1, 100, 1000])
+def test_intervals_of_what_is_missed_are_those_of_a_proportion(per):
     scores = simulate_scores(300, 2, share=0.1)
     positive, score = scores["positive"], scores["score"]
-    found = count_missed(scores, [0.2, 0.4], of)
+    found = count_missed(scores, [0.2, 0.4], per)
     for row, threshold in zip(found.to_dict("records"), [0.2, 0.4], strict=True):
         for name, wrong in (("missed", score[positive] < threshold), ("false_alarms", score[~positive] >= threshold)):
             expected = compute_proportion(wrong.sum(), len(wrong))
             assert 0 < expected["low"] < expected["value"] < expected["high"] < 1
-            assert row[name] == pytest.approx(of * expected["value"])
+            assert row[name] == pytest.approx(per * expected["value"])
             assert (row[f"{name}_low"], row[f"{name}_high"]) == pytest.approx(
-                (of * expected["low"], of * expected["high"])
+                (per * expected["low"], per * expected["high"])
             )
 
 

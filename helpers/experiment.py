@@ -1,0 +1,487 @@
+"""An experiment: the settings, models, predictions and results of one notebook, and what is done with them.
+
+This module stands above the three rooms and knows them all. It is thin: plain arrays, DataFrames and Keras models go in
+and come out, and each step can also be done by hand with the functions of the rooms.
+"""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers.data import opening, preprocess
+from helpers.evaluation import calibration, plots, scores
+from helpers.evaluation.report import Report, tabulate_scores
+from helpers.files import InputError
+from helpers.parallel import use_cluster
+from helpers.settings import PROJECT_FOLDER, read_settings
+from helpers.study import cnn, design, runner
+from helpers.training import fast, fit, saving, surgery
+
+_CHECKED = 64  # images that a saved model predicts once more when it is loaded again
+
+
+def open_data_set(name, experiment, **options):
+    """Find or download a data set, index and measure it, and set aside what cannot be used.
+
+    Parameters
+    ----------
+    name : str, DataSet or sequence of str
+        As in `helpers.data.catalog`, or a record of your own; of several, ``DATA_SET`` chooses, or else the first that
+        lies in ``DATA_DIR``.
+    experiment : Experiment
+        Works with this data set from now on; its report knows whether the images are the built-in sample.
+    **options
+        ``most, limit_by, whole_groups`` of `helpers.data.opening.open_data_set`.
+
+    Returns
+    -------
+    OpenDataSet, see `helpers.data.opening`.
+
+    Raises
+    ------
+    InputError
+        There is no such data set (the message lists those there are), it is not found, or too much of it cannot be
+        used.
+    """
+    data = opening.open_data_set(name, experiment.settings, **options)
+    notebook = "_".join(filter(None, [experiment.name, data.record.edition]))
+    experiment.data = data
+    experiment.report = Report(notebook, experiment.settings, data.source.is_sample, experiment.folder / "figures")
+    experiment.report.save_table(data.problems, "problems")
+    return data
+
+
+class Experiment:
+    """What one notebook tries.
+
+    Parameters
+    ----------
+    name : str
+        Of the notebook, such as ``02_ham10000``: its results go to folders of this name.
+    folder : Path
+        Gets ``figures/`` and ``models/``; the project's by default.
+
+    Attributes
+    ----------
+    settings : Settings
+        Read from the environment, see `helpers.settings`. ``seed`` and ``quick`` are short for the settings' own.
+    precision : str
+        The Keras dtype policy of the networks, see `helpers.training.fast.set_precision`.
+    data : OpenDataSet
+        From `open_data_set`.
+    report : Report
+        Saves figures and tables.
+    models, histories : dict of str to keras.Model and DataFrame
+        Of each name that was fitted.
+    predictions : dict of (str, str) to DataFrame
+        Of each model and set, from `helpers.evaluation.scores.make_predictions`, before calibration.
+    temperatures : dict of str to float
+    scores : dict of str to dict of str to DataFrame
+        Metrics of each model on each set.
+    chosen : str
+        The name of the model that `choose` chose.
+    """
+
+    def __init__(self, name, folder=PROJECT_FOLDER):
+        self.name, self.folder, self.settings = name, Path(folder), read_settings()
+        self.seed, self.quick = self.settings.seed, self.settings.quick
+        use_cluster(self.settings.dask_scheduler)
+        fast.use_all_gpus()
+        self.precision = fast.set_precision(self.settings.precision)
+        plots.set_style()
+        self.data = self.report = self.chosen = None
+        self.models, self.histories, self.predictions, self.temperatures, self.scores = {}, {}, {}, {}, {}
+        self._sets, self._fits, self._final = {}, {}, {}
+
+    def __repr__(self):
+        where = self.settings.dask_scheduler or f"{os.cpu_count()} cores"
+        return f"{self.name}: {self.settings.mode} mode, seed {self.seed}, {self.precision}, {where}"
+
+    # Training
+
+    def fit(self, name, build, x, recipe, *, training="train", validation="validation", seed=None, **options):
+        """Build a model and train it; a training that was interrupted goes on, a finished one is not done again.
+
+        Parameters
+        ----------
+        name : str
+            Of the model. A comma divides the name of a model from that of a run of it, such as "cnn, fold 1".
+        build : function ``() -> keras.Model``
+            Builds a fresh model, from ``x`` to probabilities of the classes. Plain layers of Keras are made fast, see
+            `helpers.training.fast.fuse`.
+        x : array
+            A row for each image of the data set: raw pixels (n, height, width, channels), features (n, n_features), or
+            features of several views (views, n, n_features), all of which are trained on.
+        recipe : Recipe
+            See `helpers.training.fit`.
+        training, validation : str, array of int, or tuple of 2 or 3 arrays
+            The name of a set, the rows of its images, or pixels or features, one-hot labels, and rows of their own.
+        seed : int, optional
+            That of the experiment by default.
+        **options
+            ``precision``, if not that of the experiment. ``views``, for test-time augmentation: over how many views of
+            an image its predictions are averaged, 1 by default. ``extractor``, a model whose features ``x`` are: it is
+            joined with the trained classifier, and ``predict_from`` are the pixels that the whole is then to predict,
+            instead of the features.
+
+        Returns
+        -------
+        keras.Model, trained.
+
+        Raises
+        ------
+        InputError
+            The model has not an output for each class, or there is no such set.
+        Interrupted
+            The training was interrupted; it goes on when the cell is run again.
+        """
+        about = {"precision": self.settings.precision, "views": 1, "extractor": None, "predict_from": None} | options
+        fast.set_precision(about["precision"])
+        seed = self.seed if seed is None else seed
+        fast.set_seed(seed)
+        model = fast.fuse(build())
+        model.name = _make_key(name)
+        class_names = self._need_data().class_names
+        if model.output_shape[1:] != (len(class_names),):
+            raise InputError(
+                f"{name}: the model has outputs of shape {model.output_shape[1:]}; expected ({len(class_names)},), one "
+                f"for each of the classes {', '.join(class_names)}."
+            )
+        data = self._select(x, training, every_view=True), self._select(x, validation)
+        options = {"progress": self.settings.progress, "checkpoint": self._checkpoints / f"{_make_key(name)}.npz"}
+        self.histories[name] = fit.fit_model(model, *data, recipe, seed=seed, **options)
+        model.compile("sgd")  # lets go of an optimizer that holds three copies of all weights
+        about |= {"x": x if about["predict_from"] is None else about["predict_from"], "recipe": recipe, "head": model}
+        if about["extractor"] is not None:
+            model = surgery.join(about["extractor"], model, _make_key(name))
+            surgery.unfreeze_from(model, "feature_scaling")
+        self.models[name], self._fits[name] = model, about
+        for known in (self.predictions, self._final):  # those of the model that had this name before
+            for key in [key for key in known if key[0] == name]:
+                del known[key]
+        self.temperatures.pop(name, None)
+        return model
+
+    def cross_validate(self, name, build, x, recipe, runs, calibrate=False, **options):
+        """Train a model once for each run, so that every image is predicted by networks that never saw its group.
+
+        Parameters
+        ----------
+        name : str
+            The runs are called "<name>, <run>".
+        build : function ``run -> keras.Model``
+            Builds a fresh model for a run, given by its name.
+        x
+            As for `fit`.
+        recipe : Recipe, or function ``run -> Recipe``
+        runs : dict of str to dict
+            From `helpers.data.split.list_runs`: for each run the rows ``train``, ``validation`` and ``test``, and its
+            ``seed``.
+        calibrate : bool
+            Whether the probabilities of a run are calibrated by a temperature from its validation images.
+        **options
+            As for `fit`.
+
+        Returns
+        -------
+        array (n, n_classes): probabilities of all images, averaged where several runs predict the same one; NaN for
+        images that none predicts.
+        """
+        total = np.zeros((len(self._need_data().images), len(self.data.class_names)))
+        count = np.zeros((len(total), 1))
+        for run, rows in runs.items():
+            key = f"{name}, {run}"
+            sets = {"training": rows["train"], "validation": rows["validation"], "seed": rows["seed"]}
+            self.fit(key, partial(build, run), x, recipe(run) if callable(recipe) else recipe, **sets, **options)
+            for part in ("validation", "test"):
+                self.add_predictions(key, part, self.predict_probabilities(key, rows[part]), rows[part])
+            if calibrate:
+                self.temperatures[key] = calibration.fit_temperature(self.predictions[key, "validation"])
+                for part in ("validation", "test"):
+                    table = calibration.apply_temperature(self.predictions[key, part], self.temperatures[key])
+                    self.predictions[key, part] = table
+            total[rows["test"]] += scores.get_probabilities(self.predictions[key, "test"])[0]
+            count[rows["test"]] += 1
+        return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+    def run_study(self, x, base, factors, seeds, sets=None):
+        """Train small networks on ``x``, one factor changed at a time around a base, and save the table of results.
+
+        ``base, factors, seeds`` are those of `helpers.study.design.list_trials`, with the settings of
+        `helpers.study.cnn.train_cnn`; ``sets`` name the set of each image, by default that of the split.
+
+        Returns
+        -------
+        DataFrame, from `helpers.study.design.expand_results`; trials that failed have an ``error``.
+        """
+        sets = np.asarray(self._need_data().images["split"] if sets is None else sets, str)
+        statistics = np.array(preprocess.compute_statistics(x, np.flatnonzero(sets == "train")))
+        base = base | {"precision": self.precision}
+        folder = self.settings.cache_dir / "studies" / self.report.place
+        arrays = x, self.data.encode_labels(), sets, statistics
+        trials = design.list_trials(base, factors, seeds)
+        results = runner.run_study(cnn.train_cnn, trials, folder, arrays, progress=self.settings.progress)
+        table = design.expand_results(results, base, factors)
+        self.report.save_table(table, "study")
+        return table
+
+    # Prediction
+
+    def add_set(self, name, rows, *pixels):
+        """Add a set of altered images: the rows (m,) that they were made from, and pixels for each size of image."""
+        self._sets[name] = np.asarray(rows), pixels
+
+    def predict_probabilities(self, name, part):
+        """Predict the probabilities of a set, given by its name or its rows: float32 (m, n_classes)."""
+        about = self._need_fit(name)
+        x, _, rows = self._select(about["x"], part)
+        if about["x"].ndim == 3:
+            return np.mean([fast.predict_probabilities(about["head"], view, rows) for view in about["x"]], axis=0)
+        whole = about["x"].ndim == 4
+        return fast.predict_probabilities(self.models[name] if whole else about["head"], x, rows, about["views"])
+
+    def predict(self, name, part="test"):
+        """Predict a set by a model: a table from `helpers.evaluation.scores.make_predictions`, before calibration."""
+        if (name, part) not in self.predictions:
+            self.predictions[name, part] = self._tabulate(self.predict_probabilities(name, part), part)
+        return self.predictions[name, part]
+
+    def add_predictions(self, name, part, y_prob, rows=None):
+        """Add predictions that come from elsewhere, such as a baseline; they are not calibrated.
+
+        Parameters
+        ----------
+        name, part : str
+            What predicts, and the set that is predicted.
+        y_prob : array (m, n_classes), or DataFrame
+            Probabilities, or a table of predictions as it is.
+        rows : array of int (m,), optional
+            The images of the data set that are predicted; those of the set by default.
+        """
+        if not isinstance(y_prob, pd.DataFrame):
+            y_prob = self._tabulate(y_prob, part if rows is None else rows)
+        self.predictions[name, part] = y_prob
+        self._final[name, part] = True
+
+    def average(self, name, members, *parts):
+        """Add the average of several models' probabilities on some sets under a name of its own."""
+        for part in parts:
+            tables = [self.calibrated(member, part) for member in members]
+            y_prob = np.mean([scores.get_probabilities(table)[0] for table in tables], axis=0)
+            self.add_predictions(name, part, scores.replace_probabilities(tables[0], y_prob))
+
+    def calibrate(self, part="validation", names=None, undo_weights=False):
+        """Fit a temperature for each model on a set (Guo et al. 2017), by which its predictions are calibrated.
+
+        ``undo_weights`` first corrects the probabilities of models that were trained with class weights to the shares
+        that the classes have in training.
+        """
+        for name in self.models if names is None else names:
+            self._need_fit(name)["undo_weights"] = undo_weights
+            self.temperatures[name] = calibration.fit_temperature(self.undo_weights(name, part))
+        return self.temperatures
+
+    def undo_weights(self, name, part):
+        """Predict a set; where `calibrate` was told to, for the shares that the classes have in training."""
+        about = self._need_fit(name)
+        weights = about["recipe"].class_weights
+        if weights is None or not about.get("undo_weights"):
+            return self.predict(name, part)
+        prior = self.prior
+        return calibration.correct_prior(self.predict(name, part), prior * weights, new_prior=prior)
+
+    @property
+    def prior(self):
+        """The shares of the classes in training: float32 (n_classes,)."""
+        return self._need_data().encode_labels(self.data.rows("train")).mean(axis=0)
+
+    def calibrated(self, name, part="test"):
+        """Predict a set by a model, calibrated where `calibrate` has fitted a temperature."""
+        if (name, part) in self._final or name not in self.temperatures:
+            return self.predict(name, part)
+        return calibration.apply_temperature(self.undo_weights(name, part), self.temperatures[name])
+
+    # Evaluation
+
+    def choose(self, metric="roc_auc", part="validation", among=None):
+        """Choose the model with the highest metric on a set, before calibration; keep its name in ``chosen``.
+
+        Returns
+        -------
+        DataFrame with one row per model, of all or those ``among``: its metrics.
+        """
+        names = list(among or self.models)
+        if not names:
+            raise InputError("There is no model to choose from: call fit first.")
+        values = {name: scores.compute_metrics(self.predict(name, part), 0)["value"] for name in names}
+        table = pd.DataFrame(values).T.rename_axis("model")
+        self.chosen = table[metric].idxmax()
+        return table
+
+    def score(self, *parts, names=None, metrics=None, resamples=1000):
+        """Score models on sets, with 95 % intervals over groups.
+
+        Parameters
+        ----------
+        *parts : str
+            The sets; "test" by default.
+        names : sequence of str, optional
+            By default all that were fitted, and all that predictions of the sets were added for.
+        metrics : sequence of str, optional
+            What to show, as for `helpers.evaluation.report.tabulate_scores`; all are kept in ``scores``.
+
+        Returns
+        -------
+        DataFrame of str, one row per model and set.
+        """
+        parts = parts or ("test",)
+        names = list(names or dict.fromkeys([*self.models, *(name for name, part in self._final if part in parts)]))
+        if not names:
+            raise InputError("There is nothing to score: call fit first.")
+        for name in names:
+            for part in parts:
+                table = scores.compute_metrics(self.calibrated(name, part), resamples)
+                self.scores.setdefault(name, {})[part] = table
+        shown = {name: {part: self.scores[name][part] for part in parts} for name in names}
+        table = tabulate_scores(shown, metrics) if metrics else tabulate_scores(shown)
+        return table if len(parts) > 1 else table.droplevel("test set")
+
+    def compare(self, first, second, part="test", resamples=1000):
+        """Compare two models on the same images: metrics of the first minus those of the second, with intervals."""
+        return scores.compare_metrics(self.calibrated(first, part), self.calibrated(second, part), resamples)
+
+    def plot_history(self, *names, watched="validation"):
+        """Draw accuracy and loss over the epochs of some models; see `plot_learning_curves`."""
+        return plots.plot_learning_curves({name: self.histories[name] for name in names}, watched)
+
+    # Results
+
+    def measure_cost(self, name):
+        """Sum up what a model cost in all its runs, and tell what it is: a dict for ``results.json``."""
+        runs = [key for key in self.histories if key == name or key.startswith(f"{name}, ")]
+        if not runs:
+            return {}
+        history = pd.concat([self.histories[key] for key in runs])
+        model = self.models[runs[0]]
+        return {
+            "epochs": len(history),
+            "wall_minutes": history["wall_seconds"].sum() / 60,
+            "cpu_minutes": history["cpu_seconds"].sum() / 60,
+            "parameters": model.count_params(),
+            "precision": self.precision if self._fits[runs[0]]["precision"] != "float32" else "float32",
+            "input": "x".join(map(str, model.input_shape[1:])),
+        }
+
+    def collect(self, *parts, names=None):
+        """Put the calibrated predictions of several models and sets into one table with ``model`` and ``test_set``."""
+        names = names or dict.fromkeys(name for name, part in self.predictions if part in parts)
+        tables = {(name, part): self.calibrated(name, part) for name in names for part in parts}
+        table = pd.concat(tables, names=["model", "test_set"]).reset_index(["model", "test_set"])
+        return table if len(parts) > 1 else table.drop(columns="test_set")
+
+    def save_model(self, name, model=None, pixels=None, **about):
+        """Save a model for `helpers.predict`, load it again, and make sure that it predicts the same.
+
+        Parameters
+        ----------
+        name : str
+            Of a model that was fitted; or of another ``model``, such as a calibrated copy, that takes ``pixels``.
+        **about
+            What else `helpers.training.saving.save_model` keeps with the model, besides names of classes.
+
+        Returns
+        -------
+        Path of the file.
+        """
+        if model is None:
+            fitted, model = self._need_fit(name), self.models[name]
+            pixels = fitted["x"] if pixels is None else pixels
+        about = {"class_names": self.data.class_names, "class_labels": self.data.class_labels} | about
+        path = self.folder / "models" / self.report.place / f"{_make_key(name)}.keras"
+        saving.save_model(model, path, about)
+        checked = np.arange(min(_CHECKED, len(pixels)))
+        before, after = (
+            fast.predict_probabilities(either, pixels, checked) for either in (model, saving.load_model(path))
+        )
+        if not np.array_equal(before, after):
+            raise RuntimeError(f"{path}: loaded again, the model predicts otherwise. It was saved, but is not right.")
+        return path
+
+    def save(self, protocol, cost=None, train=None):
+        """Save all scores with costs as ``results.json`` and all histories as a table; forget finished trainings.
+
+        ``protocol`` says how the images were split and the model chosen. ``cost`` and ``train`` hold, for names of
+        models, what else to tell of their cost, and metrics on their training images.
+
+        Returns
+        -------
+        Path of the folder that holds figures and tables, relative to ``folder``.
+        """
+        if not self.scores:
+            raise InputError("There are no scores to save: call score first.")
+        for name, test_sets in self.scores.items():
+            about = (
+                ({} if self.chosen is None else {"chosen": name == self.chosen})
+                | self.measure_cost(name)
+                | (cost or {}).get(name, {})
+            )
+            test_sets = {_make_key(part): table for part, table in test_sets.items()}
+            self.report.add_result(_make_key(name), test_sets, about, (train or {}).get(name))
+        self.report.save_results(self.data.summarize(), protocol)
+        if self.histories:
+            histories = pd.concat(self.histories, names=["model"]).reset_index()
+            self.report.save_table(histories, "histories", decimals=6)
+        for name in self.histories:
+            (self._checkpoints / f"{_make_key(name)}.npz").unlink(missing_ok=True)
+        return self.report.folder.relative_to(self.folder)
+
+    # What the methods share
+
+    @property
+    def _checkpoints(self):
+        return self.settings.cache_dir / "checkpoints" / self.report.place
+
+    def _need_data(self):
+        if self.data is None:
+            raise InputError("No data set is open: call open_data_set(name, experiment) first.")
+        return self.data
+
+    def _need_fit(self, name):
+        if name not in self._fits:
+            raise InputError(f"There is no model {name!r}. Fitted: {', '.join(self._fits) or 'none: call fit first'}.")
+        return self._fits[name]
+
+    def _tabulate(self, y_prob, part):
+        images = self._need_data().images.iloc[self._find_rows(part)]
+        return scores.make_predictions(images, y_prob, self.data.class_names)
+
+    def _find_rows(self, part):
+        """Find the rows of a set, given by its name or by its rows."""
+        if not isinstance(part, str):
+            return np.asarray(part)
+        return self._sets[part][0] if part in self._sets else self._need_data().rows(part)
+
+    def _select(self, x, part, every_view=False):
+        """Select what belongs to a set: pixels or features, one-hot labels, and the rows that they are in."""
+        if isinstance(part, tuple):
+            return part
+        rows = self._find_rows(part)
+        y = self._need_data().encode_labels(rows)
+        if isinstance(part, str) and part in self._sets:
+            altered = {pixels.shape[1:]: pixels for pixels in self._sets[part][1]}
+            if x.shape[1:] not in altered:
+                raise InputError(f"The set {part!r} has no pixels of shape {x.shape[1:]}: add them with add_set.")
+            return altered[x.shape[1:]], y, np.arange(len(rows))
+        if x is not None and x.ndim == 3:  # the features of all images in the first view, then in the second, ...
+            views = len(x) if every_view else 1
+            rows = np.concatenate([rows + number * x.shape[1] for number in range(views)])
+            return x.reshape(-1, x.shape[-1]), np.tile(y, (views, 1)), rows
+        return x, y, rows
+
+
+def _make_key(name):
+    """Make a name that can be a file, and a key of ``results.json``: "cnn, fold 1" becomes cnn_fold_1."""
+    return name.replace(",", "").replace(" ", "_")

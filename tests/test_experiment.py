@@ -1,0 +1,306 @@
+"""An experiment: from a folder of images to results, on tiny pictures of two colours."""
+
+import json
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from keras import layers
+from PIL import Image
+
+from helpers import Experiment, open_data_set
+from helpers.data.catalog import DataSet
+from helpers.data.split import list_runs
+from helpers.evaluation.scores import compute_metrics
+from helpers.files import InputError
+from helpers.study.cnn import CNN_SETTINGS
+from helpers.training import transfer
+from helpers.training.fit import Recipe
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+SHAPE = (16, 16, 3)
+RECORD = DataSet(
+    name="sweets",
+    title="Sweets",
+    task="Is it mint or cherry?",
+    class_names=("mint", "cherry", "lemon"),
+    class_labels={"mint": "green mint", "cherry": "red cherry", "lemon": "yellow lemon"},
+    layout="class_folders",
+    key_file="train",
+    files="images in train/{mint,cherry,lemon}/",
+    handle="kaggle:nobody/sweets/versions/1",
+    expected_counts={"train": 120},
+    group_rule="photographs of one sweet",
+    image_shape=SHAPE,
+    allowed_augmentation="flips",
+    citation="drawn",
+    licence="CC0",
+)
+COLORS = {"mint": (60, 160, 90), "cherry": (170, 60, 70), "lemon": (180, 170, 60)}
+RECIPE = Recipe(epochs=6, batch_size=16, learning_rate=0.05)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for label, color in COLORS.items():
+        place = folder / "sweets" / "train" / label
+        place.mkdir(parents=True)
+        for number in range(40):
+            pixels = np.clip(np.array(color) + rng.normal(0, 45, SHAPE), 0, 255).astype("uint8")
+            Image.fromarray(pixels).save(place / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(data_dir, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATA_DIR", str(data_dir))
+        patch.setenv("CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("NOTEBOOK_PROGRESS", "off")
+        patch.setenv("PRECISION", "float32")
+        for name in ("DATA_SOURCE", "DATA_SET", "NOTEBOOK_MODE", "SEED", "DASK_SCHEDULER"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+def make_experiment(folder, split=True):
+    experiment = Experiment("07_sweets", folder)
+    data = open_data_set(RECORD, experiment)
+    if split:
+        data.split_images(validation=0.25, test=0.25)
+    return experiment, data.load_pixels(SHAPE)
+
+
+def build():
+    inputs = keras.Input(SHAPE)
+    maps = layers.Rescaling(1 / 255)(inputs)
+    maps = layers.BatchNormalization(momentum=0.5)(layers.Conv2D(4, 3, use_bias=False)(maps))
+    features = layers.GlobalAveragePooling2D()(layers.ReLU()(maps))
+    return keras.Model(inputs, layers.Dense(3, activation="softmax")(features))
+
+
+@pytest.fixture(scope="module")
+def fitted(environment, tmp_path_factory):
+    experiment, x = make_experiment(tmp_path_factory.mktemp("results"))
+    experiment.fit("first", build, x, RECIPE)
+    experiment.fit("second", build, x, RECIPE, seed=1, views=4)
+    return experiment, x
+
+
+# From the first line to the results
+
+
+def test_it_tells_what_it_is(fitted):
+    experiment, _ = fitted
+    assert repr(experiment).startswith("07_sweets: quick mode, seed 42, float32, ")
+    shown = experiment.data._repr_markdown_()
+    assert "**Sweets** (local)" in shown
+    assert "120 images in 120 groups and 3 classes" in shown
+
+
+def test_the_whole_way_ends_in_results(fitted):
+    experiment, _ = fitted
+    table = experiment.choose("accuracy")
+    assert table.index.tolist() == ["first", "second"]
+    assert experiment.chosen == table["accuracy"].idxmax()
+    assert set(experiment.calibrate()) == {"first", "second"}
+    experiment.add_predictions("guess", "test", np.full((len(experiment.data.rows("test")), 3), 1 / 3))
+    shown = experiment.score("test", metrics=["accuracy"], resamples=20)
+    assert shown.index.tolist() == ["first", "second", "guess"]
+    expected = compute_metrics(experiment.calibrated("first", "test"), 20)
+    pd.testing.assert_frame_equal(experiment.scores["first"]["test"], expected)
+    assert experiment.scores["first"]["test"].loc["accuracy", "value"] > 0.6
+    difference = experiment.compare("first", "first", resamples=20)
+    assert (difference[["value", "low", "high"]] == 0).all(axis=None)
+
+    path = experiment.save_model("first", note="sour")
+    assert path == experiment.folder / "models" / "quick" / "07_sweets" / "first.keras"
+    folder = experiment.folder / experiment.save("by sweet", cost={"first": {"temperature": 2}})
+    results = json.loads((folder / "results.json").read_text())
+    assert list(results["results"]) == ["first", "second", "guess"]
+    assert results["results"]["first"]["cost"]["epochs"] == 6
+    assert results["results"]["first"]["cost"]["temperature"] == 2
+    assert results["results"]["second"]["cost"]["input"] == "16x16x3"
+    assert "epochs" not in results["results"]["guess"]["cost"]
+    assert sum(entry["cost"]["chosen"] for entry in results["results"].values()) == 1
+    histories = pd.read_csv(folder / "histories.csv")
+    assert histories["model"].tolist() == ["first"] * 6 + ["second"] * 6
+    assert histories["epoch"].tolist() == [1, 2, 3, 4, 5, 6] * 2
+    assert pd.read_csv(folder / "problems.csv").empty
+    assert list(experiment._checkpoints.iterdir()) == []  # what was finished is not needed any more
+
+
+def test_another_run_gives_the_same_and_a_fit_repeated_too(fitted, tmp_path):
+    experiment, _ = fitted
+    again, x = make_experiment(tmp_path)
+    again.fit("first", build, x, RECIPE)
+    for _ in range(2):  # the second is not trained anew, as its history of the same seconds shows
+        before = again.histories.get("first")
+        model = again.fit("first", build, x, RECIPE)
+        pd.testing.assert_frame_equal(again.histories["first"], before)
+        for weight, expected in zip(model.get_weights(), experiment.models["first"].get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, expected)
+    other = again.fit("first", build, x, Recipe(epochs=1, batch_size=16))
+    assert len(again.histories["first"]) == 1
+    assert not np.array_equal(other.get_weights()[0], model.get_weights()[0])
+
+
+def test_views_are_averaged(fitted):
+    experiment, x = fitted
+    rows = experiment.data.rows("validation")
+    model = experiment.models["second"]
+    views = [x[rows], x[rows][:, :, ::-1], x[rows][:, ::-1], x[rows][:, ::-1, ::-1]]
+    expected = np.mean([model.predict(view, verbose=0) for view in views], axis=0)
+    np.testing.assert_allclose(experiment.predict_probabilities("second", "validation"), expected, atol=1e-5)
+
+
+def test_a_set_of_altered_images_is_predicted_and_validated_on(fitted, tmp_path):
+    experiment, x = make_experiment(tmp_path)
+    rows = np.tile(experiment.data.rows("validation"), 2)
+    experiment.add_set("inverted", rows, 255 - x[rows])
+    experiment.fit("first", build, x, RECIPE, validation="inverted")
+    y_prob = experiment.models["first"].predict(255 - x[rows], verbose=0)
+    np.testing.assert_allclose(experiment.predict_probabilities("first", "inverted"), y_prob, atol=1e-5)
+    table = experiment.predict("first", "inverted")
+    assert table["image_id"].tolist() == experiment.data.images["image_id"].iloc[rows].tolist()
+    with pytest.raises(InputError, match=r"no pixels of shape \(8, 8, 3\)"):
+        experiment._select(x[:, :8, :8], "inverted")
+
+
+def test_an_average_is_one_of_probabilities(fitted):
+    experiment, _ = fitted
+    experiment.average("both", ["first", "second"], "validation")
+    columns = ["p_mint", "p_cherry", "p_lemon"]
+    expected = sum(experiment.calibrated(name, "validation")[columns] for name in ("first", "second")) / 2
+    np.testing.assert_allclose(experiment.predictions["both", "validation"][columns], expected)
+    table = experiment.collect("validation", names=["first", "both"])
+    assert table["model"].value_counts().to_dict() == {"first": len(expected), "both": len(expected)}
+
+
+def test_class_weights_are_undone_before_the_temperature(fitted, tmp_path):
+    experiment, x = make_experiment(tmp_path)
+    weights = np.array([1.0, 2.0, 4.0])
+    experiment.fit("weighted", build, x, Recipe(epochs=1, batch_size=16, class_weights=weights))
+    raw = experiment.predict("weighted", "validation")[["p_mint", "p_cherry", "p_lemon"]].to_numpy()
+    experiment.calibrate(undo_weights=True)
+    undone = experiment.undo_weights("weighted", "validation")[["p_mint", "p_cherry", "p_lemon"]].to_numpy()
+    np.testing.assert_allclose(undone, raw / weights / (raw / weights).sum(axis=1, keepdims=True), rtol=1e-5)
+    experiment.calibrate(undo_weights=False)
+    assert experiment.undo_weights("weighted", "validation") is experiment.predict("weighted", "validation")
+
+
+# Features, folds, studies
+
+
+def test_a_classifier_on_features_of_several_views_is_joined_with_what_computes_them(fitted, tmp_path):
+    experiment, x = make_experiment(tmp_path)
+    inputs = keras.Input(SHAPE, name="pixels")
+    extractor = keras.Model(inputs, layers.GlobalAveragePooling2D(name="features")(layers.Rescaling(1 / 64)(inputs)))
+    features = transfer.compute_features(extractor, x, views=4).reshape(4, len(x), -1)
+    train = np.concatenate(features[:, experiment.data.rows("train")])
+    head = {"build": lambda: transfer.build_head(train, 3), "x": features, "recipe": RECIPE, "extractor": extractor}
+    joined = experiment.fit("frozen", **head)
+    assert joined.input_shape == (None, *SHAPE)
+    assert [layer.trainable for layer in joined.layers if layer.weights] == [True]
+    y_prob = joined.predict(x[experiment.data.rows("test")], verbose=0)
+    np.testing.assert_allclose(experiment.predict_probabilities("frozen", "test"), y_prob, atol=1e-5)
+    experiment.fit("frozen", **head, predict_from=x, views=4)
+    np.testing.assert_allclose(experiment.predict_probabilities("frozen", "test"), y_prob, atol=1e-5)
+
+
+def test_each_fold_is_predicted_by_a_network_that_did_not_see_it(fitted, tmp_path):
+    experiment, x = make_experiment(tmp_path, split=False)
+    runs = list_runs(experiment.data.images, 3, validation=0.25)
+    built = []
+    y_prob = experiment.cross_validate("cnn", lambda run: built.append(run) or build(), x, RECIPE, runs)
+    assert built == list(runs) == ["fold 1", "fold 2", "fold 3"]
+    for run, rows in runs.items():
+        assert not set(rows["train"]) & (set(rows["test"]) | set(rows["validation"]))
+        expected = experiment.models[f"cnn, {run}"].predict(x[rows["test"]], verbose=0)
+        np.testing.assert_allclose(y_prob[rows["test"]], expected, atol=1e-5)
+    calibrated = experiment.cross_validate("cnn", lambda run: build(), x, RECIPE, runs, calibrate=True)
+    np.testing.assert_array_equal(calibrated.argmax(axis=1), y_prob.argmax(axis=1))
+    temperature = experiment.temperatures["cnn, fold 1"]
+    powers = y_prob[runs["fold 1"]["test"]] ** (1 / temperature)
+    expected = powers / powers.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(calibrated[runs["fold 1"]["test"]], expected, atol=1e-5)
+    assert experiment.measure_cost("cnn")["epochs"] == 18
+
+
+def test_refits_predict_the_others_and_are_averaged(fitted, tmp_path):
+    experiment, x = make_experiment(tmp_path, split=False)
+    images, others = experiment.data.images.iloc[:90], np.arange(100, 110)
+    runs = list_runs(images, 2, refits=2, others=others)
+    recipes = []
+    y_prob = experiment.cross_validate(
+        "cnn", lambda run: build(), x, lambda run: recipes.append(run) or Recipe(1, 16, monitor="last"), runs
+    )
+    assert recipes == list(runs) == ["fold 1", "fold 2", "refit 1", "refit 2"]
+    assert [rows["seed"] for rows in runs.values()] == [42, 42, 43, 44]
+    refits = [experiment.models[f"cnn, refit {number}"].predict(x[others], verbose=0) for number in (1, 2)]
+    assert not np.array_equal(*refits)
+    np.testing.assert_allclose(y_prob[others], np.mean(refits, axis=0), atol=1e-5)
+    assert np.isnan(y_prob[110:]).all()
+
+
+def test_a_study_saves_its_table(fitted, tmp_path):
+    experiment, x = make_experiment(tmp_path)
+    base = CNN_SETTINGS | {"blocks": 1, "convolutions": 1, "filters": 4, "epochs": 1, "batch_size": 16}
+    factors = {"depth": {"1 block": {}, "2 blocks": {"blocks": 2}}}
+    table = experiment.run_study(x, base, factors, seeds=[1])
+    assert table["level"].tolist() == ["1 block", "2 blocks"]
+    assert table["error"].tolist() == ["", ""]
+    assert table["test_accuracy"].between(0, 1).all()
+    assert (experiment.report.folder / "study.csv").is_file()
+
+
+# Bad input
+
+
+def test_what_is_not_there_is_told(fitted, tmp_path):
+    experiment, x = fitted
+    with pytest.raises(InputError, match=r"There is no model 'third'. Fitted: first, second"):
+        experiment.predict("third", "test")
+    with pytest.raises(InputError, match=r"no set 'holdout': there are test, train, validation"):
+        experiment.fit("first", build, x, RECIPE, validation="holdout")
+    new = Experiment("07_sweets", tmp_path)
+    for call in (lambda: new.fit("a", build, x, RECIPE), lambda: new.predict("a"), lambda: new.prior):
+        with pytest.raises(InputError, match=r"No data set is open: call open_data_set|There is no model 'a'"):
+            call()
+    with pytest.raises(InputError, match=r"No data set is called 'sweets'. Known: mnist, ham10000"):
+        open_data_set("sweets", new)
+
+
+def test_nothing_can_be_scored_chosen_or_saved_before_a_fit(environment, tmp_path):
+    experiment, x = make_experiment(tmp_path, split=False)
+    with pytest.raises(InputError, match="nothing to score: call fit first"):
+        experiment.score("test")
+    with pytest.raises(InputError, match="no model to choose from: call fit first"):
+        experiment.choose()
+    with pytest.raises(InputError, match="no scores to save: call score first"):
+        experiment.save("none")
+    with pytest.raises(InputError, match=r"no set 'train': there are none\. Split first"):
+        experiment.fit("first", build, x, RECIPE)
+
+
+def test_a_model_without_an_output_for_each_class_is_refused(fitted):
+    experiment, x = fitted
+
+    def build_wrong():
+        inputs = keras.Input(SHAPE)
+        return keras.Model(inputs, layers.Dense(2, activation="softmax")(layers.Flatten()(inputs)))
+
+    with pytest.raises(
+        InputError, match=r"two classes: .* shape \(2,\); expected \(3,\), one for each of the classes mint"
+    ):
+        experiment.fit("two classes", build_wrong, x, RECIPE)
+    assert "two classes" not in experiment.models
+
+
+def test_a_model_that_does_not_come_back_as_it_was_is_told(fitted, monkeypatch):
+    experiment, _ = fitted
+    monkeypatch.setattr("helpers.training.saving.load_model", lambda path: experiment.models["second"])
+    with pytest.raises(RuntimeError, match=r"first\.keras: loaded again, the model predicts otherwise"):
+        experiment.save_model("first")

@@ -1,0 +1,567 @@
+"""Saving: files are complete or not there, open in plain Keras, and predict in ONNX Runtime what the model does."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import MappingProxyType
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from keras import layers
+from small_networks import build_cell_network, draw_cells, make_cnn, make_pixels
+
+from helpers import files
+from helpers.data.cells import BACKGROUND_LEVEL
+from helpers.training import saving
+from helpers.training.fast import FusedBatchNormalization, set_precision
+from helpers.training.networks import build_cnn
+from helpers.training.saving import load_model, read_about, run_onnx, save_model, save_onnx
+from helpers.training.surgery import combine_networks, copy_model, join
+from helpers.training.transfer import build_feature_extractor, build_head, compute_features
+
+# Keras hands TensorFlow's variables to NumPy in the old way when it writes a file.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+# Saving and loading
+
+OPEN_WITHOUT_HELPERS = """
+import sys
+sys.modules["helpers"] = None  # any import of it fails
+import keras, numpy as np
+model = keras.models.load_model(sys.argv[1])
+assert not [layer for layer in model.layers if not type(layer).__module__.startswith("keras.")], model.layers
+np.save(sys.argv[3], model.predict(np.load(sys.argv[2]), verbose=0))
+"""
+
+
+def test_saved_model_opens_in_plain_keras_where_this_package_is_missing(tmp_path):
+    model, pixels = make_cnn(), make_pixels()
+    path = save_model(model, tmp_path / "model.keras")
+    np.save(tmp_path / "pixels.npy", pixels)
+    arguments = [path, tmp_path / "pixels.npy", tmp_path / "probabilities.npy"]
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN_WITHOUT_HELPERS, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "probabilities.npy"), model(pixels), atol=1e-5)
+
+
+def test_loading_gives_the_fused_layers_back(tmp_path):
+    model, pixels = make_cnn(), make_pixels()
+    path = save_model(model, str(tmp_path / "new" / "folder" / "model.keras"))
+    assert path == tmp_path / "new" / "folder" / "model.keras"
+    loaded = load_model(str(path))
+    kinds = [type(layer) for layer in loaded.layers]
+    assert kinds == [type(layer) for layer in model.layers]
+    assert kinds.count(FusedBatchNormalization) == 2
+    np.testing.assert_allclose(loaded(pixels), model(pixels), atol=1e-6)
+    for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_loaded_model_can_be_trained_further(tmp_path):
+    model, labels = make_cnn(), np.eye(3, dtype="float32")[[0, 1, 2, 0, 1, 2]]
+    model.compile("adam", "categorical_crossentropy")
+    model.fit(make_pixels(), labels, epochs=1, verbose=0)
+    loaded = load_model(save_model(model, tmp_path / "model.keras"))
+    steps = int(loaded.optimizer.iterations)
+    loaded.fit(make_pixels(), labels, epochs=1, verbose=0)
+    assert (steps, int(loaded.optimizer.iterations)) == (1, 2)
+
+
+def test_saving_leaves_nothing_but_the_file_and_replaces_an_earlier_one(tmp_path):
+    save_model(make_cnn(seed=1), tmp_path / "model.keras")
+    save_model(make_cnn(seed=2), tmp_path / "model.keras")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
+    np.testing.assert_allclose(load_model(tmp_path / "model.keras")(make_pixels()), make_cnn(seed=2)(make_pixels()))
+
+
+def fail_halfway(model, path, *arguments, **settings):
+    Path(path).write_bytes(b"half a file")
+    raise OSError("disk full, on purpose")
+
+
+def write_rubbish(model, path, *arguments, **settings):
+    Path(path).write_bytes(b"not what load_model expects")
+
+
+def fail_to_replace(source, target):
+    assert Path(source).is_file()
+    raise OSError("disk full, on purpose")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "failure", "error"),
+    [
+        (keras.Model, "save", fail_halfway, OSError),
+        (keras.Model, "save", write_rubbish, ValueError),
+        (files.os, "replace", fail_to_replace, OSError),
+    ],
+    ids=["halfway", "unreadable", "renaming"],
+)
+def test_failed_saving_keeps_the_earlier_file_and_leaves_no_rubbish(tmp_path, monkeypatch, owner, name, failure, error):
+    path = save_model(make_cnn(seed=1), tmp_path / "model.keras")
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, failure)
+        with pytest.raises(error):
+            save_model(make_cnn(seed=2), path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_model_that_would_not_load_again_is_not_saved(tmp_path):
+    model = keras.Sequential([layers.Input((2,)), layers.Lambda(lambda values: values + 1)])
+    with pytest.raises(ValueError, match="Lambda"):
+        save_model(model, tmp_path / "model.keras")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["model.h5", "model", "model.keras.zip"])
+def test_other_endings_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=r"\.keras"):
+        save_model(make_cnn(), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_file_is_named(tmp_path):
+    for path in (tmp_path / "missing.keras", tmp_path):
+        with pytest.raises(FileNotFoundError, match=path.name):
+            load_model(path)
+
+
+def write_text(path):
+    path.write_text("this is no model\n")
+
+
+def write_nothing(path):
+    path.touch()
+
+
+def write_truncated(path):
+    make_cnn().save(path)
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def write_damaged(path):
+    make_cnn().save(path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+def write_other_archive(path):
+    with saving.zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "no model")
+
+
+def write_lambda(path):
+    keras.Sequential([layers.Input((2,)), layers.Lambda(lambda values: values + 1)]).save(path)
+
+
+@pytest.mark.parametrize(
+    "write", [write_text, write_nothing, write_truncated, write_damaged, write_other_archive, write_lambda]
+)
+def test_what_is_no_safe_model_is_refused_by_name(tmp_path, write):
+    path = tmp_path / "suspicious.keras"
+    write(path)
+    with pytest.raises(ValueError, match=r"suspicious\.keras"):
+        load_model(path)
+
+
+def test_a_model_that_asks_for_code_of_its_own_is_refused_in_one_line(tmp_path):
+    write_lambda(tmp_path / "suspicious.keras")
+    with pytest.raises(ValueError, match=r"suspicious\.keras.*Lambda.*arbitrary code execution") as raised:
+        load_model(tmp_path / "suspicious.keras")
+    assert "\n" not in str(raised.value)
+
+
+# What a saved model says about itself
+
+ABOUT = {
+    "class_names": ["all", "hem"],
+    "class_labels": {"hem": "gesund", "all": "Leukämie"},
+    "views": 8,
+    "conformal": {"all": 0.1 + 0.2, "hem": 1e-300},
+}
+
+
+def list_members(path):
+    with zipfile.ZipFile(path) as archive:
+        return archive.namelist()
+
+
+def test_what_a_model_is_about_is_kept_in_its_file(tmp_path):
+    path = save_model(make_cnn(), tmp_path / "model.keras", ABOUT)
+    about = read_about(str(path))
+    assert about == ABOUT
+    assert list(about["class_labels"]) == ["hem", "all"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.keras"]
+    assert list_members(path).count("about.json") == 1
+
+
+def test_a_model_with_about_opens_in_plain_keras_and_in_ours(tmp_path):
+    model, pixels = make_cnn(), make_pixels()
+    path = save_model(model, tmp_path / "model.keras", ABOUT)
+    for loaded in (keras.models.load_model(path), load_model(path)):
+        np.testing.assert_allclose(loaded(pixels), model(pixels), atol=1e-5)
+
+
+@pytest.mark.parametrize("about", [None, {}])
+def test_a_model_saved_with_nothing_to_say_is_about_nothing(tmp_path, about):
+    assert read_about(save_model(make_cnn(), tmp_path / "model.keras", about)) == {}
+    make_cnn().save(tmp_path / "plain.keras")
+    assert read_about(tmp_path / "plain.keras") == {}
+
+
+def test_saving_again_keeps_nothing_of_the_earlier_about(tmp_path):
+    save_model(make_cnn(), tmp_path / "model.keras", ABOUT)
+    save_model(make_cnn(), tmp_path / "model.keras")
+    assert read_about(tmp_path / "model.keras") == {}
+    assert "about.json" not in list_members(tmp_path / "model.keras")
+
+
+def test_numpy_and_mappings_come_back_as_what_json_has(tmp_path):
+    about = {
+        "labels": MappingProxyType({"a": "A"}),
+        "share": np.float32(0.5),
+        "count": np.int64(3),
+        "flag": np.bool_(True),
+        "shares": np.array([0.25, 0.75]),
+        "names": ("a", "b"),
+    }
+    expected = {
+        "labels": {"a": "A"}, "share": 0.5, "count": 3, "flag": True, "shares": [0.25, 0.75], "names": ["a", "b"]
+    }  # fmt: skip
+    assert read_about(save_model(make_cnn(), tmp_path / "model.keras", about)) == expected
+
+
+def test_the_member_does_not_tell_when_it_was_written(tmp_path):
+    members = []
+    for name in ("first.keras", "second.keras"):
+        with zipfile.ZipFile(save_model(make_cnn(), tmp_path / name, ABOUT)) as archive:
+            member = archive.getinfo("about.json")
+            members.append((member.date_time, archive.read(member)))
+    assert members[0] == members[1]
+    assert members[0][0] == (1980, 1, 1, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("about", "error", "message"),
+    [
+        (["all", "hem"], ValueError, "about is a list; expected a dict"),
+        ({"threshold": float("nan")}, ValueError, "not JSON compliant"),
+        ({"folder": Path("models")}, TypeError, "cannot be kept in about.json"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_before_anything_is_written(tmp_path, about, error, message):
+    path = save_model(make_cnn(), tmp_path / "model.keras", ABOUT)
+    before = path.read_bytes()
+    with pytest.raises(error, match=message):
+        save_model(make_cnn(), path, about)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_failing_to_add_about_keeps_the_earlier_file(tmp_path, monkeypatch):
+    path = save_model(make_cnn(seed=1), tmp_path / "model.keras", ABOUT)
+    before = path.read_bytes()
+
+    class FullDisk(zipfile.ZipFile):
+        def writestr(self, member, *arguments, **settings):
+            if getattr(member, "filename", "") == "about.json":
+                raise OSError("disk full, on purpose")
+            super().writestr(member, *arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saving.zipfile, "ZipFile", FullDisk)
+        with pytest.raises(OSError, match="on purpose"):
+            save_model(make_cnn(seed=2), path, {"views": 1})
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.keras"]
+
+
+def write_about(path, content):
+    make_cnn().save(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("about.json", content)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        write_text,
+        write_nothing,
+        write_truncated,
+        write_other_archive,
+        lambda path: write_about(path, "{"),
+        lambda path: write_about(path, b"\xff\xfe\x00"),
+        lambda path: write_about(path, json.dumps(["all", "hem"])),
+    ],
+    ids=["text", "nothing", "truncated", "other archive", "no JSON", "no text", "a list"],
+)
+def test_what_no_model_says_is_refused_by_name(tmp_path, write):
+    path = tmp_path / "suspicious.keras"
+    write(path)
+    with pytest.raises(ValueError, match=r"suspicious\.keras"):
+        read_about(path)
+
+
+def test_about_of_a_missing_file_names_it(tmp_path):
+    for path in (tmp_path / "missing.keras", tmp_path):
+        with pytest.raises(FileNotFoundError, match=path.name):
+            read_about(path)
+
+
+# save_onnx
+
+
+def make_onnx_pixels(count=6, size=(16, 12), channels=3, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, *size, channels)).astype("uint8")
+
+
+def randomize(model, seed=0, gain=3.0):
+    """Give all weights and statistics random values, and the classifier large ones, so that probabilities differ."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            continue
+        values = []
+        for weight in layer.get_weights():
+            if weight.ndim > 1:
+                values.append(rng.normal(0, np.sqrt(2 / np.prod(weight.shape[:-1])), weight.shape))
+            else:
+                values.append(rng.uniform(0.5, 1.5, weight.shape))
+        layer.set_weights(values)
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([gain * kernel, bias - bias.mean()])
+    return model
+
+
+def make_onnx_cnn(channels=3, seed=0, gain=3.0, **options):
+    statistics = [100.0, 120.0, 140.0][:channels], [40.0, 50.0, 70.0][:channels]
+    model = build_cnn((16, 12, channels), 4, statistics, filters=((4, 4), (8,)), name="small", **options)
+    return randomize(model, seed, gain)
+
+
+def predict(model, pixels):
+    return model(pixels.astype("float32"), training=False).numpy()
+
+
+def list_names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_onnx_cnn()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"channels": 1},
+        {"batch_norm": False},
+        {"average_pooling": True, "first_stride": 2, "dropout": 0},
+    ],
+    ids=str,
+)
+def test_the_file_predicts_what_the_network_does(tmp_path, options):
+    model, channels = make_onnx_cnn(**options), options.get("channels", 3)
+    pixels, others = make_onnx_pixels(channels=channels), make_onnx_pixels(9, channels=channels, seed=1)
+    difference = save_onnx(model, tmp_path / "small.onnx", pixels)
+    assert isinstance(difference, float)
+    assert 0 <= difference < 1e-5
+    expected, found = predict(model, others), run_onnx(tmp_path / "small.onnx", others)
+    assert np.ptp(expected, axis=0).max() > 0.2  # the images differ
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert found.dtype == np.float32
+    assert list_names(tmp_path) == ["small.onnx"]
+
+
+def test_the_difference_is_the_largest_of_all_probabilities(tmp_path, monkeypatch, model):
+    wrong = predict(model, make_onnx_pixels())
+    wrong[[2, 4], [1, 3]] += [0.0003, -0.0007]
+    monkeypatch.setattr(saving, "run_onnx", lambda path, pixels: wrong)
+    assert save_onnx(model, tmp_path / "small.onnx", make_onnx_pixels()) == pytest.approx(0.0007, rel=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 2, 33])
+def test_the_file_takes_any_number_of_images(tmp_path, model, count):
+    save_onnx(model, tmp_path / "small.onnx", make_onnx_pixels(3))
+    pixels = make_onnx_pixels(count, seed=2)
+    np.testing.assert_allclose(run_onnx(tmp_path / "small.onnx", pixels), predict(model, pixels), atol=1e-5)
+
+
+def test_input_and_output_have_names_and_shapes(tmp_path, model):
+    """Other programs ask for them by name; what is inside needs no operator that ONNX Runtime alone has."""
+    save_onnx(model, tmp_path / "small.onnx", make_onnx_pixels())
+    onnx.checker.check_model(tmp_path / "small.onnx", full_check=True)
+    session = onnxruntime.InferenceSession(tmp_path / "small.onnx", providers=["CPUExecutionProvider"])
+    (pixels,), (probabilities,) = session.get_inputs(), session.get_outputs()
+    assert (pixels.name, pixels.type, pixels.shape[1:]) == ("pixels", "tensor(float)", [16, 12, 3])
+    assert (probabilities.name, probabilities.type, probabilities.shape[1:]) == ("probabilities", "tensor(float)", [4])
+    assert not isinstance(pixels.shape[0], int)
+    loaded = onnx.load(tmp_path / "small.onnx")
+    assert [(opset.domain, opset.version) for opset in loaded.opset_import if not opset.domain] == [("", 18)]
+    assert {node.domain for node in loaded.graph.node} == {""}
+    values = session.run(["probabilities"], {"pixels": make_onnx_pixels(2).astype("float32")})[0]
+    np.testing.assert_allclose(values.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+def test_pixels_may_have_any_type(tmp_path, model, dtype):
+    pixels = make_onnx_pixels()
+    save_onnx(model, tmp_path / "small.onnx", pixels.astype(dtype))
+    np.testing.assert_allclose(
+        run_onnx(str(tmp_path / "small.onnx"), pixels.astype(dtype)), predict(model, pixels), atol=1e-5
+    )
+
+
+def test_a_network_in_bfloat16_is_written_in_float32(tmp_path):
+    """The file is nearer to the same weights in float32 than to the model, whose steps are 1/256 of a value."""
+    exact = make_onnx_cnn(gain=1.0)
+    set_precision("mixed_bfloat16")
+    model, pixels = make_onnx_cnn(gain=1.0), make_onnx_pixels()
+    for ours, wanted in zip(model.get_weights(), exact.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, wanted)
+    assert model.get_layer("block1_1_conv").compute_dtype == "bfloat16"
+    difference = save_onnx(model, tmp_path / "small.onnx", pixels, tolerance=0.02)
+    found = run_onnx(tmp_path / "small.onnx", pixels)
+    assert 1e-5 < difference < 0.02
+    assert difference == pytest.approx(np.abs(found - predict(model, pixels)).max())
+    np.testing.assert_allclose(found, predict(exact, pixels), atol=1e-5)
+    loaded = onnx.load(tmp_path / "small.onnx")
+    kinds = {tensor.data_type for tensor in loaded.graph.initializer}
+    assert onnx.TensorProto.BFLOAT16 not in kinds
+    assert onnx.TensorProto.FLOAT in kinds
+    assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    assert model.get_layer("block1_1_conv").compute_dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_transferred_network_can_be_written(tmp_path, channels):
+    extractor = randomize_extractor(build_feature_extractor((32, 32, channels), None, until="block_4_add"))
+    pixels = make_onnx_pixels(24, (32, 32), channels)
+    model = join(extractor, build_head(compute_features(extractor, pixels), 3))
+    expected = predict(model, pixels)
+    assert np.ptp(expected, axis=0).min() > 0.1
+    assert save_onnx(model, tmp_path / "transfer.onnx", pixels[:4]) < 1e-3
+    np.testing.assert_allclose(run_onnx(tmp_path / "transfer.onnx", pixels), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_networks_that_standardize_cells_can_be_written_alone_and_combined(tmp_path, precision):
+    set_precision(precision)
+    network, pixels = build_cell_network(), draw_cells()
+    regression = {"regression": (0.1, 0.01), "threshold": BACKGROUND_LEVEL}
+    for model in (network, combine_networks([network, network], "combined", 4, **regression)):
+        difference = save_onnx(model, tmp_path / "cells.onnx", pixels, tolerance=0.05)
+        assert difference < 1e-5 or precision != "float32"
+        found = run_onnx(tmp_path / "cells.onnx", pixels)
+        np.testing.assert_allclose(found, copy_model(model, "exact", "float32")(pixels), atol=1e-5)
+        assert np.ptp(found[:, 0]) > 1e-3
+
+
+def randomize_extractor(extractor):
+    """Random weights alone shrink from layer to layer, so that all images would look alike."""
+    rng = np.random.default_rng(0)
+    for layer in extractor.layers:
+        values = []
+        for weight in layer.get_weights():
+            depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+            inputs = np.prod(weight.shape[: 2 if depthwise else -1])
+            scale = np.sqrt(2 / inputs) if weight.ndim > 1 else 0.2
+            values.append(rng.normal(0, scale, weight.shape))
+        layer.set_weights(values)
+    return extractor
+
+
+def test_weights_are_those_that_the_model_has_now(tmp_path):
+    model, pixels, path = make_onnx_cnn(), make_onnx_pixels(), tmp_path / "small.onnx"
+    save_onnx(model, path, pixels)
+    before = run_onnx(path, pixels)
+    model.set_weights(make_onnx_cnn(seed=5).get_weights())
+    save_onnx(model, path, pixels)
+    assert np.abs(run_onnx(path, pixels) - before).max() > 0.1
+    np.testing.assert_allclose(run_onnx(path, pixels), predict(model, pixels), atol=1e-5)
+    assert list_names(tmp_path) == ["small.onnx"]
+
+
+def test_writing_leaves_the_model_as_it_was(tmp_path):
+    model, pixels = make_onnx_cnn(), make_onnx_pixels()
+    before, expected = model.get_weights(), predict(model, pixels)
+    kinds = [type(layer) for layer in model.layers]
+    save_onnx(model, tmp_path / "small.onnx", pixels)
+    for weight, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+    assert [type(layer) for layer in model.layers] == kinds
+    np.testing.assert_array_equal(predict(model, pixels), expected)
+    np.testing.assert_array_equal(pixels, make_onnx_pixels())
+    model.compile("sgd", "categorical_crossentropy")
+    model.train_on_batch(pixels.astype("float32"), np.eye(4)[[0, 1, 2, 3, 0, 1]])  # can still be trained
+
+
+def test_folders_are_made(tmp_path, model):
+    save_onnx(model, tmp_path / "models" / "onnx" / "small.onnx", make_onnx_pixels(2))
+    assert list_names(tmp_path / "models" / "onnx") == ["small.onnx"]
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["a file is there", "no file is there"])
+@pytest.mark.parametrize(
+    ("wrong", "shown"), [(0.25, "by up to 0.25"), (np.nan, "by up to nan")], ids=["another", "not a number"]
+)
+def test_a_file_that_predicts_otherwise_is_not_kept(tmp_path, monkeypatch, model, wrong, shown, there):
+    path, pixels = tmp_path / "small.onnx", make_onnx_pixels()
+    if there:
+        path.write_bytes(b"from before")
+
+    def predict_wrongly(path, pixels):
+        y_prob = predict(model, pixels)
+        y_prob[3, 1] += wrong
+        return y_prob
+
+    monkeypatch.setattr(saving, "run_onnx", predict_wrongly)
+    with pytest.raises(ValueError, match=rf"small\.onnx: as ONNX small predicts otherwise, {shown}"):
+        save_onnx(model, path, pixels)
+    assert list_names(tmp_path) == (["small.onnx"] if there else [])
+    assert not there or path.read_bytes() == b"from before"
+
+
+def test_the_tolerance_decides(tmp_path):
+    """With bfloat16 the two really differ."""
+    set_precision("mixed_bfloat16")
+    model, path, pixels = make_onnx_cnn(gain=1.0), tmp_path / "small.onnx", make_onnx_pixels()
+    difference = save_onnx(model, path, pixels, tolerance=0.02)
+    written = path.read_bytes()
+    with pytest.raises(ValueError, match=f"by up to {difference:.2g}"):
+        save_onnx(model, path, pixels, tolerance=difference / 2)
+    assert path.read_bytes() == written
+    assert save_onnx(model, path, pixels, tolerance=difference) == difference
+    assert list_names(tmp_path) == ["small.onnx"]
+
+
+def test_a_conversion_that_fails_leaves_what_was_there(tmp_path, monkeypatch, model):
+    path = tmp_path / "small.onnx"
+    path.write_bytes(b"from before")
+
+    def fail(model, path):
+        path.write_bytes(b"half a file")
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(saving, "_convert", fail)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        save_onnx(model, path, make_onnx_pixels())
+    assert list_names(tmp_path) == ["small.onnx"]
+    assert path.read_bytes() == b"from before"

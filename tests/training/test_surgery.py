@@ -1,0 +1,222 @@
+"""Surgery: copies, built-in temperatures, cut and combined networks."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from small_networks import build_cell_network, draw_cells, make_cnn, make_pixels
+
+from helpers.data.cells import BACKGROUND_LEVEL
+from helpers.training.fast import list_layers, predict_probabilities, set_precision
+from helpers.training.networks import build_cnn
+from helpers.training.saving import load_model, save_model
+from helpers.training.surgery import build_in_temperature, combine_networks, copy_model, cut_at
+
+# Keras hands TensorFlow's variables to NumPy in the old way when it writes a file.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+# copy_model
+
+
+def test_copy_predicts_the_same_under_another_name():
+    model, pixels = make_cnn(), make_pixels()
+    model.get_layer("block1_1_conv").trainable = False
+    before = predict_probabilities(model, pixels)  # leaves its graph in the model, not in the copy
+    copied = copy_model(model, "twin")
+    assert (copied.name, model.name) == ("twin", "cnn")
+    assert [type(layer) for layer in copied.layers] == [type(layer) for layer in model.layers]
+    assert [layer.name for layer in copied.layers] == [layer.name for layer in model.layers]
+    assert not {id(layer) for layer in copied.layers} & {id(layer) for layer in model.layers}
+    assert [layer.trainable for layer in copied.layers] == [layer.trainable for layer in model.layers]
+    np.testing.assert_array_equal(predict_probabilities(copied, pixels), before)
+    copied.set_weights([np.zeros_like(weight) for weight in copied.get_weights()])
+    np.testing.assert_array_equal(predict_probabilities(copied, pixels), np.full((6, 3), 1 / 3, "float32"))
+    np.testing.assert_array_equal(predict_probabilities(model, pixels), before)
+
+
+def test_copy_in_another_precision_leaves_functions_and_nested_models_as_they_are():
+    set_precision("mixed_bfloat16")
+    network, pixels = build_cell_network(), draw_cells()
+    combined = combine_networks([network, network], "combined", 4, 2.0, (0.1, 0.01), BACKGROUND_LEVEL)
+    for model in (network, combined):
+        copied = copy_model(model, "exact", "float32")
+        assert [type(layer) for layer in list_layers(copied)] == [type(layer) for layer in list_layers(model)]
+        assert {layer.compute_dtype for layer in list_layers(copied) if layer.weights} == {"float32"}
+        np.testing.assert_allclose(copied(pixels), model(pixels), atol=0.02)
+    assert network.get_layer("block1_1_conv").compute_dtype == "bfloat16"
+
+
+def test_training_the_copy_leaves_the_model_as_it_is():
+    model, pixels = make_cnn(), make_pixels()
+    before, frozen = model.get_weights(), [layer.trainable for layer in model.layers]
+    copied = copy_model(model, "twin")
+    copied.get_layer("block2_1_conv").trainable = False
+    copied.compile("adam", "categorical_crossentropy")
+    copied.fit(pixels, np.eye(3, dtype="float32")[[0, 1, 2, 0, 1, 2]], epochs=1, verbose=0)
+    for weight, value in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+    assert [layer.trainable for layer in model.layers] == frozen
+    changed = [np.abs(weight - value).max() > 0 for weight, value in zip(copied.get_weights(), before, strict=True)]
+    assert changed.count(False) == 1
+
+
+def test_copy_in_another_precision_has_the_same_weights():
+    set_precision("mixed_bfloat16")
+    model = build_cnn((8, 8, 1), 2, ([100.0], [50.0]), filters=((4,),))
+    copied = copy_model(model, "exact", "float32")
+    assert {layer.compute_dtype for layer in copied.layers[1:]} == {"float32"}
+    for ours, theirs in zip(copied.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1)).astype("float32")
+    np.testing.assert_allclose(copied(pixels), model(pixels), atol=0.02)
+    assert model.get_layer("block1_1_conv").compute_dtype == "bfloat16"
+
+
+# build_in_temperature
+
+
+def soften(y_prob, temperature):
+    scores = np.log(np.asarray(y_prob, "float64")) / temperature
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 0.9, 1.0, 1.7, 5.0])
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_a_temperature_built_in_divides_the_scores_before_the_softmax(temperature, batch_norm):
+    model, pixels = make_cnn(batch_norm=batch_norm), make_pixels(20)
+    y_prob = predict_probabilities(model, pixels)
+    calibrated = build_in_temperature(model, temperature, "calibrated")
+    result = predict_probabilities(calibrated, pixels)
+    np.testing.assert_allclose(result, soften(y_prob, temperature), atol=1e-5)
+    np.testing.assert_array_equal(result.argmax(axis=1), y_prob.argmax(axis=1))
+    if temperature != 1:
+        assert np.abs(result - y_prob).max() > 1e-3
+    assert calibrated.name == "calibrated"
+
+
+def test_a_temperature_built_in_gives_what_the_decisions_make_of_the_predictions():
+    from helpers.evaluation.calibration import apply_temperature, fit_temperature
+    from helpers.evaluation.scores import get_probabilities, make_predictions
+
+    model, pixels = make_cnn(), make_pixels(30)
+    labels = np.random.default_rng(0).choice(["a", "b", "c"], 30)
+    ids = [f"i{number}" for number in range(30)]
+    images = pd.DataFrame({"image_id": ids, "group": ids, "label": labels})
+    predictions = make_predictions(images, predict_probabilities(model, pixels), ["a", "b", "c"])
+    for temperature in (fit_temperature(predictions), 0.5, 2.5):
+        expected, _ = get_probabilities(apply_temperature(predictions, temperature))
+        calibrated = build_in_temperature(model, temperature, "calibrated")
+        np.testing.assert_allclose(predict_probabilities(calibrated, pixels), expected, atol=1e-5)
+
+
+def test_a_temperature_can_be_built_into_a_network_that_standardizes_cells():
+    set_precision("mixed_bfloat16")
+    model, pixels = build_cell_network(), draw_cells()
+    expected = soften(predict_probabilities(model, pixels), 0.2)
+    np.testing.assert_allclose(
+        predict_probabilities(build_in_temperature(model, 0.2, "sharp"), pixels), expected, atol=0.05
+    )
+
+
+def test_a_temperature_of_one_changes_nothing():
+    model, pixels = make_cnn(), make_pixels(20)
+    same = build_in_temperature(model, 1, "same")
+    np.testing.assert_array_equal(predict_probabilities(same, pixels), predict_probabilities(model, pixels))
+    for weight, value in zip(same.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+def test_building_a_temperature_in_leaves_the_original_as_it_is():
+    """Nor does what was traced for the original answer for the copy."""
+    model, pixels = make_cnn(), make_pixels(20)
+    before, y_prob, name = model.get_weights(), predict_probabilities(model, pixels), model.name
+    calibrated = build_in_temperature(model, 3.0, "calibrated")
+    np.testing.assert_array_equal(predict_probabilities(model, pixels), y_prob)
+    for weight, value in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+    assert model.name == name
+    assert not {id(layer) for layer in model.layers} & {id(layer) for layer in calibrated.layers}
+    changed = [
+        not np.array_equal(weight, value) for weight, value in zip(calibrated.get_weights(), before, strict=True)
+    ]
+    assert changed == [False] * (len(before) - 2) + [True] * 2  # the kernel and the bias of the last layer
+
+
+def test_a_model_with_its_temperature_computes_in_float32():
+    set_precision("mixed_bfloat16")
+    model, pixels = make_cnn(), make_pixels(20)
+    assert {layer.compute_dtype for layer in model.layers} > {"bfloat16"}
+    calibrated = build_in_temperature(model, 2.0, "calibrated")
+    assert {layer.compute_dtype for layer in calibrated.layers[1:]} == {"float32"}
+    assert {layer.variable_dtype for layer in calibrated.layers[1:]} == {"float32"}
+    assert calibrated.output.dtype == "float32"
+    expected = soften(predict_probabilities(copy_model(model, "exact", "float32"), pixels), 2.0)
+    np.testing.assert_allclose(predict_probabilities(calibrated, pixels), expected, atol=1e-5)
+    assert keras.config.dtype_policy().name == "mixed_bfloat16"
+
+
+def test_a_model_with_its_temperature_can_be_saved(tmp_path):
+    calibrated, pixels = build_in_temperature(make_cnn(), 2.0, "calibrated"), make_pixels()
+    loaded = load_model(save_model(calibrated, tmp_path / "model.keras"))
+    np.testing.assert_allclose(loaded(pixels), calibrated(pixels), atol=1e-6)
+
+
+def test_temperature_needs_a_dense_layer_at_the_end():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Activation("softmax")(keras.layers.Dense(2)(inputs)))
+    combined = combine_networks([model], "combined")
+    for other in (model, combined):
+        with pytest.raises(ValueError, match="expected a Dense one"):
+            build_in_temperature(other, 2.0, "cooled")
+
+
+# cut_at and combine_networks
+
+
+def test_a_model_is_cut_after_a_layer():
+    model = build_cell_network()
+    cut = cut_at(model, "features")
+    assert cut.output.shape == (None, 16)
+    x = draw_cells().astype("float32")
+    last = model.get_layer("probabilities")
+    np.testing.assert_allclose(last(cut(x, training=False)), model(x, training=False), atol=1e-6)
+
+
+@pytest.mark.parametrize("views", [1, 4, 8])
+def test_combined_networks_predict_the_calibrated_average(views):
+    pixels = draw_cells()
+    networks = [build_cell_network(seed) for seed in range(2)]
+    combined = combine_networks([*networks, networks[0]], "combined", views, temperature=2.0)
+    predicted = [predict_probabilities(network, pixels, views=views) for network in networks]
+    average = (2 * predicted[0] + predicted[1]) / 3
+    expected = np.sqrt(average) / np.sqrt(average).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(predict_probabilities(combined, pixels), expected, atol=1e-5)
+
+
+def test_combined_networks_can_know_the_area():
+    pixels = draw_cells()
+    network = build_cell_network()
+    combined = combine_networks(
+        [network], "combined", temperature=2.0, regression=(-1.0, 0.01), threshold=BACKGROUND_LEVEL
+    )
+    area = (14 + 2 * (np.arange(6) % 3)) ** 2
+    positive = 1 / (1 + np.exp(1 - 0.01 * area))
+    product = predict_probabilities(network, pixels) * np.column_stack([1 - positive, positive])
+    expected = product**0.25 / (product**0.25).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(predict_probabilities(combined, pixels), expected, atol=1e-5)
+
+
+def test_combined_networks_are_copies_and_open_with_plain_keras(tmp_path):
+    pixels = draw_cells()
+    network = build_cell_network()
+    combined = combine_networks(
+        [network, network], "combined", views=4, temperature=1.5, regression=(0.1, 0.01), threshold=BACKGROUND_LEVEL
+    )
+    before = predict_probabilities(combined, pixels)
+    path = save_model(combined, tmp_path / "combined.keras", {"class_names": ["a", "b"]})
+    network.set_weights([0 * weight for weight in network.get_weights()])
+    np.testing.assert_allclose(
+        keras.models.load_model(path)(pixels.astype("float32"), training=False), before, atol=1e-6
+    )
+    np.testing.assert_array_equal(predict_probabilities(combined, pixels), before)
