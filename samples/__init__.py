@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from helpers.files import InputError
 from samples import chest_xray, ham10000, leukemia, melanoma, mnist, plants
 
 # Part of the samples' folder: raise it whenever a sample would be drawn otherwise.
@@ -25,6 +26,8 @@ _DRAWERS = {
 
 def make_sample(data_set, samples_folder):
     """Draw the sample of a data set, unless it was drawn before; return the folder that stands for its own."""
+    if data_set.name not in _DRAWERS:
+        raise InputError(f"There is no built-in sample of {data_set.name}: expected one of {', '.join(_DRAWERS)}.")
     folder = samples_folder / f"v{_VERSION}" / data_set.name
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)

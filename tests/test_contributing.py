@@ -36,6 +36,8 @@ def test_the_lines_run_as_they_are(lines, tmp_path, monkeypatch, capsys):
             Image.fromarray(pixels).save(place / f"{number}.png")
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("CACHE_DIR", str(tmp_path / "cache"))
+    for name in ("DATA_SOURCE", "NOTEBOOK_MODE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(helpers.experiment.Experiment.__init__, "__defaults__", (tmp_path,))
     exec(compile(lines, "CONTRIBUTING.md", "exec"), {"__name__": "__main__"})
     assert "cnn" in capsys.readouterr().out
