@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from helpers.training import fast, fit, saving, surgery  # isort: skip  (first: they start TensorFlow without its log lines)
 from helpers.data import opening, preprocess
 from helpers.evaluation import calibration, plots, scores
 from helpers.evaluation.report import Report, tabulate_scores
@@ -18,7 +19,6 @@ from helpers.files import InputError
 from helpers.parallel import use_cluster
 from helpers.settings import PROJECT_FOLDER, read_settings
 from helpers.study import cnn, design, runner
-from helpers.training import fast, fit, saving, surgery
 
 _CHECKED = 64  # images that a saved model predicts once more when it is loaded again
 
@@ -34,17 +34,11 @@ def open_data_set(name, experiment, **options):
     experiment : Experiment
         Works with this data set from now on; its report knows whether the images are the built-in sample.
     **options
-        ``most, limit_by, whole_groups`` of `helpers.data.opening.open_data_set`.
+        ``most, limit_by, whole_groups`` of `helpers.data.opening.open_data_set`, which says what is raised, too.
 
     Returns
     -------
     OpenDataSet, see `helpers.data.opening`.
-
-    Raises
-    ------
-    InputError
-        There is no such data set (the message lists those there are), it is not found, or too much of it cannot be
-        used.
     """
     data = opening.open_data_set(name, experiment.settings, **options)
     notebook = "_".join(filter(None, [experiment.name, data.record.edition]))
@@ -57,32 +51,22 @@ def open_data_set(name, experiment, **options):
 class Experiment:
     """What one notebook tries.
 
-    Parameters
-    ----------
-    name : str
-        Of the notebook, such as ``02_ham10000``: its results go to folders of this name.
-    folder : Path
-        Gets ``figures/`` and ``models/``; the project's by default.
+    ``name`` is that of the notebook, such as ``02_ham10000``; its results go to folders of this name in ``figures/``
+    and ``models/`` of ``folder``, the project's by default.
 
     Attributes
     ----------
-    settings : Settings
-        Read from the environment, see `helpers.settings`. ``seed`` and ``quick`` are short for the settings' own.
+    settings, seed, quick
+        Read from the environment, see `helpers.settings`.
     precision : str
         The Keras dtype policy of the networks, see `helpers.training.fast.set_precision`.
-    data : OpenDataSet
-        From `open_data_set`.
-    report : Report
-        Saves figures and tables.
-    models, histories : dict of str to keras.Model and DataFrame
-        Of each name that was fitted.
+    data, report : OpenDataSet and Report, since a data set was opened
+    models, histories : dict of str to keras.Model and DataFrame, of each name that was fitted
     predictions : dict of (str, str) to DataFrame
         Of each model and set, from `helpers.evaluation.scores.make_predictions`, before calibration.
     temperatures : dict of str to float
-    scores : dict of str to dict of str to DataFrame
-        Metrics of each model on each set.
-    chosen : str
-        The name of the model that `choose` chose.
+    scores : dict of str to dict of str to DataFrame, of each model and set
+    chosen : str, the model that `choose` chose
     """
 
     def __init__(self, name, folder=PROJECT_FOLDER):
@@ -102,7 +86,21 @@ class Experiment:
 
     # Training
 
-    def fit(self, name, build, x, recipe, *, training="train", validation="validation", seed=None, **options):
+    def fit(
+        self,
+        name,
+        build,
+        x,
+        recipe,
+        *,
+        training="train",
+        validation="validation",
+        seed=None,
+        precision=None,
+        views=1,
+        extractor=None,
+        predict_from=None,
+    ):
         """Build a model and train it; a training that was interrupted goes on, a finished one is not done again.
 
         Parameters
@@ -119,13 +117,14 @@ class Experiment:
             See `helpers.training.fit`.
         training, validation : str, array of int, or tuple of 2 or 3 arrays
             The name of a set, the rows of its images, or pixels or features, one-hot labels, and rows of their own.
-        seed : int, optional
-            That of the experiment by default.
-        **options
-            ``precision``, if not that of the experiment. ``views``, for test-time augmentation: over how many views of
-            an image its predictions are averaged, 1 by default. ``extractor``, a model whose features ``x`` are: it is
-            joined with the trained classifier, and ``predict_from`` are the pixels that the whole is then to predict,
-            instead of the features.
+        seed, precision : optional
+            Those of the experiment by default.
+        views : {1, 4, 8}
+            For test-time augmentation: over how many views of an image its predictions are averaged.
+        extractor : keras.Model, optional
+            What has computed the features; it is joined with the trained classifier to one model.
+        predict_from : array, optional
+            The pixels that the joined model is to predict, instead of the features.
 
         Returns
         -------
@@ -138,9 +137,8 @@ class Experiment:
         Interrupted
             The training was interrupted; it goes on when the cell is run again.
         """
-        about = {"precision": self.settings.precision, "views": 1, "extractor": None, "predict_from": None} | options
-        fast.set_precision(about["precision"])
-        seed = self.seed if seed is None else seed
+        precision, seed = precision or self.settings.precision, self.seed if seed is None else seed
+        fast.set_precision(precision)
         fast.set_seed(seed)
         model = fast.fuse(build())
         model.name = _make_key(name)
@@ -154,10 +152,11 @@ class Experiment:
         options = {"progress": self.settings.progress, "checkpoint": self._checkpoints / f"{_make_key(name)}.npz"}
         self.histories[name] = fit.fit_model(model, *data, recipe, seed=seed, **options)
         model.compile("sgd")  # lets go of an optimizer that holds three copies of all weights
-        about |= {"x": x if about["predict_from"] is None else about["predict_from"], "recipe": recipe, "head": model}
-        if about["extractor"] is not None:
-            model = surgery.join(about["extractor"], model, _make_key(name))
+        head, pixels = model, x if predict_from is None else predict_from
+        if extractor is not None:
+            model = surgery.join(extractor, head, _make_key(name))
             surgery.unfreeze_from(model, "feature_scaling")
+        about = {"x": pixels, "head": head, "views": views, "recipe": recipe, "precision": precision}
         self.models[name], self._fits[name] = model, about
         for known in (self.predictions, self._final):  # those of the model that had this name before
             for key in [key for key in known if key[0] == name]:
@@ -170,20 +169,16 @@ class Experiment:
 
         Parameters
         ----------
-        name : str
-            The runs are called "<name>, <run>".
+        name, x, options
+            As for `fit`; the runs are called "<name>, <run>".
         build : function ``run -> keras.Model``
             Builds a fresh model for a run, given by its name.
-        x
-            As for `fit`.
         recipe : Recipe, or function ``run -> Recipe``
         runs : dict of str to dict
             From `helpers.data.split.list_runs`: for each run the rows ``train``, ``validation`` and ``test``, and its
             ``seed``.
         calibrate : bool
             Whether the probabilities of a run are calibrated by a temperature from its validation images.
-        **options
-            As for `fit`.
 
         Returns
         -------
@@ -244,7 +239,9 @@ class Experiment:
         return fast.predict_probabilities(self.models[name] if whole else about["head"], x, rows, about["views"])
 
     def predict(self, name, part="test"):
-        """Predict a set by a model: a table from `helpers.evaluation.scores.make_predictions`, before calibration."""
+        """Predict a set, or rows, by a model: a table from `make_predictions`, before calibration."""
+        if not isinstance(part, str):
+            return self._tabulate(self.predict_probabilities(name, part), part)
         if (name, part) not in self.predictions:
             self.predictions[name, part] = self._tabulate(self.predict_probabilities(name, part), part)
         return self.predictions[name, part]
@@ -252,14 +249,8 @@ class Experiment:
     def add_predictions(self, name, part, y_prob, rows=None):
         """Add predictions that come from elsewhere, such as a baseline; they are not calibrated.
 
-        Parameters
-        ----------
-        name, part : str
-            What predicts, and the set that is predicted.
-        y_prob : array (m, n_classes), or DataFrame
-            Probabilities, or a table of predictions as it is.
-        rows : array of int (m,), optional
-            The images of the data set that are predicted; those of the set by default.
+        ``y_prob`` are probabilities (m, n_classes) of the images of the set, or of ``rows`` of the data set, or a table
+        of predictions as it is.
         """
         if not isinstance(y_prob, pd.DataFrame):
             y_prob = self._tabulate(y_prob, part if rows is None else rows)
@@ -313,32 +304,31 @@ class Experiment:
         -------
         DataFrame with one row per model, of all or those ``among``: its metrics.
         """
-        names = list(among or self.models)
+        names = list(self.models if among is None else among)
         if not names:
             raise InputError("There is no model to choose from: call fit first.")
         values = {name: scores.compute_metrics(self.predict(name, part), 0)["value"] for name in names}
         table = pd.DataFrame(values).T.rename_axis("model")
+        comparable = table.columns.drop(["expected_calibration_error", "majority_rate"])
+        if metric not in comparable:
+            raise InputError(
+                f"metric={metric!r}: expected one of {', '.join(comparable)}, of which a higher one is better."
+            )
         self.chosen = table[metric].idxmax()
         return table
 
     def score(self, *parts, names=None, metrics=None, resamples=1000):
-        """Score models on sets, with 95 % intervals over groups.
+        """Score models on sets, "test" by default, with 95 % intervals over groups; keep all metrics in ``scores``.
 
-        Parameters
-        ----------
-        *parts : str
-            The sets; "test" by default.
-        names : sequence of str, optional
-            By default all that were fitted, and all that predictions of the sets were added for.
-        metrics : sequence of str, optional
-            What to show, as for `helpers.evaluation.report.tabulate_scores`; all are kept in ``scores``.
+        ``names`` are by default all that were fitted, and all that predictions of the sets were added for.
 
         Returns
         -------
-        DataFrame of str, one row per model and set.
+        DataFrame of str, one row per model and set, with the ``metrics`` that are to be shown.
         """
         parts = parts or ("test",)
-        names = list(names or dict.fromkeys([*self.models, *(name for name, part in self._final if part in parts)]))
+        known = dict.fromkeys([*self.models, *(name for name, part in self._final if part in parts)])
+        names = list(known if names is None else names)
         if not names:
             raise InputError("There is nothing to score: call fit first.")
         for name in names:
@@ -377,24 +367,17 @@ class Experiment:
 
     def collect(self, *parts, names=None):
         """Put the calibrated predictions of several models and sets into one table with ``model`` and ``test_set``."""
-        names = names or dict.fromkeys(name for name, part in self.predictions if part in parts)
+        known = dict.fromkeys(name for name, part in self.predictions if part in parts)
+        names = known if names is None else names
         tables = {(name, part): self.calibrated(name, part) for name in names for part in parts}
         table = pd.concat(tables, names=["model", "test_set"]).reset_index(["model", "test_set"])
         return table if len(parts) > 1 else table.drop(columns="test_set")
 
     def save_model(self, name, model=None, pixels=None, **about):
-        """Save a model for `helpers.predict`, load it again, and make sure that it predicts the same.
+        """Save a model for `helpers.predict`, load it again, make sure that it predicts the same; return the file.
 
-        Parameters
-        ----------
-        name : str
-            Of a model that was fitted; or of another ``model``, such as a calibrated copy, that takes ``pixels``.
-        **about
-            What else `helpers.training.saving.save_model` keeps with the model, besides names of classes.
-
-        Returns
-        -------
-        Path of the file.
+        It is the model that was fitted under this name, or another ``model``, such as a calibrated copy, that takes
+        ``pixels``. ``about`` is kept with it besides the names of classes, see `helpers.training.saving.save_model`.
         """
         if model is None:
             fitted, model = self._need_fit(name), self.models[name]
@@ -411,14 +394,11 @@ class Experiment:
         return path
 
     def save(self, protocol, cost=None, train=None):
-        """Save all scores with costs as ``results.json`` and all histories as a table; forget finished trainings.
+        """Save all scores as ``results.json``, histories and costs as tables; forget finished trainings.
 
         ``protocol`` says how the images were split and the model chosen. ``cost`` and ``train`` hold, for names of
-        models, what else to tell of their cost, and metrics on their training images.
-
-        Returns
-        -------
-        Path of the folder that holds figures and tables, relative to ``folder``.
+        models, what else to tell of their cost, and metrics on their training images. The path that is returned, of the
+        folder of figures and tables, is relative to ``folder``.
         """
         if not self.scores:
             raise InputError("There are no scores to save: call score first.")
@@ -434,6 +414,8 @@ class Experiment:
         if self.histories:
             histories = pd.concat(self.histories, names=["model"]).reset_index()
             self.report.save_table(histories, "histories", decimals=6)
+            costs = {name: cost for name in self.scores if (cost := self.measure_cost(name))}
+            self.report.save_table(pd.DataFrame(costs).T.rename_axis("model").reset_index(), "costs")
         for name in self.histories:
             (self._checkpoints / f"{_make_key(name)}.npz").unlink(missing_ok=True)
         return self.report.folder.relative_to(self.folder)

@@ -27,16 +27,11 @@ class KilledWorkerError(RuntimeError):
 def use_cluster(address):
     """Spread work over a Dask cluster from now on, or over this machine again.
 
-    Parameters
-    ----------
-    address : str
-        Of the scheduler, such as "tcp://host:8786"; "" is this machine. The workers have this package installed and
-        one thread each (``dask worker --nthreads 1``).
+    ``address`` is that of the scheduler, such as "tcp://host:8786", or "" for this machine. The workers have this
+    package installed and one thread each (``dask worker --nthreads 1``).
 
-    Raises
-    ------
-    InputError
-        The scheduler is not reached within 10 seconds, has no worker within 60, or a worker has several threads.
+    Raise InputError if the scheduler is not reached within 10 seconds, has no worker within 60, or one with several
+    threads.
     """
     global _address, _client
     if _client is not None:
@@ -61,7 +56,10 @@ def count_workers():
 
 
 def run_in_parallel(function, items, shared=(), context=nullcontext):
-    """Call a function for each item: on the Dask cluster, or in threads of this machine.
+    """Call a function for each item, on the Dask cluster or in threads of this machine.
+
+    Yield the position of each item and its result, in the order in which they are finished. Raise what the function
+    raises, `KilledWorkerError`, or InputError as `run_on_cluster` does.
 
     Parameters
     ----------
@@ -73,17 +71,6 @@ def run_in_parallel(function, items, shared=(), context=nullcontext):
         Further arguments, sent to each worker once.
     context : function ``() -> context manager``
         Entered by each process that works: here once around all calls, on a worker around each.
-
-    Yields
-    ------
-    tuple: position of the item, and its result; in the order in which they are finished.
-
-    Raises
-    ------
-    InputError
-        As `run_on_cluster`.
-    Exception
-        What the function raises, or `KilledWorkerError`.
     """
     if _address:
         with closing(run_on_cluster(_run_within, items, (function, context, *shared))) as finished:
@@ -104,22 +91,14 @@ def run_in_parallel(function, items, shared=(), context=nullcontext):
 
 
 def run_on_cluster(function, items, shared=()):
-    """Call a function for each item on the Dask cluster, and also tell which failed.
+    """Call a function for each item on the Dask cluster as `run_in_parallel` does, and also tell which failed.
+
+    Yield the position of each item; its result; and the exception that it ended in, or None. Raise InputError as
+    `use_cluster` does, or because the connection was lost.
 
     The item of a worker that was killed is given to others, as often as Dask's scheduler is set to
     (``allowed-failures``, 3), and once more when all others are finished, because it may only have waited behind the
     one that ended its workers. All goes through futures, because joblib's Dask backend waits forever then.
-    The arguments are those of `run_in_parallel`.
-
-    Yields
-    ------
-    tuple: position of the item; its result; the exception that it ended in, or None. In the order in which they are
-    finished.
-
-    Raises
-    ------
-    InputError
-        As `use_cluster`, or the connection was lost.
     """
     from dask.distributed import KilledWorker, as_completed
 
@@ -203,8 +182,7 @@ def _open(where):
     from dask.distributed import Client, Security
 
     if _address.startswith("tls:") and not Security().get_connection_args("client")["ssl_context"]:
-        remedy = "Name its files in Dask's configuration, under distributed.comm.tls."
-        raise InputError(f"{where}: Dask knows no certificate. {remedy}")
+        raise InputError(f"{where}: Dask knows no certificate. Name its files in its setting distributed.comm.tls.")
     try:
         client = Client(_address, timeout=_CONNECT_SECONDS, set_as_default=False)
     except OSError as error:
@@ -223,9 +201,8 @@ def _limit_threads():
 
 
 def _lose():
-    return InputError(
-        f"DASK_SCHEDULER={_address}: the connection to the scheduler was lost. Run the cell again when it is back."
-    )
+    what = "the connection to the scheduler was lost. Run the cell again when it is back."
+    return InputError(f"DASK_SCHEDULER={_address}: {what}")
 
 
 def _run_within(item, function, context, *shared):

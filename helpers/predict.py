@@ -16,20 +16,18 @@ import csv
 import hashlib
 import io
 import os
-import re
 import sys
-import warnings
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from tqdm import tqdm
 
-from helpers.data.layouts.common import IMAGE_ENDINGS, list_files
-from helpers.data.pixels import read_image
+from helpers.data.layouts.common import IMAGE_ENDINGS, list_files, order_naturally
+from helpers.data.pixels import read_image, refuse_bombs
 from helpers.files import InputError, replace_atomically
 
 _BATCH_SIZE = 64
@@ -90,24 +88,16 @@ def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None,
 
     Parameters
     ----------
-    model_path : str or Path
-        From `helpers.training.saving.save_model`.
-    paths : sequence of str or Path
-        Images and folders, which are searched with all folders below them, in natural order: 2.bmp before 10.bmp.
+    paths, relative_to
+        As for `find_images`.
     out : str or Path
         The table, a CSV file. Rows that it has stay, and their files are skipped; a torn last row is dropped.
     batch_size : int
         How many images are read and written at a time; twice as many are held in memory.
     views : {1, 4, 8}, optional
-        See `helpers.training.fast.predict_probabilities`; by default what the model says, or else 1.
-    relative_to : Path, optional
-        What the column ``file`` is relative to; by default the paths are written as they were given.
+        As for `helpers.training.fast.predict_probabilities`; by default what the model says, or else 1.
     progress : bool, optional
         Whether to show a progress bar; by default on terminals.
-
-    Returns
-    -------
-    Outcome
 
     Raises
     ------
@@ -146,31 +136,20 @@ def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None,
 
 
 def find_images(paths, relative_to=None):
-    """Find images, in natural order within each folder.
+    """Find images: a dict of files by their names, the paths as given, or relative to ``relative_to``.
 
-    Parameters
-    ----------
-    paths : sequence of str or Path
-        Files, whatever their endings; and folders, of which hidden files and those without the ending of an image are
-        left out.
-    relative_to : Path, optional
-        What the names are relative to.
+    ``paths`` are files, whatever their endings; and folders, which are searched with all folders below them, in natural
+    order: 2.bmp before 10.bmp. Hidden files and those without the ending of an image are left out.
 
-    Returns
-    -------
-    dict of str to Path: the files by their names, which are paths with slashes.
-
-    Raises
-    ------
-    InputError
-        A path does not exist, or there is no image.
+    Raise InputError if a path does not exist, or there is no image.
     """
     found = []
     for path in map(Path, paths):
         if path.is_dir():
             inside = [below for below in list_files(path) if below.suffix.lower() in IMAGE_ENDINGS]
             inside = [below for below in inside if not any(part.startswith(".") for part in below.parts)]
-            found += [path / below for below in sorted(inside, key=_order_naturally)]
+            inside.sort(key=lambda below: ([order_naturally(part.casefold()) for part in below.parts], below))
+            found += [path / below for below in inside]
         elif path.exists():
             found.append(path)
         else:
@@ -179,12 +158,6 @@ def find_images(paths, relative_to=None):
         endings = ", ".join(sorted(IMAGE_ENDINGS))
         raise InputError(f"no image in {', '.join(map(str, paths))}: expected files that end in {endings}.")
     return {(path.relative_to(relative_to) if relative_to else path).as_posix(): path for path in found}
-
-
-def _order_naturally(path):
-    """Make a key that sorts numbers by their value, and otherwise regardless of case."""
-    parts = [re.split(r"(\d+)", part.casefold()) for part in path.parts]
-    return [[int(piece) if number % 2 else piece for number, piece in enumerate(pieces)] for pieces in parts], path
 
 
 class _Classifier:
@@ -198,15 +171,11 @@ class _Classifier:
             self._model = saving.load_model(path)
         except (FileNotFoundError, ValueError) as error:
             raise InputError(str(error)) from error
-        shapes = self._model.input_shape, self._model.output_shape
-        self.shape, outputs = (tuple(shape[1:]) for shape in shapes)
-        if not (
-            [len(self.shape), len(outputs)] == [3, 1]
-            and all(isinstance(size, int) for size in self.shape + outputs)
-            and self.shape[2] in (1, 3)
-        ):
-            raise InputError(f"{path} is no classifier of grey or colour images: from {shapes[0]} to {shapes[1]}.")
-        (n_classes,) = outputs
+        match self._model.input_shape, self._model.output_shape:
+            case (_, int(), int(), 1 | 3) as pixels, (_, int(n_classes)):
+                self.shape = tuple(pixels[1:])
+            case shapes:
+                raise InputError(f"{path} is no classifier of grey or colour images: from {shapes[0]} to {shapes[1]}.")
         self._names = about.get("class_names") or [f"class_{number}" for number in range(n_classes)]
         self._labels = about.get("class_labels") or {}
         self._views = views or about.get("views") or 1
@@ -214,7 +183,7 @@ class _Classifier:
         with open(path, "rb") as file:
             self.digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
         try:
-            if len(set(self._names)) != n_classes or len(self._names) != n_classes:
+            if not len(set(self._names)) == len(self._names) == n_classes:
                 raise ValueError(f"it has {n_classes} outputs, but class_names are {self._names}")
             self.header = ["file", "class", "confidence", "uncertain", *(f"p_{name}" for name in self._names), "model"]
             self.predict(np.zeros((1, *self.shape), "uint8"))
@@ -275,12 +244,10 @@ def _predict(classifier, files, batch_size, table, problems, bar):
     def start_reading(batch):
         return [pool.submit(_try_to_read, path, classifier.shape) for _, path in batch]
 
-    with warnings.catch_warnings():
-        # A small file may unpack to gigabytes. Pillow only warns below twice its limit: here the limit is one.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with refuse_bombs():
         try:
             ahead = start_reading(batches[0]) if batches else []
-            for batch, following in zip(batches, [*batches[1:], []], strict=False):
+            for batch, following in pairwise([*batches, []]):
                 images, ahead = [future.result() for future in ahead], start_reading(following)
                 named = [(name, image) for (name, _), image in zip(batch, images, strict=True)]
                 problems += [(name, problem) for name, problem in named if isinstance(problem, str)]

@@ -63,10 +63,7 @@ def main(arguments=None):
 def find_notebooks(names):
     """Find notebooks by names such as ``01_mnist``, or by their paths; all of the project when none is named.
 
-    Raises
-    ------
-    InputError
-        There is no such notebook; the message lists those that there are.
+    Raise InputError, which lists those that there are, if there is no such notebook.
     """
     known = {path.stem: path for path in sorted(NOTEBOOKS_FOLDER.glob("[!.]*.ipynb"))}
     found = {}
@@ -83,7 +80,7 @@ def find_notebooks(names):
 
 
 def run_side_by_side(runs, jobs, save=False):
-    """Execute notebooks, ``jobs`` at a time, those that took longest last time first; print how each ended.
+    """Execute notebooks, ``jobs`` at a time, those first that took longest last time; print how each ended.
 
     ``save`` keeps the outputs in the notebooks, where no cell failed.
     """
@@ -118,8 +115,7 @@ class Run:
         self.path, self.name = path, path.stem
         self.is_running = False
         self.failure = ""
-        self.seconds = 0.0
-        self.seconds_by_section = Counter()
+        self.seconds, self.seconds_by_section = 0.0, Counter()
         self.peak_memory = self.cpu_seconds = None  # of the kernel
         self._cell, self._cells, self._heading = 0, 0, ""
         self.client = self._pid = None
@@ -186,7 +182,7 @@ class Run:
             on_cell_executed=self._end_cell,
         )
         self.client.km = manager  # not as an argument: the client would leave the kernel running
-        defaults = {"NOTEBOOK_PROGRESS": "off", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}  # two kernels may share a GPU
+        defaults = {"NOTEBOOK_PROGRESS": "off", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}  # kernels may share a GPU
         try:
             await self.client.async_execute(env=defaults | os.environ)
         except CellExecutionError as error:

@@ -59,10 +59,7 @@ class Settings:
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the settings of this run from ``environment``, by default the process's environment variables.
 
-    Raises
-    ------
-    InputError
-        A variable holds a value that it does not know; the message lists those that it does.
+    Raise InputError if a variable holds an unknown value; the message lists those that it can hold.
     """
     environment = os.environ if environment is None else environment
 
@@ -85,10 +82,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     scheduler = read("DASK_SCHEDULER")
     address = re.fullmatch(r"(?:tcp|tls)://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", scheduler)
     if scheduler and not (address and 0 < int(address[1]) < 2**16):
-        raise InputError(
-            f"DASK_SCHEDULER={scheduler}: expected the address of a Dask scheduler, such as tcp://host:8786 or "
-            "tls://host:8786, with its port."
-        )
+        expected = "the address of a Dask scheduler, such as tcp://host:8786 or tls://host:8786, with its port"
+        raise InputError(f"DASK_SCHEDULER={scheduler}: expected {expected}.")
     # JupyterLab, VS Code and terminals are watched; the outputs of headless runs are compared.
     watched = "JPY_SESSION_NAME" in environment or "VSCODE_PID" in environment or sys.stdout.isatty()
     return Settings(

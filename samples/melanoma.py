@@ -23,10 +23,9 @@ _draw_clouds = partial(draw_waves, count=6, spread=1.7)
 def draw(data_set, folder):
     """Draw skin lesions in the layout of one of the two collections, with its traps.
 
-    Names that are mere numbers and tell of no patient. Some pictures are there twice, turned or mirrored and saved
-    again under another number, in whichever part; three files are there twice within their class, and two in both
-    classes. The classes differ in symmetry, border and colours, with overlap in each: some benign lesions look
-    malignant, and the other way round.
+    Names are mere numbers that tell of no patient. Some pictures are there twice, turned or mirrored and saved again
+    under another number, in whichever part; three files are there twice within their class, and two in both classes.
+    The classes differ in symmetry, border and colours, with overlap in each.
     """
     rng = np.random.default_rng([2020, _SIZES[data_set.name]])
     benign, malignant = (_draw_class(is_malignant, _SIZES[data_set.name], rng) for is_malignant in (False, True))
@@ -82,7 +81,9 @@ def _draw_lesion(is_malignant, size, rng):
     depth = _draw_border(x, y, malignancy, rng) - np.hypot(x, y)
     inside = expit(depth / rng.uniform(0.015, 0.045))
     image = _draw_hairs(mix(image, _draw_pigment(x, y, depth, malignancy, rng), inside), rng)
-    image = (image + _draw_grain(size, rng)[..., None]) * light[..., None]
+    grain = rng.normal(0, 7, (size // 4, size // 4)).astype("float32")  # without it all round moles are alike
+    grain = np.asarray(Image.fromarray(grain).resize((size, size), Image.Resampling.BICUBIC))
+    image = (image + grain[..., None]) * light[..., None]
     return make_image(image + rng.normal(0, 2, image.shape))
 
 
@@ -104,12 +105,6 @@ def _draw_pigment(x, y, depth, malignancy, rng):
         covered = strength * expit(3 * (_draw_clouds(x, y, 4, rng) - 0.9))
         pigment = mix(pigment, patch, covered.clip(0, 0.85))
     return pigment
-
-
-def _draw_grain(size, rng):
-    """Draw the texture of skin, without which one round mole would be as good as another."""
-    grain = rng.normal(0, 7, (size // 4, size // 4)).astype("float32")
-    return np.asarray(Image.fromarray(grain).resize((size, size), Image.Resampling.BICUBIC))
 
 
 def _draw_hairs(image, rng):

@@ -128,6 +128,9 @@ def test_the_whole_way_ends_in_results(fitted):
     histories = pd.read_csv(folder / "histories.csv")
     assert histories["model"].tolist() == ["first"] * 6 + ["second"] * 6
     assert histories["epoch"].tolist() == [1, 2, 3, 4, 5, 6] * 2
+    costs = pd.read_csv(folder / "costs.csv").set_index("model")
+    assert costs["epochs"].to_dict() == {"first": 6, "second": 6}
+    assert (costs["parameters"] == experiment.models["first"].count_params()).all()
     assert pd.read_csv(folder / "problems.csv").empty
     assert list(experiment._checkpoints.iterdir()) == []  # what was finished is not needed any more
 
@@ -154,6 +157,7 @@ def test_views_are_averaged(fitted):
     views = [x[rows], x[rows][:, :, ::-1], x[rows][:, ::-1], x[rows][:, ::-1, ::-1]]
     expected = np.mean([model.predict(view, verbose=0) for view in views], axis=0)
     np.testing.assert_allclose(experiment.predict_probabilities("second", "validation"), expected, atol=1e-5)
+    pd.testing.assert_frame_equal(experiment.predict("second", rows), experiment.predict("second", "validation"))
 
 
 def test_a_set_of_altered_images_is_predicted_and_validated_on(fitted, tmp_path):
@@ -257,6 +261,15 @@ def test_a_study_saves_its_table(fitted, tmp_path):
 
 
 # Bad input
+
+
+def test_models_are_chosen_by_what_is_better_when_it_is_higher(fitted):
+    experiment, _ = fitted
+    before = experiment.chosen
+    for metric in ("expected_calibration_error", "area"):
+        with pytest.raises(InputError, match=f"metric='{metric}': expected one of accuracy, balanced_accuracy"):
+            experiment.choose(metric)
+    assert experiment.chosen == before
 
 
 def test_what_is_not_there_is_told(fitted, tmp_path):

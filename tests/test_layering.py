@@ -123,6 +123,12 @@ def test_data_and_evaluation_do_without_tensorflow(imported):
     assert not HEAVY & set(imported["light"])
 
 
+@pytest.mark.parametrize("line", ["from helpers import Experiment", "import helpers.study.cnn"])
+def test_tensorflow_starts_without_its_log_lines(line):
+    run = subprocess.run([sys.executable, "-c", line], cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_everything_public_has_a_docstring(name):
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))

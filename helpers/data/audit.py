@@ -16,18 +16,10 @@ MOST_UNUSABLE = 0.05  # share of the images above which there is something wrong
 
 
 def count_images(images, by=("part", "label")):
-    """Count images by two columns.
+    """Count images by two columns, which become the rows and the columns of a table.
 
-    Parameters
-    ----------
-    images : DataFrame
-        One row per image.
-    by : tuple of 2 str
-        Columns that become the rows and the columns of the table. Images without a value are counted as ``missing``.
-
-    Returns
-    -------
-    DataFrame of int, with the sums as last row and column ``all``, or ``total`` where that is the name of a class.
+    Images without a value are counted as ``missing``. The last row and column, ``all``, are the sums; they are called
+    ``total`` where a class is called ``all``.
     """
     rows, columns = (images[name].astype("object").fillna("missing") for name in by)
     total = "total" if "all" in {*rows, *columns} else "all"
@@ -42,43 +34,24 @@ def list_classes(images, data_set):
 
 
 def compare_with_original(images, data_set):
-    """Set the number of images in each part beside the number in the original.
-
-    Returns
-    -------
-    DataFrame with one row per part: ``found, original, missing``.
-    """
+    """Compare the images of each part with those of the original: a table of ``found, original, missing``."""
     table = pd.DataFrame({"original": dict(data_set.expected_counts)}).rename_axis("part")
     table.insert(0, "found", images["part"].value_counts().reindex(table.index, fill_value=0))
     return table.assign(missing=table["original"] - table["found"])
 
 
 def leave_out_unusable(images, problems, measured=None):
-    """Leave out the images that cannot be read or contradict one another, and make sure that enough are left.
+    """Leave out the images that cannot be read or contradict one another: give the remaining images and the problems.
 
-    Parameters
-    ----------
-    images, problems : DataFrame
-    measured : DataFrame, optional
-        From `helpers.data.pixels.measure_images`; its ``error`` tells which images cannot be read.
-
-    Returns
-    -------
-    images, problems : DataFrame
-
-    Raises
-    ------
-    InputError
-        More than 5 % of the images cannot be used; the message holds the table of problems.
+    ``measured`` is from `helpers.data.pixels.measure_images`; its ``error`` tells which images cannot be read. Raise
+    InputError, with the table of problems, if more than 5 % of the images cannot be used.
     """
     if measured is not None:
-        damaged = measured["error"] != ""
-        deep = measured["mode"].fillna("").str.startswith("I;16") & ~damaged
-        scaled = {"file": images.loc[deep, "path"], "problem": "has 16 bits", "action": "scaled to 8 bits"}
+        error = measured["error"][measured["error"] != ""]
+        deep = measured["mode"].str.startswith("I;16", na=False) & (measured["error"] == "")
+        scaled = {"file": images["path"][deep], "problem": "has 16 bits", "action": "scaled to 8 bits"}
         problems = pd.concat([problems, pd.DataFrame(scaled)], ignore_index=True)
-        images, problems = _leave_out(
-            images[damaged], "cannot be read: " + measured["error"][damaged], images, problems
-        )
+        images, problems = _leave_out(images.loc[error.index], "cannot be read: " + error, images, problems)
     images, problems = leave_out_contradictions(images, problems)
     left_out = len(set(problems.loc[problems["action"] == LEFT_OUT, "image_id"]) - set(images["image_id"]))
     share = left_out / max(1, left_out + len(images))
@@ -93,18 +66,10 @@ def leave_out_unusable(images, problems, measured=None):
 
 
 def find_leaks(images, split):
-    """Find the images whose group is also in another set.
+    """Count the images whose ``group`` is also in another set.
 
-    Parameters
-    ----------
-    images : DataFrame
-        One row per image, with the column ``group``.
-    split : Series
-        The set of each image, aligned with ``images``, such as the shipped parts or a split of one's own.
-
-    Returns
-    -------
-    DataFrame with one row per set: ``images``; ``leaked``, those whose group is also in another set; ``share``.
+    ``split`` is the set of each image, aligned with ``images``, such as the shipped parts. The table has one row per
+    set: ``images``; ``leaked``, those whose group is also in another set; and their ``share``.
     """
     split = pd.Series(split, index=images.index)
     leaked = split.groupby(images["group"]).transform("nunique") > 1
@@ -113,13 +78,7 @@ def find_leaks(images, split):
 
 
 def check_split(images, split):
-    """Make sure that no group is on two sides of a split, given as for `find_leaks`.
-
-    Raises
-    ------
-    ValueError
-        A group is in two sets; the message says how many images of each set are concerned.
-    """
+    """Raise ValueError if a group is in two sets of a split, given as for `find_leaks`, and count its images."""
     leaked = find_leaks(images, split)["leaked"]
     if leaked.any():
         raise ValueError(f"Groups on two sides of the split; images concerned: {leaked[leaked > 0].to_dict()}.")
@@ -143,8 +102,6 @@ def join_groups(images, keys=None, pairs=None):
 
     Parameters
     ----------
-    images : DataFrame
-        One row per image, with the column ``group``.
     keys : Series, optional
         In the order of ``images``; an image whose key is missing has nothing in common with others. Join on file hashes
         after the damaged files were left out, because all empty files are identical.
@@ -153,7 +110,7 @@ def join_groups(images, keys=None, pairs=None):
 
     Returns
     -------
-    Series of str, aligned with ``images``: the groups after joining, each under the name of its first one.
+    Series of str, aligned with ``images``: the new groups, each under the name of its first one.
 
     Examples
     --------
@@ -163,8 +120,6 @@ def join_groups(images, keys=None, pairs=None):
     >>> join_groups(images, pairs=pd.DataFrame({"first": [0], "second": [4]})).tolist()
     ['a', 'a', 'b', 'b', 'a']
     """
-    if images.empty:
-        return images["group"]
     groups, names = pd.factorize(images["group"])
     first, second = ([], []) if pairs is None else (groups[pairs["first"]], groups[pairs["second"]])
     count = len(names)

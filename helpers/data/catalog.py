@@ -10,69 +10,35 @@ from helpers.files import InputError
 
 @dataclass(frozen=True)
 class DataSet:
-    """What is known of a data set before it is opened; its mappings are read-only.
+    """What is known of a data set before it is opened; its mappings are read-only."""
 
-    Attributes
-    ----------
-    name : str
-        Its folder below ``DATA_DIR``.
-    class_names : tuple of str
-        The labels as the files have them, in the order of the model's outputs; ``class_labels`` has readable names.
-    layout : str
-        How its files are organized: selects the index function of `helpers.data.opening`.
-    key_file : str
-        A file or folder in its folder without which the data set is not there.
-    files, handle : str
-        What its folder holds, in words, for error messages; and where it is downloaded from, with the version.
-    expected_counts : mapping of str to int
-        Images of the original in each part that it ships; ``optional_parts`` may be missing.
-    group_rule, allowed_augmentation : str
-        What must not be on two sides of a split, and which changes leave the label true.
-    image_shape : tuple of 3 ints
-        Height, width and channels that the notebook works with.
-    pixel_table_codes : tuple of str
-        The classes in the order of the label codes, where the original ships tables of pixels.
-    name_patterns : mapping of str to tuple of str
-        For each class the regular expressions of its file names, with the named groups ``group`` and, where the names
-        have them, ``series`` and ``number``. Without patterns each image is its own group.
-    numbered_anew : tuple of str
-        Parts in which the numbers of the groups start again: equal numbers elsewhere are other groups.
-    flat_parts : mapping of str to mapping of str to str
-        Parts without class folders: how their file names begin, and the class that this stands for.
-    may_lack_classes : bool
-        Whether a copy with fewer classes than the original can be used.
-    joined : tuple of str
-        Which images are put into one group: "identical" files, images that look "alike".
-    kept_part : str
-        A shipped part that stays as it is: images of other parts whose group is also in it are left out.
-    edition : str
-        What is added to the name of a notebook's results where the notebook can use several data sets.
-    """
-
-    name: str
+    name: str  # its folder below DATA_DIR
     title: str
     task: str
-    class_names: tuple[str, ...]
-    class_labels: Mapping[str, str]
-    layout: str
-    key_file: str
-    files: str
-    handle: str
-    expected_counts: Mapping[str, int]
-    group_rule: str
-    image_shape: tuple[int, int, int]
-    allowed_augmentation: str
+    class_names: tuple[str, ...]  # the labels as the files have them, in the order of the model's outputs
+    class_labels: Mapping[str, str]  # a readable name of each class
+    layout: str  # how its files are organized: selects the index function of helpers.data.opening
+    key_file: str  # a file or folder in its folder without which the data set is not there
+    files: str  # what its folder holds, in words, for error messages
+    handle: str  # where it is downloaded from, with the version
+    expected_counts: Mapping[str, int]  # images of the original in each part that it ships
+    group_rule: str  # what must not be on two sides of a split
+    image_shape: tuple[int, int, int]  # height, width and channels that the notebook works with
+    allowed_augmentation: str  # which changes leave the label true
     citation: str
     licence: str
-    pixel_table_codes: tuple[str, ...] = ()
-    optional_parts: tuple[str, ...] = ()
+    pixel_table_codes: tuple[str, ...] = ()  # the classes in the order of the codes in the original's tables of pixels
+    optional_parts: tuple[str, ...] = ()  # may be missing
+    # For each class the regular expressions of its file names, with the named groups "group" and, where the names have
+    # them, "series" and "number". Without patterns each image is its own group.
     name_patterns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    numbered_anew: tuple[str, ...] = ()
+    numbered_anew: tuple[str, ...] = ()  # parts in which the numbers start again: equal ones elsewhere are other groups
+    # Parts without class folders: how their file names begin, and the class that this stands for.
     flat_parts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    may_lack_classes: bool = False
-    joined: tuple[str, ...] = ()
-    kept_part: str = ""
-    edition: str = ""
+    may_lack_classes: bool = False  # whether a copy with fewer classes than the original can be used
+    joined: tuple[str, ...] = ()  # images that are put into one group: "identical" files, those that look "alike"
+    kept_part: str = ""  # images of other parts whose group is also in this one are left out
+    edition: str = ""  # added to the name of a notebook's results where the notebook can use several data sets
 
     def __post_init__(self):
         for name, value in vars(self).copy().items():
@@ -81,9 +47,9 @@ class DataSet:
 
 def _freeze(value):
     """Make mappings read-only, those inside mappings too."""
-    if not isinstance(value, Mapping):
-        return value
-    return MappingProxyType({name: _freeze(inner) for name, inner in value.items()})
+    if isinstance(value, Mapping):
+        value = MappingProxyType({name: _freeze(inner) for name, inner in value.items()})
+    return value
 
 
 _DIGITS = tuple("0123456789")
@@ -309,14 +275,7 @@ _CATALOG = {
 
 
 def get_data_set(name: str) -> DataSet:
-    """Look up a data set by its name.
-
-    Raises
-    ------
-    InputError
-        There is no such record; the message lists those there are.
-    """
-    try:
-        return _CATALOG[name]
-    except KeyError:
-        raise InputError(f"No data set is called {name!r}. Known: {', '.join(_CATALOG)}.") from None
+    """Look up a data set by its name; raise InputError, which lists those that there are, if it is unknown."""
+    if name not in _CATALOG:
+        raise InputError(f"No data set is called {name!r}. Known: {', '.join(_CATALOG)}.")
+    return _CATALOG[name]

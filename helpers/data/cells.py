@@ -6,30 +6,20 @@ from scipy import ndimage
 
 from helpers.files import release_pages
 
-# Pixels are background where no channel, 0 to 255, is above it; augmentation and networks are told it, so that all
-# agree.
-BACKGROUND_LEVEL = 8
+BACKGROUND_LEVEL = 8  # pixels are background where no channel, 0 to 255, is above it, in augmentation and networks too
 
 
 def find_cells(pixels, threshold=BACKGROUND_LEVEL):
-    """Find the cell in each image: what is not black, in one piece and without holes.
+    """Find the cell in each image: a bool array (n, height, width), all False for a black image.
+
+    The cell is the largest connected part (pixels that share a side) that is not black, its holes filled.
 
     Parameters
     ----------
     pixels : uint8 array (n, height, width, channels)
-        May be memory-mapped.
+        May be memory-mapped. Other than four dimensions raise ValueError.
     threshold : int
         A pixel belongs to a cell if one of its channels, 0 to 255, is above it.
-
-    Returns
-    -------
-    bool array (n, height, width)
-        The largest connected part (pixels that share a side), its holes filled; all False for a black image.
-
-    Raises
-    ------
-    ValueError
-        The pixels have not four dimensions.
     """
     if pixels.ndim != 4:
         raise ValueError(f"Expected images (n, height, width, channels), got shape {pixels.shape}.")
@@ -48,25 +38,16 @@ def measure_cells(pixels, masks=None):
     pixels : uint8 array (n, height, width, 3)
         May be memory-mapped.
     masks : bool array (n, height, width), optional
-        The cells; from `find_cells` by default.
+        The cells; from `find_cells` by default. Other shapes raise ValueError.
 
     Returns
     -------
     DataFrame with one row per image: ``area`` in pixels; ``diameter`` in pixels, of the circle of that area;
-    ``roundness``, 4 pi area / perimeter², 1 for a circle and less for all else; ``red, green, blue``, the mean level of
-    the cell from 0 to 255, and ``red_std, green_std, blue_std``, its standard deviation. An image without a cell has
-    area and diameter 0 and no other values.
-
-    Raises
-    ------
-    ValueError
-        The images do not have three channels, or the masks another shape.
-
-    Notes
-    -----
-    The perimeter is the one of Crofton's formula with four directions (Legland, Kiêu and Devaux 2007), right on average
-    for a circle and up to 5 % short for a square; an edge of the image that cuts a cell counts. Roundness is limited to
-    1, which the estimate may exceed for cells of a few pixels.
+    ``roundness``, 4 pi area / perimeter², at most 1, the value of a circle; ``red, green, blue``, the mean level of the
+    cell from 0 to 255, and ``red_std, green_std, blue_std``, its standard deviation. An image without a cell has area
+    and diameter 0 and no other values. The perimeter is the one of Crofton's formula with four directions (Legland,
+    Kiêu and Devaux 2007), right on average for a circle and up to 5 % short for a square; an edge of the image that
+    cuts a cell counts.
     """
     if pixels.ndim != 4 or pixels.shape[-1] != 3:
         raise ValueError(f"Expected images (n, height, width, 3), got shape {pixels.shape}.")
@@ -81,24 +62,10 @@ def measure_cells(pixels, masks=None):
 
 
 def crop_to_center(pixels, size):
-    """Cut out the middle of images.
+    """Cut out the middle of images or masks (n, height, width, ...), as a view of them.
 
-    Parameters
-    ----------
-    pixels : array (n, height, width, ...)
-        Images or masks.
-    size : int or tuple of 2 ints
-        Height and width of the crop in pixels; one number for a square. Of an odd rest, the larger half is cut off
-        below and at the right.
-
-    Returns
-    -------
-    array (n, *size, ...): a view of ``pixels``, not a copy.
-
-    Raises
-    ------
-    ValueError
-        The crop is larger than the images, or empty.
+    ``size`` is height and width of the crop in pixels, or one number for a square. Of an odd rest, the larger half is
+    cut off below and at the right. A crop that is empty or larger than the images raises ValueError.
     """
     height, width = (size, size) if np.isscalar(size) else size
     high, wide = pixels.shape[1:3]
@@ -111,25 +78,17 @@ def crop_to_center(pixels, size):
 def find_crop(masks, share=0.995, multiple=8):
     """Find the side of the smallest square in the middle of the images that holds nearly all of the cells.
 
-    Give it training images only, as for all that a network depends on.
+    Give it training images only, as for all that a network depends on. Raise ValueError if there is no cell, the share
+    is out of range, or no such square holds enough.
 
     Parameters
     ----------
     masks : bool array (n, height, width)
         From `find_cells`. Masks without a cell are left out.
     share : float
-        The part of a cell's pixels that is to lie inside, on average over the cells, large or small.
+        The part of a cell's pixels that is to lie inside, on average over the cells, above 0 and up to 1.
     multiple : int
-        The side in pixels is a multiple of it.
-
-    Returns
-    -------
-    int: the size to give to `crop_to_center`.
-
-    Raises
-    ------
-    ValueError
-        There is no cell, the share lies not between 0 and 1, or no such square holds enough.
+        The side in pixels, the size for `crop_to_center`, is a multiple of it.
     """
     if not 0 < share <= 1:
         raise ValueError(f"Expected a share above 0 and up to 1, got {share}.")
@@ -137,12 +96,11 @@ def find_crop(masks, share=0.995, multiple=8):
     if not cells:
         raise ValueError("There is no cell in any mask.")
     occupied = sum(mask / mask.sum() for mask in cells)[None] / len(cells)
-    held = 0.0
-    for side in range(multiple, min(masks.shape[1:3]) + 1, multiple):
+    (high, wide), held = masks.shape[1:3], 0.0
+    for side in range(multiple, min(high, wide) + 1, multiple):
         held = float(crop_to_center(occupied, side).sum())
         if held >= share - 1e-9:
             return side
-    high, wide = masks.shape[1:3]
     raise ValueError(
         f"No square with a side of a multiple of {multiple} in images of {high} × {wide} pixels holds {share:.1%} of "
         f"the cells; the largest holds {held:.1%}."

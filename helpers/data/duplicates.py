@@ -22,28 +22,23 @@ def find_near_duplicates(thumbnails, most_bits=6, least_correlation=0.98):
     Parameters
     ----------
     thumbnails : uint8 array (n, side, side, 1)
-        Grey and square, such as 32 x 32 pixels; may be memory-mapped.
-    most_bits : int
-        In how many of the 63 bits the hashes may differ.
-    least_correlation : float
-        Of the fine detail, at most 1.
+        Grey and square, with a side of 16 pixels or more (otherwise ValueError); may be memory-mapped.
+    most_bits, least_correlation : int, float
+        In how many of the 63 bits the hashes may differ; and how alike the detail has to be, at most 1.
 
     Returns
     -------
     DataFrame with one row per pair: ``first`` and ``second``, the positions of the images, ``first < second``;
     ``bits``, how many differ, and ``correlation``, in the best orientation.
-
-    Raises
-    ------
-    ValueError
-        The thumbnails are not grey and square, or smaller than 16 pixels.
     """
     if thumbnails.ndim != 4 or thumbnails.shape[1] != thumbnails.shape[2] or thumbnails.shape[3] != 1:
         raise ValueError(f"Thumbnails of shape {thumbnails.shape}: expected (n, side, side, 1).")
     if thumbnails.shape[1] < 2 * _SIDE:
         raise ValueError(f"Thumbnails of {thumbnails.shape[1]} pixels: expected at least {2 * _SIDE}.")
     frequencies = dctn(np.asarray(thumbnails[..., 0], "float32"), axes=(1, 2), norm="ortho")
-    candidates = _find_candidates(_hash_orientations(frequencies), most_bits)
+    low = frequencies[:, :_SIDE, :_SIDE]  # of which the first is the mean level
+    signs = [_orient(low, orientation).reshape(-1, _SIDE**2)[:, 1:] > 0 for orientation in _ORIENTATIONS]
+    candidates = _find_candidates(np.packbits(signs, axis=-1).view("uint64")[..., 0], most_bits)
     candidates["correlation"] = _correlate(frequencies, candidates)
     pairs = candidates[candidates["correlation"] >= least_correlation].sort_values("correlation", ascending=False)
     pairs = pairs.drop_duplicates(["first", "second"]).drop(columns="orientation")
@@ -58,30 +53,15 @@ def _orient(frequencies, orientation):
     return oriented.transpose(0, 2, 1) if turned else oriented
 
 
-def _hash_orientations(frequencies):
-    """Compute the hashes of all images in all orientations: a uint64 array (8, n)."""
-    low = frequencies[:, :_SIDE, :_SIDE]
-    powers = np.uint64(2) ** np.arange(1, _SIDE**2, dtype="uint64")
-    hashes = []
-    for orientation in _ORIENTATIONS:
-        bits = _orient(low, orientation).reshape(len(low), _SIDE**2)[:, 1:] > 0  # the first is the mean level
-        hashes.append((bits * powers).sum(axis=1, dtype="uint64"))
-    return np.array(hashes)
-
-
 def _find_candidates(hashes, most_bits):
-    """Find the pairs whose hashes differ in at most so many bits, in some orientation of the second image."""
-    found, count = [], hashes.shape[1]
-    step = max(1, _CHUNK // max(1, hashes.size))
-    for start in range(0, count, step):
+    """Find the pairs whose hashes (8, n) differ in so few bits, in some orientation of the second image."""
+    found, step = [np.empty((0, 4), int)], max(1, _CHUNK // max(1, hashes.size))
+    for start in range(0, hashes.shape[1], step):
         bits = np.bitwise_count(hashes[0, start : start + step, None, None] ^ hashes[None, :, start:])
-        first, orientation, second = np.nonzero(bits <= most_bits)
-        keep = second > first
-        first, orientation, second = first[keep], orientation[keep], second[keep]
-        found.append(np.stack([first + start, second + start, orientation, bits[first, orientation, second]], axis=1))
-    return pd.DataFrame(
-        np.concatenate([np.empty((0, 4), int), *found]), columns=["first", "second", "orientation", "bits"]
-    )
+        first, orientation, second = places = np.argwhere(bits <= most_bits).T
+        pairs = np.stack([first + start, second + start, orientation, bits[tuple(places)]], axis=1)
+        found.append(pairs[second > first])
+    return pd.DataFrame(np.concatenate(found), columns=["first", "second", "orientation", "bits"])
 
 
 def _correlate(frequencies, candidates):

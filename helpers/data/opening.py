@@ -53,25 +53,16 @@ class OpenDataSet:
 
     Attributes
     ----------
-    record : DataSet
-        What is known of it beforehand, from `helpers.data.catalog`.
-    source : Source
-    settings : Settings
-    found : DataFrame
-        The images that can be used, one row per image: the columns of `index_images` and `measure_images`.
-    images : DataFrame
-        Those of them that are worked with, numbered from 0; `split_images` adds the column ``split``.
-    problems : DataFrame
-        What could not be used and what looks wrong, see the module's description.
-    contradictory : DataFrame
-        The rows that were left out because images of their group carry another label.
-    alike : DataFrame
-        The near-duplicates, where the record asks for them: ``first`` and ``second``, the image_ids of a pair; ``bits``
+    found : the images that can be used, one row per image: the columns of `index_images` and `measure_images`
+    images : those of them that are worked with, numbered from 0; `split_images` adds the column ``split``
+    problems : what could not be used and what looks wrong, see the module's description
+    contradictory : the rows that were left out because images of their group carry another label
+    alike : near-duplicates, where the record asks for them: ``first`` and ``second``, the image_ids of a pair; ``bits``
         and ``correlation``, from `find_near_duplicates`; ``identical``, whether the files are the same; ``named``,
-        whether the names of the files put both into one group.
+        whether the names of the files put both into one group
     """
 
-    record: DataSet
+    record: DataSet  # what is known of it beforehand
     source: Source
     settings: Settings
     found: pd.DataFrame
@@ -99,18 +90,10 @@ class OpenDataSet:
         return [pixels.read_image(self.source.folder / path, shape) for path in images["path"]]
 
     def split_images(self, validation, test="test"):
-        """Divide the images into training, validation and test set, whole groups at a time.
+        """Divide the images into training, validation and test set, whole groups at a time; count them by class.
 
-        Parameters
-        ----------
-        validation : float
-            Share of the validation images among those that the test set leaves.
-        test : float or str
-            Share of the test images, or the shipped part that they are.
-
-        Returns
-        -------
-        DataFrame of int: the images of each set and class. The column ``split`` of ``images`` holds the sets.
+        ``test`` is the share of the test images, or the shipped part that they are; ``validation`` the share of the
+        validation images among the others. The column ``split`` of ``images`` holds the sets.
         """
         if isinstance(test, str):
             if test not in set(self.images["part"]):
@@ -119,15 +102,14 @@ class OpenDataSet:
         else:
             outer = split.split_by_group(self.images, {"rest": 1 - test, "test": test}, self.settings.seed)
             rest = self.images[outer == "rest"]
-        shares = {"train": 1 - validation, "validation": validation}
-        self.images["split"] = "test"
-        self.images.loc[rest.index, "split"] = split.split_by_group(rest, shares, self.settings.seed)
+        inner = split.split_by_group(rest, {"train": 1 - validation, "validation": validation}, self.settings.seed)
+        self.images["split"] = inner.reindex(self.images.index, fill_value="test")
         audit.check_split(self.images, self.images["split"])
         return audit.count_images(self.images, by=("split", "label"))
 
     def rows(self, name):
-        """Give the rows of a set: an array of positions in ``images`` and in the pixels."""
-        there = set(self.images["split"]) if "split" in self.images else set()
+        """Give the rows of a set, as positions in ``images`` and in the pixels."""
+        there = set(self.images.get("split", ()))
         if name not in there:
             raise InputError(f"There is no set {name!r}: there are {', '.join(sorted(there)) or 'none'}. Split first.")
         return self.images.index[self.images["split"] == name].to_numpy()
@@ -149,9 +131,8 @@ class OpenDataSet:
         return about | {"fingerprint": pixels.compute_fingerprint(self.images, self.source.folder)}
 
     def __repr__(self):
-        return (
-            f"{self.record.title} ({self.source.kind}): {len(self.images):,} images of {len(self.class_names)} classes"
-        )
+        title, count = f"{self.record.title} ({self.source.kind})", len(self.class_names)
+        return f"{title}: {len(self.images):,} images of {count} classes"
 
     def _repr_markdown_(self):
         used = "" if len(self.images) == len(self.found) else f", of which {len(self.images):,} are used here"
@@ -167,30 +148,24 @@ class OpenDataSet:
 
 
 def open_data_set(names, settings, most=None, limit_by="part", whole_groups=True):
-    """Find, download, index and measure a data set, and set aside what cannot be used.
+    """Find, download, index and measure a data set, and set aside what cannot be used; return an `OpenDataSet`.
 
     Parameters
     ----------
     names : str, DataSet or sequence of str
         Its name in the catalog; of several, `choose_data_set` takes one.
-    settings : Settings
-    most : int, optional
-        For quick runs: about how many images of each part to work with; all by default.
-    limit_by, whole_groups
-        See `helpers.data.split.limit_images`.
-
-    Returns
-    -------
-    OpenDataSet
+    most, limit_by, whole_groups
+        For quick runs, as for `helpers.data.split.limit_images`; by default all images are worked with.
 
     Raises
     ------
     InputError
         There is no such data set, it is not found, or too much of it cannot be used.
     """
-    record = names
-    if not isinstance(names, DataSet):
-        record = get_data_set(names) if isinstance(names, str) else choose_data_set(names, settings)
+    if isinstance(names, str):
+        record = get_data_set(names)
+    else:
+        record = names if isinstance(names, DataSet) else choose_data_set(names, settings)
     source = find_data(record, settings)
     images, problems = index_images(record, source.folder)
     measured = None
@@ -208,9 +183,8 @@ def open_data_set(names, settings, most=None, limit_by="part", whole_groups=True
         thumbnails = pixels.load_pixels(images, source.folder, _THUMBNAIL, settings.cache_dir)
         pairs = duplicates.find_near_duplicates(thumbnails)
         images["group"] = audit.join_groups(images, pairs=pairs)
-        first, second = (
-            images.assign(content=content).iloc[pairs[name]].reset_index(drop=True) for name in ("first", "second")
-        )
+        files = images.assign(content=content)
+        first, second = (files.iloc[pairs[name]].reset_index(drop=True) for name in ("first", "second"))
         alike = pairs.assign(
             first=first["image_id"],
             second=second["image_id"],
@@ -235,11 +209,8 @@ def find_data(data_set: DataSet, settings: Settings) -> Source:
     the cache of kagglehub); ``sample`` draws the built-in sample; ``auto`` takes local files where there are some, and
     otherwise the sample, but not for a full run, because its results would say nothing.
 
-    Raises
-    ------
-    InputError
-        ``DATA_DIR`` was named but does not exist or is empty, the data set's folder lacks its key file, a full run
-        has no images, or the download failed. The message says what was expected and what to do.
+    Raise InputError, which tells what to do, if ``DATA_DIR`` was named but does not exist or is empty, the data set's
+    folder lacks its key file, a full run has no images, or the download failed.
     """
     place, name = settings.data_dir, data_set.name
     folder = place / name
@@ -273,10 +244,7 @@ def find_data(data_set: DataSet, settings: Settings) -> Source:
 def choose_data_set(names: Sequence[str], settings: Settings) -> DataSet:
     """Choose one of several data sets: that of ``DATA_SET``, or the first that lies in ``DATA_DIR``, or the first.
 
-    Raises
-    ------
-    InputError
-        ``DATA_SET`` is none of them.
+    Raise InputError if ``DATA_SET`` is none of them.
     """
     if settings.data_set:
         if settings.data_set not in names:
@@ -288,29 +256,14 @@ def choose_data_set(names: Sequence[str], settings: Settings) -> DataSet:
 
 
 def index_images(data_set, folder):
-    """List the images of a data set.
+    """List the images of a data set that lies in a folder; return the tables of images and of problems.
 
-    Parameters
-    ----------
-    data_set : DataSet
-    folder : Path
-        The data set's folder, from `find_data`.
+    The images have one row each and the columns ``image_id``; ``path``, relative to ``folder``; ``label``, one of the
+    class names; ``group``, what has to stay together in a split; ``part``, the part of the original that the image is
+    shipped in; for images inside an array file also ``array`` and ``position``; further ones from metadata. Images that
+    are shipped without labels have neither ``label`` nor ``group``: they can be neither split nor scored.
 
-    Returns
-    -------
-    images : DataFrame
-        One row per image and the columns ``image_id``; ``path``, relative to ``folder``; ``label``, one of the class
-        names; ``group``, what has to stay together in a split; ``part``, the part of the original that the image is
-        shipped in. Images that a data set ships without labels have neither ``label`` nor ``group``: they can be
-        neither split nor scored. For images inside an array file also ``array`` and ``position``. Metadata adds further
-        columns.
-    problems : DataFrame
-        What could not be used and what looks wrong, see the module's description.
-
-    Raises
-    ------
-    InputError
-        A file that all images depend on is not as the layout says; the message names it.
+    Raise InputError, which names the file, if one that all images depend on is not as the layout says.
     """
     images, problems = _INDEXERS[data_set.layout](data_set, folder)
     return images, pd.DataFrame(problems, columns=PROBLEM_COLUMNS)
@@ -328,11 +281,11 @@ def _open_sample(data_set, settings, reason):
     from samples import make_sample  # here only: not needed for real images
 
     folder = make_sample(data_set, settings.cache_dir / "samples")
-    return Source("sample", folder, f"{reason} Good for trying and testing; its figures say nothing about real images.")
+    return Source("sample", folder, f"{reason} Good for trying and testing; its results say nothing about real images.")
 
 
 def _download(data_set, folder):
-    """Fetch a data set; return the folder that it lies in then."""
+    """Fetch a data set; return the folder that it then lies in."""
     publisher, name = data_set.handle.split(":", 1)
     try:
         if publisher == "kaggle":

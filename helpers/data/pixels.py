@@ -38,9 +38,8 @@ _hashes = {}  # of files: by folder, then by path the state of the file and its 
 def load_pixels(images, folder, shape, cache_dir):
     """Load the pixels of a data set in the order of its index.
 
-    They are decoded and resized once, on the Dask cluster if there is one (`helpers.parallel`), and kept under a name
-    made from the content of the files, the order of the images and the shape, so that changed files are never answered
-    from an old cache.
+    They are decoded and resized once, on the Dask cluster if there is one, and kept under a name made from the content
+    of the files, the order of the images and the shape, so that changed files are never answered from an old cache.
 
     Returns
     -------
@@ -51,7 +50,7 @@ def load_pixels(images, folder, shape, cache_dir):
     InputError
         A file cannot be read as an image, or is not seen by a worker of the Dask cluster; the message names it.
     ValueError
-        The rows of ``images`` are not numbered from 0, so that they could not be used as positions in the array.
+        The rows of ``images`` are not numbered from 0, as positions in the array are.
     """
     if not images.index.equals(pd.RangeIndex(len(images))):
         raise ValueError("The rows are not numbered from 0: call reset_index(drop=True) after leaving some out.")
@@ -66,12 +65,10 @@ def load_pixels(images, folder, shape, cache_dir):
 
 
 def measure_images(images, folder, cache_dir):
-    """Open every image file once: its size, its mean colour, or what is wrong with it; kept like the pixels.
+    """Open every image file once and measure it; the measures are kept like the pixels.
 
-    Returns
-    -------
-    DataFrame aligned with ``images``: ``width`` and ``height`` in pixels as stored, ``mode`` of Pillow, the mean
-    ``red``, ``green`` and ``blue`` from 0 to 255, and ``error``, an empty str for readable images.
+    They are a DataFrame aligned with ``images``: ``width`` and ``height`` in pixels as stored, ``mode`` of Pillow, the
+    mean ``red``, ``green`` and ``blue`` from 0 to 255, and ``error``, an empty str for readable images.
     """
     key = repr((_VERSION, "measured", compute_fingerprint(images, folder, cache_dir)))
     cached = _name_cached(cache_dir / "measured", key.encode(), "csv")
@@ -88,24 +85,11 @@ def read_pixel_table(path, images, class_codes, shape):
     """Read images from a table with one row per image: a column for each pixel and channel, and ``label``.
 
     Such as ``hmnist_28_28_RGB.csv`` of HAM10000. It names no image: that its rows are those of the metadata is checked
-    by their labels, which would not notice rows exchanged within a class.
+    by their labels, which would not notice rows exchanged within a class. ``images`` has the columns ``metadata_row``,
+    the row of each image in the table, and ``label``; ``class_codes`` are the classes in the order of the table's label
+    codes. The result is a uint8 array (n, height, width, channels), aligned with ``images``.
 
-    Parameters
-    ----------
-    path : Path
-    images : DataFrame
-        With the columns ``metadata_row``, the row of each image in the table, and ``label``.
-    class_codes : sequence of str
-        The classes in the order of the table's label codes.
-
-    Returns
-    -------
-    uint8 array (n, height, width, channels), aligned with ``images``.
-
-    Raises
-    ------
-    InputError
-        The table cannot be read, has other columns or rows, or its labels are not those of the images.
+    Raise InputError if the table cannot be read, has other columns or rows, or other labels than the images.
     """
     remedy = "Fetch the original again, or resize the images instead."
     try:
@@ -129,9 +113,9 @@ def read_pixel_table(path, images, class_codes, shape):
 
 
 def compute_fingerprint(images, folder, cache_dir=None):
-    """Hash the content of the files of an index and the order of its images: ``sha256:`` and 64 hexadecimal digits.
+    """Hash the content of the files of an index and the order of its images: "sha256:" and 64 hexadecimal digits.
 
-    Each process remembers the hashes of the files; with ``cache_dir`` other processes know them too.
+    The hashes of files are remembered by each process, and with ``cache_dir`` also by others.
     """
     columns = [name for name in ("image_id", "path", "array", "position") if name in images]
     digest = hashlib.sha256(images[columns].to_csv(index=False).encode())
@@ -143,23 +127,13 @@ def compute_fingerprint(images, folder, cache_dir=None):
 def hash_files(images, folder):
     """Hash the content of each image file: a Series of str, aligned with ``images``; equal hashes are identical files.
 
-    Raises
-    ------
-    InputError
-        A file cannot be opened; the message names it.
+    Raise InputError, which names the file, if one cannot be opened.
     """
-    hashes = _hash_files(images["path"], folder)
-    return pd.Series([hashes[path] for path in images["path"]], images.index, dtype="str")
+    return images["path"].map(_hash_files(images["path"], folder)).astype("str").rename(None)
 
 
 def read_image(path, shape):
-    """Read an image file, upright and resized, as a uint8 array of the given shape.
-
-    Raises
-    ------
-    InputError
-        The file is missing, truncated or no image.
-    """
+    """Read an image file, upright and resized, as a uint8 array; raise InputError for one that cannot be read."""
     try:
         with Image.open(path) as image:
             image.draft(None, (2 * shape[1], 2 * shape[0]))  # a large JPEG is decoded at a fraction of its size
@@ -171,17 +145,16 @@ def read_image(path, shape):
 
 def _decode(images, folder, pixels):
     """Fill ``pixels`` from array files and image files."""
-    in_arrays = images["array"].notna() if "array" in images else images["path"].isna()
-    for (path, name), rows in images[in_arrays].groupby(["path", "array"]) if in_arrays.any() else ():
-        stored = read_arrays(folder / path, [name])[name]
-        for row, position in zip(rows.index, rows["position"], strict=True):
-            pixels[row] = _resize(Image.fromarray(stored[int(position)]), pixels.shape[1:])
-
-    rows = images.index[~in_arrays]
-    paths = [folder / path for path in images.loc[~in_arrays, "path"]]
+    if "array" in images:
+        for (path, name), rows in images.groupby(["path", "array"]):
+            stored = read_arrays(folder / path, [name])[name]
+            for row, position in zip(rows.index, rows["position"], strict=True):
+                pixels[row] = _resize(Image.fromarray(stored[int(position)]), pixels.shape[1:])
+        images = images[images["array"].isna()]
+    paths = [folder / path for path in images["path"]]
     largest = min(_CHUNK_IMAGES, max(1, _CHUNK_BYTES // pixels[0].nbytes))
     for chunk, decoded in _read_chunks(partial(_decode_files, shape=pixels.shape[1:]), paths, largest):
-        pixels[rows[chunk]] = decoded
+        pixels[images.index[chunk]] = decoded
         release_pages(pixels)  # what was written stays in the file
 
 
@@ -222,10 +195,8 @@ def _hash_files(paths, folder, cache_dir=None):
     known.update({path: saved[path] for path in list_new() if path in saved})
     new = list_new()
     hashes = dict(zip(new, _read_files(_hash_contents, [folder / path for path in new]), strict=True))
-    for path in new:
-        if (
-            int(states[path].split()[2]) < settled
-        ):  # the time of change: it cannot be set back like that of modification
+    for path in new:  # unlike the time of modification, that of change cannot be set back
+        if int(states[path].split()[2]) < settled:
             known[path] = states[path] + hashes[path]
     if cached and not known.items() <= saved.items():
         _save_hashes(_load_hashes(cached) | known, cached)  # loaded again, because another process may have saved
@@ -250,27 +221,23 @@ def _load_hashes(path):
         check, content = path.read_bytes().split(b"\n", 1)
     except (OSError, ValueError):
         return {}
-    return json.loads(content) if check == _check(content) else {}
+    return json.loads(content) if check == hashlib.sha256(content).hexdigest().encode() else {}
 
 
 def _save_hashes(hashes, path):
-    content = json.dumps(hashes).encode()
+    content = json.dumps(hashes)
     with suppress(OSError), replace_atomically(path) as unfinished:  # a cache that cannot be written can be read
-        unfinished.write_bytes(_check(content) + b"\n" + content)
-
-
-def _check(content):
-    return hashlib.sha256(content).hexdigest().encode()
+        unfinished.write_bytes(f"{hashlib.sha256(content.encode()).hexdigest()}\n{content}".encode())
 
 
 def _hash_contents(paths):
     digests = []
-    for path in paths:
-        try:
+    try:
+        for path in paths:
             with open(path, "rb") as file:
                 digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-        except OSError as error:
-            raise _name_unreadable(path, error) from error
+    except OSError as error:
+        raise _name_unreadable(path, error) from error
     return digests
 
 
@@ -292,25 +259,25 @@ def _read_chunks(function, paths, largest=_CHUNK_IMAGES):
     chunks = [slice(start, start + size) for start in range(0, len(paths), size)]
     if uses_cluster():
         paths, function = [path.absolute() for path in paths], partial(_read_seen, function)
-    for number, found in run_in_parallel(function, [paths[chunk] for chunk in chunks], context=_refuse_bombs):
+    for number, found in run_in_parallel(function, [paths[chunk] for chunk in chunks], context=refuse_bombs):
         yield chunks[number], found
 
 
 def _read_seen(function, paths):
     """Call a function for files on a worker that has them, which else would look like damaged images."""
-    for path in paths:
-        try:
+    try:
+        for path in paths:
             open(path, "rb").close()
-        except OSError as error:
-            raise InputError(
-                f"{path} cannot be opened on {gethostname()} ({error.strerror}). The workers of DASK_SCHEDULER must "
-                "see the same folder as the notebook, under the same path."
-            ) from error
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be opened on {gethostname()} ({error.strerror}). The workers of DASK_SCHEDULER must see "
+            "the same folder as the notebook, under the same path."
+        ) from error
     return function(paths)
 
 
 @contextmanager
-def _refuse_bombs():
+def refuse_bombs():
     """Refuse small files that unpack to gigabytes: Pillow only warns below twice its limit, here the limit is one."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -8,25 +8,16 @@ _CHUNK = 128  # images at a time: while they are counted, a channel takes eight 
 
 
 def compute_statistics(pixels, rows=None):
-    """Compute mean and standard deviation of each channel, exactly and without a float copy of the images.
+    """Compute mean and standard deviation of each channel, on the scale 0 to 255, exactly and without a float copy.
 
-    Give it training images only: statistics of all images would tell the network about the test set.
+    Give it training images only, by their ``rows``: statistics of all would tell the network about the test set.
 
     Parameters
     ----------
     pixels : uint8 array (n, height, width, channels)
-        May be memory-mapped.
+        May be memory-mapped. ValueError is raised for another type, for no images, and for a constant channel.
     rows : array of int, optional
         The images to use; all by default.
-
-    Returns
-    -------
-    mean, std : float64 arrays of length ``channels``, on the scale 0 to 255.
-
-    Raises
-    ------
-    ValueError
-        The pixels are not uint8, there are none, or a channel is constant.
     """
     rows = np.arange(len(pixels)) if rows is None else np.sort(rows)  # reads a mapped file from front to back
     if pixels.dtype != np.uint8 or not len(rows):
@@ -50,13 +41,7 @@ def one_hot(labels, class_names):
 
 
 def encode_labels(labels, class_names):
-    """Encode labels as their positions in the list of class names: int (n,).
-
-    Raises
-    ------
-    InputError
-        A label is not among the class names.
-    """
+    """Encode labels as their positions in the list of class names: int (n,). Raise InputError for other labels."""
     codes = {name: code for code, name in enumerate(class_names)}
     if unknown := sorted(set(labels) - set(codes), key=str):
         raise InputError(f"Unknown label(s) {', '.join(map(str, unknown))}: expected {', '.join(class_names)}.")

@@ -8,19 +8,15 @@ from helpers.files import InputError
 def split_by_group(images, fractions, seed=42):
     """Assign every image to one of several sets, whole groups at a time, each class in the same shares.
 
+    The result is a Series of the sets' names, aligned with ``images``.
+
     Parameters
     ----------
     images : DataFrame
         One row per image, with the columns ``label`` and ``group``. A group with several labels counts for its most
         frequent one.
     fractions : dict of str to float
-        Wanted share of images in each set, such as ``{"train": 0.85, "validation": 0.15}``; they sum to 1.
-    seed : int
-
-    Returns
-    -------
-    Series of str, aligned with ``images``: the name of each image's set. The shares are met as closely as whole
-    groups allow, in every class.
+        Wanted share of images in each set; they sum to 1, and are met as closely as whole groups allow.
 
     Raises
     ------
@@ -41,7 +37,7 @@ def split_by_group(images, fractions, seed=42):
         raise ValueError(f"fractions={fractions}: expected positive shares that sum to 1.")
     if images[["label", "group"]].isna().any(axis=None):
         raise ValueError(
-            "Some images have no label or no group: leave out the unlabelled, give each other its own group."
+            "Some images have no label or no group: leave out the unlabelled, give each other its own one."
         )
     rng = np.random.default_rng(seed)
     counts = images.groupby(["group", "label"]).size().reset_index(name="count")
@@ -69,23 +65,10 @@ def split_by_image(images, fractions, seed=42):
 
 
 def limit_images(images, most, seed=42, by="part", whole_groups=True):
-    """Keep about ``most`` images of each shipped part, whole groups, classes in their shares: for quick runs.
+    """Keep about ``most`` images of each part, whole groups, classes in their shares, numbered anew: for quick runs.
 
-    Parameters
-    ----------
-    images : DataFrame
-        One row per image, with the columns ``label, group`` and ``by``.
-    most : int
-    seed : int
-    by : str or None
-        The column that names the parts; None takes all images for one part.
-    whole_groups : bool
-        False divides groups too, and counts images without a label as a class of their own.
-
-    Returns
-    -------
-    DataFrame: some of the rows of ``images``, in their order and numbered anew; all of a part that has no more than
-    ``most``.
+    ``by`` is the column that names the parts; None takes all images for one part. ``whole_groups=False`` divides groups
+    too, and counts images without a label as a class of their own.
     """
     kept = np.ones(len(images), bool)
     alone = {} if whole_groups else {"group": images["image_id"], "label": images["label"].fillna("no label")}
@@ -118,16 +101,11 @@ def list_runs(images, folds, seed=42, validation=None, refits=0, others=()):
     ----------
     images : DataFrame
         One row per image, with the columns ``label`` and ``group``; its index are the rows in the pixels.
-    folds : int
-        Each run holds out one of so many parts.
-    seed : int
     validation : float, optional
         Share of the images outside the held-out part by which a run chooses its epoch. By default it watches the
         held-out part itself, by which nothing may be chosen then.
-    refits : int
-        Further runs that are trained on all images, each with a seed of its own.
-    others : array of int, optional
-        The rows that the refits predict.
+    refits, others : int, array of int
+        How many further runs are trained on all images, each with a seed of its own; and the rows that they predict.
 
     Returns
     -------

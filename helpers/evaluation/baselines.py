@@ -21,23 +21,17 @@ def compute_shortcut_features(pixels, rows=None, sizes=None):
 
     Parameters
     ----------
-    pixels : uint8 array (n, height, width, channels)
-        May be memory-mapped.
+    pixels : uint8 array (n, height, width, channels), may be memory-mapped
     rows : array of int (m,), optional
         The images to describe; all by default.
     sizes : DataFrame, optional
-        ``width`` and ``height`` as stored, a row for each of the m images.
+        ``width`` and ``height`` as stored, a row for each of the m images, else a ValueError.
 
     Returns
     -------
-    DataFrame of m rows, in groups by the first word of the column: ``size``, where given, of width, height and aspect
-    ratio; ``brightness`` of mean, standard deviation and the 5th and 95th percentile, for each channel; ``border`` of 8
-    pixels, in the corners and the middles of the sides, for each channel.
-
-    Raises
-    ------
-    ValueError
-        Sizes and images differ in number.
+    DataFrame of m rows. The first word of a column is its group: for each channel ``brightness`` (mean, standard
+    deviation, 5th and 95th percentile) and ``border`` (8 pixels: the corners and the middles of the sides); ``size``
+    (width, height, aspect ratio) where ``sizes`` are given.
     """
     rows = np.arange(len(pixels)) if rows is None else np.asarray(rows)
     if sizes is not None and len(sizes) != len(rows):
@@ -65,50 +59,32 @@ def _describe(pixels):
 
 
 def predict_with_forest(x_train, y_train, x_test, seed=42):
-    """Train a random forest on features of images and predict others.
+    """Train a random forest on features (n, n_features) of images; return the probabilities (m, n_classes) of others.
 
-    Parameters
-    ----------
-    x_train, x_test : DataFrame or array (n, n_features)
-        Such as from `compute_shortcut_features`.
-    y_train : array (n, n_classes)
-        One-hot labels, at least one image of each class.
-    seed : int
-
-    Returns
-    -------
-    array (m, n_classes): probabilities for ``x_test``.
-
-    Raises
-    ------
-    ValueError
-        A class has no training image.
+    ``y_train`` is one-hot (n, n_classes); a class without a training image is a ValueError.
     """
     if not y_train.any(axis=0).all():
         raise ValueError("A class has no training image, so that the forest could not learn it.")
     forest = RandomForestClassifier(300, min_samples_leaf=3, class_weight="balanced", random_state=seed, n_jobs=-1)
-    return forest.fit(x_train, y_train.argmax(axis=1)).predict_proba(x_test)
+    forest.fit(x_train, y_train.argmax(axis=1))
+    # In one thread, because threads add up the trees in any order, which changes the last bits.
+    return forest.set_params(n_jobs=1).predict_proba(x_test)
 
 
 def fit_regression(x, y):
     """Fit a logistic regression on features (n, n_features), each class of the one-hot ``y`` with the same weight.
 
-    Returns
-    -------
-    scikit-learn pipeline with ``predict_proba``; it standardizes the features first.
+    Return a scikit-learn pipeline with ``predict_proba``; it standardizes the features first.
     """
-    regression = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
-    return regression.fit(x, y.argmax(axis=1))
+    return make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced")).fit(x, y.argmax(axis=1))
 
 
 def get_coefficients(regression):
     """Take the coefficients out of a regression of two classes from `fit_regression`.
 
-    Returns
-    -------
-    tuple of floats, for the log odds of the second class: the intercept, then the weight of each feature.
+    Return floats, for the log odds of the second class: the intercept, then the weight of each feature as it was given.
     """
-    scaler, logistic = regression[0], regression[-1]
+    scaler, logistic = regression
     weights = logistic.coef_[0] / scaler.scale_
     return float(logistic.intercept_[0] - weights @ scaler.mean_), *weights.tolist()
 
@@ -116,11 +92,8 @@ def get_coefficients(regression):
 def find_contrary(predictions, share=0.3):
     """Find the images that contradict a baseline: of each class the share that it finds least like their class.
 
-    A model that is good on them does not live by what the baseline knows.
-
-    Returns
-    -------
-    boolean Series, aligned with ``predictions``; the share of each class is rounded up to whole images.
+    A model that is good on them does not live by what the baseline knows. Return a boolean Series aligned with
+    ``predictions``; the share of each class is rounded up to whole images.
     """
     contrary = pd.Series(False, predictions.index)
     for name, part in predictions.groupby("y_true"):

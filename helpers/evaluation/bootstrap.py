@@ -1,7 +1,7 @@
 """Bootstrap: 95 % intervals over groups, for any metric."""
 
 import time
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import pandas as pd
@@ -19,32 +19,27 @@ def bootstrap(compute, groups, resamples=1000, seed=0):
 
     Parameters
     ----------
-    compute : function ``weights -> dict of str to float``
+    compute : function ``weights -> dict of str, or tuples of str, to float``
         Computes the metrics with a weight for each image: how often its group was drawn. NaN where a resample lacks
-        what a metric needs; such resamples are left out for that metric. Keys may be tuples of str.
+        what a metric needs; such resamples are left out for that metric.
     groups : sequence, one per image
-    resamples, seed : int
 
     Returns
     -------
-    DataFrame with the index ``metric`` and the columns ``value, low, high``; the same wherever it is computed, because
-    the groups are drawn here, one resample after the other.
+    DataFrame with the index ``metric`` and the columns ``value, low, high``, the same wherever it is computed.
     """
     codes, names = pd.factorize(np.asarray(groups))
-    rng = np.random.default_rng(seed)
-    draws = (
-        np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names)).astype("uint16")
-        for _ in range(resamples)
-    )
+    rng, count = np.random.default_rng(seed), len(names)
+    # Drawn here, one after the other, so that the result does not depend on who computes it.
+    draws = (np.bincount(rng.integers(0, count, count), minlength=count).astype("uint16") for _ in range(resamples))
     start = time.perf_counter()
     values = compute(np.ones(len(codes)))
     seconds = (time.perf_counter() - start) * resamples
     # On one machine neither threads nor processes were quicker in a measurable way: the operations are small.
     if uses_cluster() and seconds > _CLUSTER_SECONDS:
-        size = min(resamples // (4 * count_workers()) + 1, _CHUNK_DRAWS // len(names) + 1)
+        size = min(resamples // (4 * count_workers()) + 1, _CHUNK_DRAWS // count + 1)
         chunks = iter(lambda: list(islice(draws, size)), [])
-        parts = sorted(run_in_parallel(_compute_each, chunks, (compute, codes)))
-        resampled = [row for _, part in parts for row in part]
+        resampled = chain(*(part for _, part in sorted(run_in_parallel(_compute_each, chunks, (compute, codes)))))
     else:
         resampled = _compute_each(draws, compute, codes)
     tail = (1 - CONFIDENCE_LEVEL) / 2

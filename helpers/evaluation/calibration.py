@@ -23,10 +23,8 @@ from helpers.evaluation.scores import (
 def compute_calibration(predictions, bins=BINS):
     """Compare confidence with accuracy in bins of confidence.
 
-    Returns
-    -------
-    DataFrame with one row per bin that has images: mean ``confidence``; ``accuracy`` with its 95 % Wilson interval,
-    ``low`` to ``high``; ``images``.
+    Return one row per bin that has images: mean ``confidence``; ``accuracy`` with its 95 % Wilson interval, ``low`` to
+    ``high``; and the number of ``images``.
     """
     rows = []
     for _, part in predictions.groupby(bin_confidence(predictions["confidence"], bins)):
@@ -36,14 +34,9 @@ def compute_calibration(predictions, bins=BINS):
 
 
 def fit_temperature(predictions):
-    """Find the temperature that makes the probabilities of validation images as likely as possible.
+    """Find the temperature, from 0.05 to 20, that makes the labels of validation images as likely as possible.
 
-    One number that sharpens (below 1) or softens (above 1) all probabilities and leaves their order as it is
-    (Guo et al. 2017).
-
-    Returns
-    -------
-    float from 0.05 to 20
+    It sharpens (below 1) or softens (above 1) all probabilities and leaves their order as it is (Guo et al. 2017).
     """
     y_prob, class_names = get_probabilities(predictions)
     log_prob = np.log(np.clip(y_prob, 1e-12, None))
@@ -72,9 +65,8 @@ def correct_prior(predictions, prior, new_prior=None):
 
     Parameters
     ----------
-    predictions : DataFrame
     prior, new_prior : sequence of float, one per class
-        Shares of the classes in training, and those to correct for; the latter are equal by default.
+        Shares of the classes in training, and those to correct for, which are equal by default.
 
     Examples
     --------
@@ -94,21 +86,10 @@ def correct_prior(predictions, prior, new_prior=None):
 def estimate_prior(predictions, prior, steps=1000):
     """Estimate the shares of the classes among images without labels, from the predictions alone.
 
-    Expectation maximization (Saerens et al. 2002): the mean of the corrected probabilities is the next estimate. It is
-    right if the probabilities are calibrated and the classes look the same as in training; neither is sure in a new
-    place.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-    prior : sequence of float, one per class
-        Shares of the classes in training.
-    steps : int
-        At most.
-
-    Returns
-    -------
-    array (n_classes,) that sums to 1
+    Return an array (n_classes,) that sums to 1. ``prior`` has the shares of the classes in training. Expectation
+    maximization (Saerens et al. 2002), in at most so many steps: the mean of the corrected probabilities is the next
+    estimate. It is right if the probabilities are calibrated and the classes look the same as in training; neither is
+    sure in a new place.
     """
     y_prob, class_names = get_probabilities(predictions)
     if not len(y_prob):
@@ -124,10 +105,10 @@ def estimate_prior(predictions, prior, steps=1000):
 
 
 def _check_shares(shares, class_names, positive=True):
-    """Check that there is a share for each class, at least 0 or positive; give them as an array."""
+    """Check that there is a share for each class, at least 0 or positive; return them as an array."""
     shares = np.asarray(shares, "float64")
-    right = shares.shape == (len(class_names),) and (shares >= 0).all() and shares.any()
-    if not right or (positive and not shares.all()):
+    enough = shares.all if positive else shares.any
+    if shares.shape != (len(class_names),) or not (shares >= 0).all() or not enough():
         raise ValueError(f"prior {shares}: expected a positive share for each of {', '.join(class_names)}.")
     return shares
 
@@ -138,28 +119,21 @@ def fit_conformal(predictions, coverage=0.9):
     Split conformal prediction, separately for each class (Mondrian: Vovk 2012; least ambiguous sets: Sadinle et al.
     2019; Angelopoulos and Bates 2021): of n held-out images of a class, the threshold is the ``ceil((n + 1) *
     coverage)``-th largest probability given to it. Of further images of that class at least the share ``coverage``
-    has then a set that holds it, on average over such draws of held-out images, however good or bad the model is.
+    then has a set that holds it, on average over such draws of held-out images, however good or bad the model is.
 
-    That is true of images exchangeable with the held-out ones. New subjects are not, nor are several images of one
-    subject exchangeable with those of others: whether the coverage holds for them has to be checked with
-    `score_sets` on subjects that neither the model nor the thresholds have seen.
+    That is true of images exchangeable with the held-out ones. Images of new subjects are not: check the coverage for
+    them with `score_sets` on subjects that neither the model nor the thresholds have seen.
 
     Parameters
     ----------
     predictions : DataFrame
-        Of images held out from training, with the very probabilities, calibrated or not, that `predict_sets` will be
-        given.
-    coverage : float between 0 and 1
+        Of images held out from training, with the probabilities, calibrated or not, that `predict_sets` will be given.
+    coverage : float between 0 and 1, both excluded
 
     Returns
     -------
     dict of str to float: for each class the threshold, 0 for classes with too few images for the coverage (fewer than
     9 for 0.9), which are in every set.
-
-    Raises
-    ------
-    ValueError
-        The coverage is not between 0 and 1.
 
     Examples
     --------
@@ -183,17 +157,9 @@ def fit_conformal(predictions, coverage=0.9):
 def predict_sets(predictions, thresholds):
     """Put into the set of each image the classes whose probability reaches their threshold from `fit_conformal`.
 
-    Of ``predictions`` only the probabilities are needed.
-
-    Returns
-    -------
-    DataFrame aligned with ``predictions``: ``in_<class>`` for each class, whether it is in the set; ``set_size``; and
-    ``uncertain``, whether the set is not just the most probable class, but several, none or, rarely, another one.
-
-    Raises
-    ------
-    ValueError
-        The thresholds are not those of the classes.
+    Of ``predictions`` only the probabilities are needed. Return a DataFrame aligned with them: ``in_<class>`` for each
+    class, whether it is in the set; ``set_size``; and ``uncertain``, whether the set is not just the most probable
+    class, but several, none or, rarely, another one. Thresholds of other classes are a ValueError.
     """
     y_prob, class_names = get_probabilities(predictions)
     if set(thresholds) != set(class_names):
@@ -211,27 +177,23 @@ def score_sets(predictions, thresholds, resamples=1000, seed=0):
     Neither the model nor the ``thresholds`` of `fit_conformal` have seen these images, nor their subjects if the
     coverage for new subjects is asked for.
 
-    Returns
-    -------
-    DataFrame with the index ``metric`` and the columns ``value, low, high``: coverage, the share of the images whose
-    set holds the true class; mean_set_size; share_uncertain; accuracy_of_certain, of the other images, NaN if there
-    are none; and ``coverage_<class>`` for each class, NaN if there is no image of it.
+    Return a table like `bootstrap`: coverage, the share of the images whose set holds the true class; mean_set_size;
+    share_uncertain; accuracy_of_certain, of the other images; and ``coverage_<class>``; NaN where there are no images.
     """
     sets = predict_sets(predictions, thresholds)
-    y_true, right = predictions["y_true"].to_numpy(), is_right(predictions).to_numpy()
+    y_true, uncertain = predictions["y_true"].to_numpy(), sets["uncertain"].to_numpy()
     covered = sum((y_true == name) & sets[f"in_{name}"].to_numpy() for name in thresholds).astype(bool)
-    set_size, uncertain = sets["set_size"].to_numpy(), sets["uncertain"].to_numpy()
+    averages = {
+        "coverage": (covered, np.s_[:]),
+        "mean_set_size": (sets["set_size"].to_numpy(), np.s_[:]),
+        "share_uncertain": (uncertain, np.s_[:]),
+        "accuracy_of_certain": (is_right(predictions).to_numpy(), ~uncertain),
+    } | {f"coverage_{name}": (covered, y_true == name) for name in get_probabilities(predictions)[1]}
 
     def compute(weights):
-        def average(values, rows=np.s_[:]):
-            total = weights[rows].sum()
-            return weights[rows] @ values[rows] / total if total else np.nan
-
         return {
-            "coverage": average(covered),
-            "mean_set_size": average(set_size),
-            "share_uncertain": average(uncertain),
-            "accuracy_of_certain": average(right, ~uncertain),
-        } | {f"coverage_{name}": average(covered, y_true == name) for name in get_probabilities(predictions)[1]}
+            name: weights[rows] @ values[rows] / total if (total := weights[rows].sum()) else np.nan
+            for name, (values, rows) in averages.items()
+        }
 
     return bootstrap(compute, predictions["group"], resamples, seed)

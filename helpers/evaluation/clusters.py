@@ -18,12 +18,8 @@ _run_in_one_thread = threadpool_limits.wrap(limits=1)
 def reduce_features(features, components=50, seed=42):
     """Reduce features (n, n_features) to their principal components, each feature standardized first.
 
-    Returns
-    -------
-    reduced : array (n, c)
-        As many components as asked for, or fewer if there are fewer images or features.
-    explained : float
-        Share of the variance that the components hold, 0 to 1.
+    Return an array (n, components), fewer components if there are fewer images or features, and the share of the
+    variance that they hold, 0 to 1.
 
     Raises
     ------
@@ -42,12 +38,9 @@ def reduce_features(features, components=50, seed=42):
 def embed(features, seed=42, perplexity=30):
     """Lay features (n, n_features) out in two dimensions by t-SNE (van der Maaten and Hinton 2008).
 
-    It is faster with those of `reduce_features`. The perplexity is about how many neighbours of an image count; it is
-    limited to a third of the other images.
-
-    Returns
-    -------
-    float32 array (n, 2), where neighbours stay neighbours; distances between groups and their sizes mean little.
+    It is faster with those of `reduce_features`. The perplexity is about how many neighbours of an image count, at most
+    a third of the other images. In the float32 array (n, 2) that is returned neighbours stay neighbours; distances
+    between groups and their sizes mean little.
 
     Raises
     ------
@@ -66,12 +59,11 @@ def compare_clusterings(features, labels, groups, counts=range(2, 9), seed=42):
     Parameters
     ----------
     features : array (n, n_features)
-        Up to some thousand images: the memory grows with the square of their number.
+        At least three images, up to some thousand: the memory grows with the square of their number.
     labels, groups : sequence of length n
         Class and subject of each image.
     counts : sequence of int
-        Numbers of clusters, from 2 to n - 1.
-    seed : int
+        Numbers of clusters, from 2 to n - 1, and at most the number of different images.
 
     Returns
     -------
@@ -79,59 +71,38 @@ def compare_clusterings(features, labels, groups, counts=range(2, 9), seed=42):
     Rousseeuw 1987), ``agreement_class, agreement_group`` (adjusted Rand indices, 0 for chance and 1 for the same
     partition; Hubert and Arabie 1985), ``whole_class, whole_group`` (see below).
 
-    Raises
-    ------
-    ValueError
-        Fewer than three images, as many clusters as images or more than different images, labels or groups of another
-        length or missing.
-
     Notes
     -----
     Few clusters cannot agree with many subjects: where all images of each of 200 subjects lie together in one of two
-    clusters, the index is about 0.01. ``whole_group`` is therefore the index of the subjects with clusters that leave
-    them whole, each in the cluster that holds most of it; ``whole_class`` the same for classes. An agreement is to be
-    read beside it.
+    clusters, the index is about 0.01. Read an agreement therefore beside ``whole_group``: the index that the subjects
+    would reach if each lay whole in the cluster that holds most of it. ``whole_class`` is the same for classes.
     """
     features = _check_features(features, rows=3)
     references = {"class": _encode(labels, "labels", features), "group": _encode(groups, "groups", features)}
     counts = list(counts)
     if not counts or min(counts) < 2 or max(counts) >= len(features):
         raise ValueError(f"Expected numbers of clusters from 2 to {len(features) - 1}, got {counts}.")
-    _check_count(features, max(counts))
     rows = []
     for method in METHODS:
         for count, clusters in zip(counts, _cluster(features, counts, method, seed), strict=True):
             row = {"method": method, "clusters": count, "silhouette": float(silhouette_score(features, clusters))}
-            agreement, whole = {}, {}
+            row |= {f"agreement_{name}": adjusted_rand_score(codes, clusters) for name, codes in references.items()}
             for name, codes in references.items():
-                agreement[f"agreement_{name}"] = adjusted_rand_score(codes, clusters)
                 largest = pd.crosstab(codes, clusters).to_numpy().argmax(axis=1)  # the cluster with most of each
-                whole[f"whole_{name}"] = adjusted_rand_score(codes, largest[codes])
-            rows.append(row | agreement | whole)
+                row[f"whole_{name}"] = adjusted_rand_score(codes, largest[codes])
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
 @_run_in_one_thread
 def cluster(features, count, method="k-means", seed=42):
-    """Divide images by their features (n, n_features) into clusters.
+    """Divide images by their features (n, n_features) into clusters, at most as many as there are different images.
 
-    Parameters
-    ----------
-    method : str
-        One of `METHODS`: k-means, the best of ten starts, or hierarchical, by the criterion of Ward (1963).
-
-    Returns
-    -------
-    int array of length n: numbers of clusters from 0, the largest cluster first, of equal ones that of the first image.
-
-    Raises
-    ------
-    ValueError
-        An unknown method, more clusters than different images, fewer than one, or values missing.
+    ``method`` is one of `METHODS`: k-means, the best of ten starts, or hierarchical, by the criterion of Ward (1963).
+    Return the cluster of each image, an int array (n,): from 0, the largest cluster first, of equal ones that of the
+    first image.
     """
-    features = _check_features(features)
-    _check_count(features, count)
-    clusters = _cluster(features, [count], method, seed)[0]
+    clusters = _cluster(_check_features(features), [count], method, seed)[0]
     _, first, codes, sizes = np.unique(clusters, return_index=True, return_inverse=True, return_counts=True)
     return np.lexsort((first, -sizes)).argsort()[codes]
 
@@ -139,14 +110,7 @@ def cluster(features, count, method="k-means", seed=42):
 def find_central(features, clusters, count=6):
     """Find the images nearest to the centre of each cluster of `cluster`, which is the mean of its features.
 
-    Returns
-    -------
-    dict of int to int array: cluster and positions of at most ``count`` of its images, the nearest first.
-
-    Raises
-    ------
-    ValueError
-        Features and clusters differ in length.
+    Return a dict of each cluster to an int array, the positions of at most ``count`` of its images, nearest first.
     """
     features, clusters = np.asarray(features), np.asarray(clusters)
     if len(clusters) != len(features):
@@ -160,27 +124,17 @@ def find_central(features, clusters, count=6):
 
 
 def _check_features(features, rows=2, columns=1):
-    """Check that features can be told apart; give them as floats of at least 32 bits."""
+    """Check that features differ between images; return them as floats of at least 32 bits."""
     features = np.asarray(features)
     if features.ndim != 2 or len(features) < rows or features.shape[1] < columns:
-        raise ValueError(
-            f"Expected features of at least {rows} images, at least {columns} of each, got shape {features.shape}."
-        )
+        expected = f"features of at least {rows} images, at least {columns} of each"
+        raise ValueError(f"Expected {expected}, got shape {features.shape}.")
     features = features.astype(np.result_type(features, "float32"), copy=False)
     if not np.isfinite(features).all():
         raise ValueError("Features have missing or infinite values.")
     if not np.ptp(features, axis=0).any():
         raise ValueError("All images have the same features: there is nothing to tell them apart.")
     return features
-
-
-def _check_count(features, count):
-    """Check that there are images for so many clusters."""
-    if count < 1:
-        raise ValueError(f"Expected at least one cluster, got {count}.")
-    different = len(np.unique(features, axis=0))
-    if count > different:
-        raise ValueError(f"{count} clusters are more than there are different images ({different}).")
 
 
 def _encode(values, name, features):
@@ -197,6 +151,10 @@ def _cluster(features, counts, method, seed):
     """Cluster into each number of clusters."""
     if method not in METHODS:
         raise ValueError(f"Unknown method {method}: expected {' or '.join(METHODS)}.")
+    if min(counts) < 1:
+        raise ValueError(f"Expected at least one cluster, got {min(counts)}.")
+    if max(counts) > (different := len(np.unique(features, axis=0))):
+        raise ValueError(f"{max(counts)} clusters are more than there are different images ({different}).")
     if method == "k-means":
         return [KMeans(count, n_init=10, random_state=seed).fit_predict(features) for count in counts]
     tree = linkage(features, "ward")

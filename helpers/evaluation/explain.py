@@ -9,12 +9,10 @@ def compute_grad_cam(model, images, class_indices, layer=None, size=None):
     Parameters
     ----------
     model : keras.Model
-        A functional model from raw pixels (n, height, width, channels) to probabilities (n, n_classes), whose last
-        layer is dense. The score before its softmax is explained, because its gradient does not vanish where the model
-        is sure.
-    images : array (n, height, width, channels)
-    class_indices : sequence of int
-        The class to explain for each image.
+        A functional model from raw pixels (n, height, width, channels) to probabilities (n, n_classes), without nested
+        models, whose last layer is dense; else a ValueError. The score before its softmax is explained, because its
+        gradient does not vanish where the model is sure.
+    images, class_indices : array (n, height, width, channels), and the class to explain for each image
     layer : str, optional
         Name of a layer with a feature map as output; by default the last one.
     size : tuple of 2 ints, optional
@@ -25,17 +23,13 @@ def compute_grad_cam(model, images, class_indices, layer=None, size=None):
     -------
     float32 array (n, height, width) from 0 to 1: the share of the strongest evidence in the image; zeros where nothing
     speaks for the class.
-
-    Raises
-    ------
-    ValueError
-        The model has no such layer, or its feature maps lie inside a nested model.
     """
     import keras
     import tensorflow as tf
 
     *inner, last = (layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer))
-    maps = {layer.name: layer.output for layer in inner if _has_feature_map(layer)}
+    shapes = {layer.name: getattr(layer.output, "shape", ()) for layer in inner}
+    maps = [name for name, shape in shapes.items() if len(shape) == 4 and shape[1] and shape[1] * shape[2] > 1]
     name = layer or next(reversed(maps), None)
     if name not in maps or any(hasattr(layer, "layers") for layer in inner):
         raise ValueError(
@@ -45,7 +39,7 @@ def compute_grad_cam(model, images, class_indices, layer=None, size=None):
     if not isinstance(last, keras.layers.Dense):
         raise ValueError(f"The last layer of {model.name} is {type(last).__name__}; expected a Dense one.")
     # The scores come from the output without its softmax: a layer that two models share has several inputs.
-    both = keras.Model(model.input, [maps[name], model.output])
+    both = keras.Model(model.input, [model.get_layer(name).output, model.output])
     batch = tf.constant(np.asarray(images, "float32"))
     with tf.GradientTape() as tape:
         tape.watch(batch)  # so that the features are recorded even where no layer is trainable
@@ -66,14 +60,8 @@ def compute_grad_cam(model, images, class_indices, layer=None, size=None):
 def render_feature_maps(model, image, layer, count=8):
     """Show what a layer of a functional model makes of an image (height, width, channels): its most varied maps.
 
-    Returns
-    -------
-    uint8 array (at most ``count``, map height, map width, 1): each map from its smallest value, black, to its largest.
-
-    Raises
-    ------
-    ValueError
-        There is no such layer, or its output is no feature map.
+    Return a uint8 array (at most ``count``, map height, map width, 1): each map from its smallest value, black, to its
+    largest.
     """
     import keras
 
@@ -88,43 +76,22 @@ def render_feature_maps(model, image, layer, count=8):
 
 
 def cover_border(images, share, level):
-    """Cover the border of images, to see what a model makes of the middle alone.
+    """Cover the border of images (n, height, width, channels), to see what a model makes of the middle alone.
 
-    Parameters
-    ----------
-    images : array (n, height, width, channels)
-    share : float from 0 to 0.5
-        How far the cover reaches in from each side, as a share of the side; 0.5 leaves nothing.
-    level : float
-        Of the cover, the same for all images, because their own mean would tell of what is covered.
-
-    Returns
-    -------
-    float32 array (n, height, width, channels)
+    The cover reaches in from each side by a ``share`` of it, from 0 to 0.5, which leaves nothing. Its ``level`` is the
+    same for all images, because their own mean would tell something about what is covered. Return a float32 array.
     """
-    covered = np.full(images.shape, level, "float32")
-    inside = _cut_middle(images.shape, share)
-    covered[inside] = images[inside]
-    return covered
+    return np.where(_find_middle(images.shape, share), images, np.float32(level)).astype("float32")
 
 
 def cover_middle(images, share, level):
     """Cover all but the border of images: the counterpart of `cover_border`, with its parameters."""
-    covered = np.array(images, "float32")
-    inside = _cut_middle(images.shape, share)
-    covered[inside] = level
-    return covered
+    return np.where(_find_middle(images.shape, share), np.float32(level), images).astype("float32")
 
 
-def _cut_middle(shape, share):
-    """Give the slices of images of this shape without their border."""
+def _find_middle(shape, share):
+    """Return which pixels of images of this shape do not lie in the border, an array (height, width, 1)."""
     if not 0 <= share <= 0.5:
         raise ValueError(f"share={share}: expected 0 to 0.5 of the side.")
-    margins = [int(share * side + 0.5) for side in shape[1:3]]
-    return slice(None), *(slice(margin, side - margin) for margin, side in zip(margins, shape[1:3], strict=True))
-
-
-def _has_feature_map(layer):
-    """Tell whether the output of a layer is a map of more than one pixel."""
-    shape = getattr(layer.output, "shape", ())
-    return len(shape) == 4 and shape[1] is not None and shape[1] * shape[2] > 1
+    rows, columns = (np.minimum(range(side), range(side)[::-1]) >= int(share * side + 0.5) for side in shape[1:3])
+    return rows[:, None, None] & columns[:, None]

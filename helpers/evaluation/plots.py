@@ -1,8 +1,9 @@
 """Plots: data in, Axes out.
 
 Every function takes data and an optional ``ax`` and returns the Axes; those that draw several panels return the Figure.
-None writes a file and none computes a metric. Colours are those of seaborn's palette for colour-blind readers, and
-where colours carry a meaning, markers or line styles carry it too.
+None writes a file or computes a metric. Colours are those of seaborn's palette for colour-blind readers, and where they
+carry a meaning, markers or line styles carry it too. ``images`` is a DataFrame with a row for each image, or an array
+(n, height, width, channels) of their pixels from 0 to 255.
 """
 
 import textwrap
@@ -39,25 +40,17 @@ def set_style():
 def plot_counts(images, column="label", order=None, by=None, horizontal=False, title="Images per class", ax=None):
     """Draw how many images there are of each value of a column.
 
-    Parameters
-    ----------
-    images : DataFrame
-        One row per image.
-    order : sequence, optional
-        Of the bars; by default the values in their order, horizontal bars by size.
-    column, by : str
-        Column that is counted, and one that divides each bar into bars of several colours.
-    horizontal : bool
-        For many or long names.
+    The column ``by`` divides each bar into bars of several colours. Without an ``order`` of the values, bars are sorted
+    by value; horizontal ones, which suit many or long names, by size.
     """
     counts = images[column].value_counts()
-    order = list(order) if order is not None else list(counts.index if horizontal else counts.sort_index().index)
+    order = list((counts if horizontal else counts.sort_index()).index if order is None else order)
     parts = images[by].nunique() if by else 1
     if horizontal:
-        ax = _new_axes(ax, height=0.8 + (0.15 + 0.15 * parts) * len(order))
+        size, long, short = {"height": 0.8 + (0.15 + 0.15 * parts) * len(order)}, "y", "x"
     else:
-        ax = _new_axes(ax, width=max(6, (0.4 + 0.3 * parts) * len(order)))
-    long, short = ("y", "x") if horizontal else ("x", "y")
+        size, long, short = {"width": max(6, (0.4 + 0.3 * parts) * len(order))}, "x", "y"
+    ax = _new_axes(ax, **size)
     look = {"hue": by, "palette": "colorblind"} if by else {"color": PALETTE[0]}
     sns.countplot(images, **{long: column}, order=order, **look, saturation=1, ax=ax)
     for bars in ax.containers:
@@ -72,25 +65,19 @@ def plot_counts(images, column="label", order=None, by=None, horizontal=False, t
 
 
 def plot_distribution(images, column, by=None, binwidth=None, xlabel=None, title="", ax=None):
-    """Draw the distribution of a number, of all images or side by side for the values of another column.
+    """Draw the distribution of a number, of all images or side by side for the values of the column ``by``.
 
-    Parameters
-    ----------
-    images : DataFrame
-        One row per image; missing values are left out.
-    by : str, optional
-        Column that divides the images; the shares of each part sum to 1, so that parts of different size compare.
+    The shares of each part sum to 1, so that parts of different size compare. Missing values are left out.
     """
     ax = _new_axes(ax)
     known = images.dropna(subset=[column, by] if by else [column])
     look = {"color": PALETTE[0]}
     if by:
-        look = {"hue": by, "palette": "colorblind", "stat": "proportion", "common_norm": False}
-        look |= {"element": "step", "fill": False}
-    bins = "auto"
+        look = {"hue": by, "palette": "colorblind", "element": "step", "fill": False}
+        look |= {"stat": "proportion", "common_norm": False}
     if binwidth:  # around the values, because of bins between them the last would hold both of its edges
-        bins = np.arange(known[column].min() - binwidth / 2, known[column].max() + binwidth, binwidth)
-    sns.histplot(known, x=column, bins=bins, **look, ax=ax)
+        look["bins"] = np.arange(known[column].min() - binwidth / 2, known[column].max() + binwidth, binwidth)
+    sns.histplot(known, x=column, **look, ax=ax)
     if by:
         for line, handle, style in zip(ax.lines, reversed(ax.get_legend().legend_handles), cycle(_LINES), strict=False):
             plt.setp([line, handle], linestyle=style)
@@ -99,16 +86,9 @@ def plot_distribution(images, column, by=None, binwidth=None, xlabel=None, title
 
 
 def plot_boxes(images, column, value, by=None, order=None, ylabel=None, title="", ax=None):
-    """Draw the distribution of a number for each value of a column as boxes: quartiles, median, outliers.
+    """Draw the distribution of the column ``value`` for each value of ``column`` as boxes: quartiles, median, outliers.
 
-    Parameters
-    ----------
-    images : DataFrame
-        One row per image; missing values are left out.
-    column, value, by : str
-        Columns along the x and the y axis, and one that divides each box into boxes of several colours.
-    order : sequence of str, optional
-        Of the values of ``column``.
+    The column ``by`` divides each box into boxes of several colours. Missing values are left out.
     """
     ax = _new_axes(ax, width=max(7, 1.1 * images[column].nunique()))
     look = {"hue": by, "palette": "colorblind"} if by else {}
@@ -120,10 +100,9 @@ def plot_boxes(images, column, value, by=None, order=None, ylabel=None, title=""
 
 
 def plot_image_sizes(sizes, by=None, ax=None):
-    """Draw width and height of the images, the size of a point for their number.
+    """Draw width and height of the images in pixels, the size of a point for their number.
 
-    ``sizes`` has a row for each image, with ``width`` and ``height`` in pixels, and the column ``by``, such as
-    ``label``, that gives the points colour and marker.
+    ``sizes`` has a row ``width, height`` for each image. The column ``by`` gives the points colour and marker.
     """
     ax = _new_axes(ax, width=5.5)
     for (name, part), color, marker, _ in _style(sizes.groupby(by) if by else [(None, sizes)]):
@@ -144,7 +123,7 @@ def plot_image_sizes(sizes, by=None, ax=None):
 def plot_mean_colors(images, class_names, ax=None):
     """Draw the mean colour of each class, and how far its images lie from it.
 
-    ``images`` has a row for each image, with the columns ``label``, and ``red, green, blue`` from 0 to 255.
+    ``images`` is a DataFrame ``label, red, green, blue``, the colours from 0 to 255.
     """
     many = len(class_names) > _MANY_CLASSES or len("".join(map(str, class_names))) > _MANY_LETTERS
     ax = _new_axes(ax, width=max(6, (0.3 if many else 0.9) * len(class_names)))
@@ -152,8 +131,8 @@ def plot_mean_colors(images, class_names, ax=None):
     mean, std = grouped.mean().reindex(class_names), grouped.std().reindex(class_names)
     places = np.arange(len(class_names))
     for channel, shift, marker, color in zip(mean, (-0.2, 0, 0.2), "os^", (3, 2, 0), strict=True):
-        look = {"fmt": marker, "color": PALETTE[color], "capsize": 2, "ms": 5}
-        ax.errorbar(places + shift, mean[channel], std[channel], **look, label=channel)
+        look = {"fmt": marker, "color": PALETTE[color], "capsize": 2, "ms": 5, "label": channel}
+        ax.errorbar(places + shift, mean[channel], std[channel], **look)
     top = float((mean + std.fillna(0)).max().max()) * 1.06
     for place, rgb in zip(places, mean.to_numpy(), strict=True):
         if not np.isnan(rgb).any():  # a class without images
@@ -167,16 +146,9 @@ def plot_mean_colors(images, class_names, ax=None):
 
 
 def plot_image_grid(images, titles=None, columns=10, row_labels=None, size=0.95, title=None):
-    """Draw images in a grid.
+    """Draw an array of images in a grid row by row, each image ``size`` inches wide.
 
-    Parameters
-    ----------
-    images : array (n, height, width, channels), values 0 to 255
-        Drawn row by row.
-    titles, row_labels : sequence of str, optional
-        Above each image, and at the left of each row.
-    size : float
-        Width of an image in inches.
+    ``titles`` stand above the images, ``row_labels`` at the left of the rows.
     """
     images = np.clip(np.asarray(images), 0, 255).astype("uint8")
     if not len(images):
@@ -207,13 +179,9 @@ def plot_image_grid(images, titles=None, columns=10, row_labels=None, size=0.95,
 def plot_learning_curves(histories, watched="validation"):
     """Draw accuracy and loss over the epochs, training beside validation, for one model or several.
 
-    Parameters
-    ----------
-    histories : dict of str to DataFrame
-        Name of each model and its history, from `helpers.training.fit.fit_model`. Where ``attrs["best_epoch"]`` is set,
-        a marker shows the epoch whose weights were kept.
-    watched : str
-        What the legend calls the images that were not trained on.
+    ``histories`` has for the name of each model its history from `helpers.training.fit.fit_model`. Where
+    ``attrs["best_epoch"]`` is set, a marker shows the epoch whose weights were kept. ``watched`` is what the legend
+    calls the images that were not trained on.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
     for ax, quantity in zip(axes, ("accuracy", "loss"), strict=True):
@@ -231,31 +199,22 @@ def plot_learning_curves(histories, watched="validation"):
     axes[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 20 * low else MaxNLocator(5, steps=_STEPS))
     axes[1].yaxis.set_major_formatter("{x:g}")
     axes[1].minorticks_off()
-    if len(histories) > 2:
-        axes[1].legend(*axes[0].get_legend_handles_labels(), fontsize=8, **_BESIDE)
-    else:
-        axes[0].legend(fontsize=8)
+    ax, place = (axes[1], _BESIDE) if len(histories) > 2 else (axes[0], {})
+    ax.legend(*axes[0].get_legend_handles_labels(), fontsize=8, **place)
     return figure
 
 
 def plot_confusion_matrix(
     predictions, class_names, normalize=False, title="Confusion matrix", class_labels=None, ax=None
 ):
-    """Draw the confusion matrix: true classes in rows, predicted ones in columns.
+    """Draw the confusion matrix of a table ``y_true, y_pred``: true classes in rows, predicted ones in columns.
 
-    With many classes cells and letters are smaller, so that 38 classes can be read on a printed page.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        With the columns ``y_true`` and ``y_pred``.
-    normalize : bool
-        Whether to divide each row by its sum, which puts the sensitivity of each class on the diagonal.
-    class_labels : mapping, optional
-        Readable names of the classes.
+    With ``normalize`` each row is divided by its sum, which puts the sensitivity of each class on the diagonal. The
+    mapping ``class_labels`` has readable names of the classes. With many classes cells and letters are smaller, so that
+    38 classes can be read on a printed page.
     """
-    many = len(class_names) > _MANY_CLASSES
     count, names = len(class_names), [str(name) for name in class_names]
+    many = count > _MANY_CLASSES
     true, predicted = (encode_labels(predictions[column], names) for column in ("y_true", "y_pred"))
     matrix = np.bincount(true * count + predicted, minlength=count**2).reshape(count, -1)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
@@ -302,8 +261,7 @@ def plot_metrics(metrics, metric="accuracy", ax=None):
 def plot_robustness(curves, xlabel, limit=None, ax=None):
     """Draw the table of `helpers.evaluation.robustness.compute_robustness`, a line with a 95 % band for each model.
 
-    ``xlabel`` says what the strength is, with its unit; a dotted line marks the strength ``limit``, such as the largest
-    one in training.
+    ``xlabel`` says what the strength is, with its unit; a dotted line marks ``limit``, such as the largest in training.
     """
     ax = _new_axes(ax)
     for (name, curve), color, marker, line in _style(curves.groupby("model", sort=False)):
@@ -324,9 +282,9 @@ def plot_calibration(calibration, title="Calibration", ax=None):
     """
     ax = _new_axes(ax, width=4.6)
     ax.plot([0, 1], [0, 1], ls="--", color="grey", label="calibrated")
-    confidence, accuracy = calibration["confidence"], calibration["accuracy"]
-    spread = np.abs(calibration[["low", "high"]].T.to_numpy() - accuracy.to_numpy())
-    ax.errorbar(confidence, accuracy, spread, fmt="o-", ms=5, lw=1, capsize=2, label="model")
+    accuracy = calibration["accuracy"].to_numpy()
+    spread = np.abs(calibration[["low", "high"]].T.to_numpy() - accuracy)
+    ax.errorbar(calibration["confidence"], accuracy, spread, fmt="o-", ms=5, lw=1, capsize=2, label="model")
     ax.set(xlabel="mean confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.03), title=title)
     ax.legend(fontsize=8)
     return ax
@@ -335,7 +293,7 @@ def plot_calibration(calibration, title="Calibration", ax=None):
 def plot_roc(roc, points=None, title="ROC curves, one class against the rest", ax=None):
     """Draw the curves of `helpers.evaluation.scores.compute_roc`.
 
-    ``points`` are operating points to mark: a dict of names to specificity and sensitivity.
+    ``points`` are operating points to mark: a dict of names to pairs of specificity and sensitivity.
     """
     ax = _new_axes(ax, width=5.6, height=5)
     for (name, curve), color, _, line in _style(roc.groupby("class", sort=False)):
@@ -350,10 +308,7 @@ def plot_roc(roc, points=None, title="ROC curves, one class against the rest", a
 
 
 def plot_precision_recall(curves, title="Precision-recall curves, one class against the rest", ax=None):
-    """Draw the curves of `helpers.evaluation.scores.compute_precision_recall`.
-
-    The legend has the average precision and, after the slash, what chance would reach.
-    """
+    """Draw the curves of `helpers.evaluation.scores.compute_precision_recall`."""
     ax = _new_axes(ax, width=5.6, height=5)
     for (name, curve), color, _, line in _style(curves.groupby("class", sort=False)):
         label = f"{name} ({curve['average_precision'].iloc[0]:.2f} / {curve['prevalence'].iloc[0]:.2f})"
@@ -383,7 +338,7 @@ def plot_net_benefit(net_benefits, title="Decision curve", ax=None):
 def plot_intervals(table, column, xlabel, reference=None, title="", ax=None):
     """Draw ``value, low, high`` of each row of a table, whose name stands in ``column``.
 
-    The column ``reference`` has a value to compare with, drawn as a vertical mark; its name goes into the legend.
+    The column ``reference`` has values to compare with, drawn as vertical marks.
     """
     ax = _new_axes(ax, height=1.4 + 0.32 * len(table))
     places = np.arange(len(table))
@@ -396,21 +351,14 @@ def plot_intervals(table, column, xlabel, reference=None, title="", ax=None):
     return ax
 
 
-def plot_effects(table, metrics=("validation_accuracy", "test_accuracy"), columns=3):
+def plot_effects(table, metrics=("validation_accuracy", "test_accuracy")):
     """Draw metrics over the levels of each factor, one panel per factor: a point per seed, and a line of the means.
 
-    Parameters
-    ----------
-    table : DataFrame
-        One row per factor, level and seed, in the order to draw: ``factor, level`` and the metrics. Missing values are
-        left out.
-    metrics : sequence of str
-        Columns of the table; what their names have in common is the label of the y axis.
-    columns : int
-        Of panels.
+    ``table`` has a row per factor, level and seed, in the order to draw: ``factor, level`` and the metrics; missing
+    values are left out. What the names of the metrics have in common is the label of the y axis.
     """
     factors = list(table.groupby("factor", sort=False))
-    columns = min(columns, len(factors))
+    columns = min(3, len(factors))
     rows = -(-len(factors) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 3 * rows + 0.4), sharey=True, squeeze=False)
     common = [word for word in metrics[0].split("_") if all(word in metric.split("_") for metric in metrics)]
@@ -430,8 +378,7 @@ def plot_effects(table, metrics=("validation_accuracy", "test_accuracy"), column
         ax.grid(False, axis="x")
     for ax in axes.flat[len(factors) :]:
         ax.set_axis_off()
-    for ax in axes[:, 0]:
-        ax.set_ylabel(" ".join(common).replace("roc auc", "ROC AUC"))
+    plt.setp(axes[:, 0], ylabel=" ".join(common).replace("roc auc", "ROC AUC"))
     if common[-1:] != ["auc"]:
         axes[0, 0].yaxis.set_major_formatter(_PERCENT)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncol=len(metrics), fontsize=8)
@@ -439,20 +386,10 @@ def plot_effects(table, metrics=("validation_accuracy", "test_accuracy"), column
 
 
 def plot_embedding(points, labels, title="", legend_title=None, ax=None):
-    """Draw points in the plane, colour and marker for their label.
+    """Draw points, an array (n, 2) such as from `helpers.evaluation.clusters.embed`, colour and marker for their label.
 
-    Parameters
-    ----------
-    points : array (n, 2)
-        Such as from `helpers.evaluation.clusters.embed`. The axes have no unit and show no numbers.
-    labels : sequence of length n
-        In the legend in sorted order, those of a Categorical in the order of its categories. Up to about 12 can be
-        told apart at a glance. Points without a label are left out.
-
-    Raises
-    ------
-    ValueError
-        Points and labels differ in number.
+    The legend has the n labels in sorted order, those of a Categorical in the order of its categories. About 12 can be
+    distinguished at a glance. Points without a label are left out.
     """
     points, labels = np.asarray(points), pd.Series(labels).reset_index(drop=True)
     if points.shape != (len(labels), 2):
@@ -461,35 +398,28 @@ def plot_embedding(points, labels, title="", legend_title=None, ax=None):
     area = float(np.clip(20_000 / max(1, len(points)), 12, 40))
     parts = labels.groupby(labels, observed=True)
     for (name, part), color, marker, _ in _style(parts):
-        look = {"color": color, "marker": marker, "alpha": 0.65, "lw": 0}
+        look = {"color": color, "marker": marker, "alpha": 0.65, "lw": 0, "label": str(name)}
         look["zorder"] = 2 + 0.5 * (1 - len(part) / len(labels))  # the rare above the frequent, which would hide them
-        ax.scatter(*points[part.index].T, area, **look, label=str(name))
+        ax.scatter(*points[part.index].T, area, **look)
     ax.set(xlabel="first dimension", ylabel="second dimension", title=title, xticks=[], yticks=[])
     ax.set_aspect("equal", adjustable="datalim")
     columns = max(1, -(-len(parts) // _LEGEND_ROWS))
     legend = ax.legend(title=legend_title, fontsize=8, **_OUTSIDE, ncols=columns)
-    for handle in legend.legend_handles:
-        handle.set(alpha=1, sizes=[36])
+    plt.setp(legend.legend_handles, alpha=1, sizes=[36])
     return ax
 
 
-def plot_clusterings(table, class_name="class", group_name="subject", axes=None):
-    """Draw silhouette and agreement with class and subject over the number of clusters, a line for each method.
+def plot_clusterings(table, group_name="subject", axes=None):
+    """Draw the table of `helpers.evaluation.clusters.compare_clusterings` into two Axes, a line for each method.
 
-    Parameters
-    ----------
-    table : DataFrame
-        From `helpers.evaluation.clusters.compare_clusterings`.
-    class_name, group_name : str
-        For the legend. Agreement with the class has solid lines and full markers, with the group dashed and empty ones.
-    axes : sequence of 2 Axes, optional
+    Agreement with the class has solid lines and full markers, with the group dashed lines and empty markers.
     """
     axes = plt.subplots(1, 2, figsize=(10, 3.8))[1] if axes is None else axes
     for (method, part), color, marker, _ in _style(table.groupby("method", sort=False)):
         part = part.sort_values("clusters")
         look, dashed = {"color": color, "marker": marker}, {"ls": "--", "mfc": "white"}
         axes[0].plot(part["clusters"], part["silhouette"], **look, label=method)
-        axes[1].plot(part["clusters"], part["agreement_class"], **look, label=f"{method}, {class_name}")
+        axes[1].plot(part["clusters"], part["agreement_class"], **look, label=f"{method}, class")
         axes[1].plot(part["clusters"], part["agreement_group"], **look, **dashed, label=f"{method}, {group_name}")
     axes[0].set(ylabel="silhouette", title="Silhouette")
     axes[1].set(ylabel="adjusted Rand index", title="Agreement")
@@ -505,13 +435,8 @@ def plot_clusterings(table, class_name="class", group_name="subject", axes=None)
 def overlay_heatmaps(images, heatmaps, strength=0.45):
     """Lay heatmaps over images, as uint8 array (n, height, width, 3) to be drawn with `plot_image_grid`.
 
-    Parameters
-    ----------
-    images : array (n, height, width, channels), values 0 to 255
-    heatmaps : array (n, height, width), values 0 to 1
-        Such as from `helpers.evaluation.explain.compute_grad_cam`.
-    strength : float
-        Share of the heatmap.
+    ``heatmaps`` is an array (n, height, width) from 0 to 1, such as from `helpers.evaluation.explain.compute_grad_cam`;
+    ``strength`` is its share.
     """
     images = np.broadcast_to(np.asarray(images, "float32"), (*images.shape[:3], 3))
     colors = 255 * plt.get_cmap("viridis")(heatmaps)[..., :3]
@@ -534,8 +459,7 @@ def plot_layers(layers, ax=None):
         look = {"color": colors[row.kind], "edgecolor": "black", "lw": 0.6, "label": row.kind if new else None}
         ax.bar(x, side, width, bottom=-side / 2, align="edge", **look)
         if row.output_shape != shape:
-            shape = row.output_shape
-            look = {"rotation": 90, "va": "top", "ha": "center", "fontsize": 7}
+            shape, look = row.output_shape, {"rotation": 90, "va": "top", "ha": "center", "fontsize": 7}
             ax.text(x + width / 2, -side / 2 - 0.5, "×".join(map(str, shape)), **look)
         x += width + 0.35
     top = max(bar.get_height() for bar in ax.patches)

@@ -18,7 +18,6 @@ import pandas as pd
 from helpers.files import replace_atomically
 from helpers.settings import PROJECT_FOLDER, Settings
 
-DPI = 200
 FIGURES_FOLDER = PROJECT_FOLDER / "figures"
 _TABLE_STARTS, _TABLE_ENDS = "<!-- results: made by `make results` -->", "<!-- end of results -->"
 _SHOWN = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "roc_auc", "expected_calibration_error")
@@ -44,7 +43,7 @@ class Report:
 
     @property
     def place(self) -> Path:
-        """Where this kind of run keeps its things, so that none overwrites another's: such as ``sample/01_mnist``."""
+        """Relative folder for this kind of run, so that none overwrites another's: such as ``sample/01_mnist``."""
         kind = "sample" if self.is_sample else "quick" if self.settings.quick else ""
         return Path(kind) / self.notebook
 
@@ -60,17 +59,16 @@ class Report:
         sets may not be passed on.
         """
         figure = getattr(figure, "figure", figure)
-        note = None
         if self.is_sample:
             note = figure.text(1, 0, "built-in sample", ha="right", va="top", fontsize=7, color="grey")
         folder = self.folder / "images" if shows_images and not self.is_sample else self.folder
         try:
             for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
                 with replace_atomically(folder / f"{name}.{ending}") as unfinished:
-                    figure.savefig(unfinished, dpi=DPI, bbox_inches="tight", metadata=metadata)
+                    figure.savefig(unfinished, dpi=200, bbox_inches="tight", metadata=metadata)
                 figure.set_layout_engine("none")  # laid out once: the next file and the screen take it as it is
         finally:
-            if note is not None:
+            if self.is_sample:
                 note.remove()
         return figure
 
@@ -82,38 +80,23 @@ class Report:
             table.round(decimals).to_csv(unfinished, index=False)
 
     def add_result(self, model, test_sets, cost=None, train=None):
-        """Add the metrics of a model.
+        """Add the metrics of a model: for each test set a table of `helpers.evaluation.scores.compute_metrics`.
 
-        Parameters
-        ----------
-        model : str
-        test_sets : dict of str to DataFrame
-            Of `helpers.evaluation.scores.compute_metrics`.
-        cost, train : dict, optional
-            Such as ``epochs, wall_minutes, cpu_minutes, parameters, precision``, and metrics on the training images.
+        ``cost`` is a dict such as ``epochs, wall_minutes, cpu_minutes, parameters, precision``; ``train`` is one of the
+        metrics on the training images.
         """
-        entry = {name: _plain(table.to_dict("index")) for name, table in test_sets.items()}
+        entry = self._results[model] = {name: _plain(table.to_dict("index")) for name, table in test_sets.items()}
         if train is not None:
             entry["train"] = {name: {"value": value} for name, value in _plain(train).items()}
         if cost is not None:
             entry["cost"] = _plain(cost)
-        self._results[model] = entry
 
     def save_results(self, data, protocol, more=None):
-        """Write ``results.json``, from which all tables of results are made.
+        """Write ``results.json``, from which all tables of results are made, and return what was written.
 
-        Parameters
-        ----------
-        data : dict
-            ``images, groups, source, fingerprint``.
-        protocol : str
-            How the images were split and the model chosen.
-        more : dict, optional
-            Further entries beside those.
-
-        Returns
-        -------
-        dict: what was written. ``test_set_opened`` counts the runs of this kind that have scored the test sets.
+        ``data`` is a dict ``images, groups, source, fingerprint``; ``protocol`` says how the images were split and the
+        model chosen; ``more`` has further entries. ``test_set_opened`` counts the runs of this kind that have scored
+        the test sets.
         """
         path = self.folder / "results.json"
         if not self._opened:  # so that a cell that is run twice counts once
@@ -143,8 +126,8 @@ def tabulate_scores(
 ):
     """Set the metrics of several models and test sets side by side, as a DataFrame of text.
 
-    ``scores`` has for each model and each of its test sets a table of `helpers.evaluation.scores.compute_metrics`. All
-    metrics have their intervals but the calibration error, whose bootstrap interval misleads, see there.
+    ``scores`` has for each model and each of its test sets a table of `helpers.evaluation.scores.compute_metrics`. Only
+    the calibration error has no interval, because its bootstrap interval misleads, see there.
     """
     rows = {
         (model, test_set): {_get_title(name): _format_metric(name, table.loc[name]) for name in names}
@@ -169,7 +152,7 @@ def format_results(results, every_test_set=True):
             test_sets = [(name, metrics) for name, metrics in entry.items() if name not in ("train", "cost")]
             for test_set, metrics in test_sets if every_test_set else test_sets[:1]:
                 cells = [run["notebook"], model.replace("_", " "), test_set.replace("_", " ")]
-                cells += [_format_metric(name, metrics[name]) if name in metrics else "" for name in _SHOWN]
+                cells += [_format_metric(name, metrics.get(name)) for name in _SHOWN]
                 majority = metrics.get("majority_rate", {}).get("value")
                 cells.append("" if majority is None else f"{100 * majority:.1f} %")
                 cells.append("" if cost is None else f"{cost:.1f}")
@@ -181,10 +164,10 @@ def format_results(results, every_test_set=True):
 def update_tables(project_folder=PROJECT_FOLDER):
     """Write the tables of the committed results: all to ``figures/RESULTS.md``, the main ones to the README."""
     results = load_results(project_folder / "figures")
-    runs = [_describe_run(run) for run in results]
     text = "# Results\n\nFull runs on real images; intervals are 95 %. Made by `make results`.\n\n"
+    text += format_results(results) + "\n\n" + "\n".join(map(_describe_run, results)) + "\n"
     with replace_atomically(project_folder / "figures" / "RESULTS.md") as unfinished:
-        unfinished.write_text(f"{text}{format_results(results)}\n\n" + "\n".join(runs) + "\n", encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8")
     readme = project_folder / "README.md"
     before, rest = readme.read_text(encoding="utf-8").split(_TABLE_STARTS)
     _, after = rest.split(_TABLE_ENDS)
@@ -195,8 +178,7 @@ def update_tables(project_folder=PROJECT_FOLDER):
 
 def format_percent(metric):
     """Format a metric as per cent with its interval, such as ``99.57 % (99.38 to 99.74)``."""
-    value, low, high = (100 * metric[key] for key in ("value", "low", "high"))
-    return f"{value:.2f} % ({low:.2f} to {high:.2f})"
+    return "{:.2f} % ({:.2f} to {:.2f})".format(*(100 * metric[key] for key in ("value", "low", "high")))
 
 
 def format_value(metric, digits=3):
@@ -206,31 +188,24 @@ def format_value(metric, digits=3):
 
 def format_difference(metric, digits=3):
     """Format a difference of metrics with its interval, such as ``+0.012 (−0.003 to +0.027)``."""
-    value, low, high = (_sign(metric[key], digits) for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
+    return "{} ({} to {})".format(*(_sign(metric[key], digits) for key in ("value", "low", "high")))
 
 
 def describe_difference(first, second, metric_row, name):
     """Say in a sentence whether a model is better than another one by a metric, of which more is better.
 
-    Parameters
-    ----------
-    first, second : str
-        The models.
-    metric_row : mapping with ``value, low, high``
-        The first minus the second, from `helpers.evaluation.scores.compare_metrics`.
-    name : str
-        The metric, such as ``roc_auc`` or ``ROC AUC``.
+    ``metric_row`` is a row of `helpers.evaluation.scores.compare_metrics`: the first model minus the second.
 
     Examples
     --------
     >>> describe_difference("frozen", "scratch", {"value": 0.031, "low": 0.012, "high": 0.05}, "roc_auc")
     'ROC AUC: frozen is better than scratch (+0.031, +0.012 to +0.050).'
     """
-    value, low, high = (metric_row[key] for key in ("value", "low", "high"))
-    verdict = "better than" if low > 0 else "worse than" if high < 0 else "not distinguishable from"
-    title = _get_title(name)[:1].upper() + _get_title(name)[1:]
-    return f"{title}: {first} is {verdict} {second} ({_sign(value)}, {_sign(low)} to {_sign(high)})."
+    value, low, high = (_sign(metric_row[key]) for key in ("value", "low", "high"))
+    better, worse = metric_row["low"] > 0, metric_row["high"] < 0
+    verdict = "better than" if better else "worse than" if worse else "not distinguishable from"
+    title = _get_title(name)
+    return f"{title[:1].upper()}{title[1:]}: {first} is {verdict} {second} ({value}, {low} to {high})."
 
 
 def _sign(value, digits=3):
@@ -239,13 +214,13 @@ def _sign(value, digits=3):
 
 
 def _get_title(name):
-    """Give a metric the name that readers know."""
+    """Return the name of a metric that readers know."""
     return _TITLES.get(name, name.replace("_", " "))
 
 
 def _format_metric(name, metric):
-    """Format a metric in its unit; one that these images do not allow is empty."""
-    if metric["value"] is None:
+    """Format a metric in its unit; one that is missing or that these images do not allow is empty."""
+    if metric is None or metric["value"] is None:
         return ""
     if name == "expected_calibration_error":
         return f"{metric['value']:.3f}"
@@ -254,9 +229,8 @@ def _format_metric(name, metric):
 
 def _describe_run(run):
     """Say in a line of Markdown what a run had and used."""
-    data, versions = run["data"], run["versions"]
+    data, versions, peak = run["data"], run["versions"], run["peak_memory_mb"]
     size = f" of {data['stored_size']} pixels" if "stored_size" in data else ""
-    peak = run["peak_memory_mb"]
     memory = f" peak memory {peak * 2**20 / 1e9:.1f} GB," if peak else ""
     return (
         f"- `{run['notebook']}`: {data['images']:,} images{size}, {run['protocol']}; seed {run['seed']},{memory} "
@@ -275,7 +249,7 @@ def measure_peak_memory():
 
 
 def read_cpu_name():
-    """Read the processor's name."""
+    """Read the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -11,20 +11,18 @@ def compute_robustness(models, images, y_true, alter, strengths):
     Parameters
     ----------
     models : dict of str to function ``images -> y_pred``
-    images : array (n, height, width, channels)
-    y_true : sequence of str, length n
+    images, y_true : array (n, height, width, channels) and its n labels
     alter : function ``(images, strength) -> images``
-    strengths : sequence of float
 
     Returns
     -------
-    DataFrame with one row per strength and model: ``strength, model, value, low, high``, where ``value`` is
-    the accuracy and ``low`` to ``high`` its 95 % Wilson interval, which takes the images for independent.
+    DataFrame ``strength, model, value, low, high``, one row per strength and model: the accuracy and its 95 % Wilson
+    interval, which takes the images for independent.
     """
     rows = []
     for strength in strengths:
         altered = alter(images, strength)
         for name, predict in models.items():
-            right = (predict(altered) == y_true).sum()
-            rows.append({"strength": strength, "model": name, **compute_proportion(right, len(y_true))})
+            accuracy = compute_proportion((predict(altered) == y_true).sum(), len(y_true))
+            rows.append({"strength": strength, "model": name, **accuracy})
     return pd.DataFrame(rows)

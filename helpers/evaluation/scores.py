@@ -15,15 +15,12 @@ BINS = 15
 
 
 def make_predictions(images, y_prob, class_names):
-    """Put predicted probabilities beside the true labels, one row per image.
-
-    Every metric, figure and export starts from this table.
+    """Put predicted probabilities beside the true labels: the table that every metric, figure and export starts from.
 
     Parameters
     ----------
     images : DataFrame
-        The predicted images in the order of ``y_prob``, with the columns ``image_id, group, label``.
-    y_prob : array (n, n_classes)
+        One row ``image_id, group, label`` for each row of ``y_prob``, an array (n, n_classes).
     class_names : sequence
         Names that are numbers become text.
 
@@ -34,7 +31,7 @@ def make_predictions(images, y_prob, class_names):
     Raises
     ------
     ValueError
-        An image has no group or a label that is no class, or not one row of probabilities.
+        An image has no group, a label that is no class, or not one row of probabilities.
     """
     class_names, labels = [str(name) for name in class_names], images["label"].astype(str)
     unknown = set(labels) - set(class_names)
@@ -59,15 +56,10 @@ def make_predictions(images, y_prob, class_names):
 
 
 def get_probabilities(predictions):
-    """Take the probabilities out of a table of predictions: the columns ``p_<class>`` that follow ``confidence``.
+    """Return the probabilities of a table of predictions, an array (n, n_classes), and the list of class names.
 
-    Columns added behind them do not count, because only the classes sum to 1. A table of nothing but probabilities
-    needs no ``confidence``.
-
-    Returns
-    -------
-    y_prob : array (n, n_classes)
-    class_names : list of str
+    They are the columns ``p_<class>`` that follow ``confidence``, if there is one. Columns added behind them do not
+    count, because only the classes sum to 1.
     """
     start = predictions.columns.get_loc("confidence") + 1 if "confidence" in predictions else 0
     numbers = set(predictions.select_dtypes("number"))
@@ -98,19 +90,16 @@ def compute_metrics(predictions, resamples=1000, seed=0):
     """Compute the metrics of a classifier with 95 % intervals.
 
     Images of one group are drawn together, because they are not independent (Efron and Tibshirani 1993, chapter 13).
+    The calibration error is a sum of absolute values, which chance only makes larger: for a well calibrated model its
+    interval lies too high and may leave the value out.
 
     Returns
     -------
     DataFrame with the index ``metric`` and the columns ``value, low, high``: accuracy, balanced_accuracy (mean
     sensitivity over the classes), macro_f1, weighted_f1, roc_auc (one against the rest, mean over the classes),
     expected_calibration_error (15 bins) and majority_rate (share of the most frequent class: what guessing it scores).
-
-    Notes
-    -----
-    The calibration error is a sum of absolute values, which chance only makes larger: of a well calibrated model
-    its bootstrap interval lies too high and may leave the value out.
     """
-    return bootstrap(_Counts(predictions).compute, predictions["group"], resamples, seed)
+    return bootstrap(_prepare_metrics(predictions), predictions["group"], resamples, seed)
 
 
 def accuracy(y_true, y_pred, groups=None, resamples=1000, seed=0):
@@ -133,10 +122,8 @@ def roc_auc(y_true, y_prob, groups=None, class_names=None, resamples=1000, seed=
 
     Parameters
     ----------
-    y_true : sequence of length n
-        Labels.
+    y_true : sequence of n labels
     y_prob : array (n, n_classes), or (n,) for the second one of two classes
-        Probabilities.
     groups : sequence of length n, optional
         With them the result has a 95 % interval, for which whole groups are drawn.
     class_names : sequence, optional
@@ -185,36 +172,26 @@ def _score(metric, y_true, y_prob, class_names, groups, resamples, seed):
 
 
 def compare_metrics(predictions, others, resamples=1000, seed=0):
-    """Compare two classifiers on the same images: the difference of each metric with a paired bootstrap interval.
+    """Compare two classifiers on the same images in the same order, which is checked.
 
-    Returns
-    -------
-    DataFrame with the index ``metric`` and the columns ``value, low, high``: the metrics of `compute_metrics` for
-    ``predictions`` minus those for ``others``, both scored on the same images in each resample.
-
-    Raises
-    ------
-    ValueError
-        The tables are not of the same images in the same order.
+    Return the table of `compute_metrics` for the difference of each metric, that of ``predictions`` minus that of
+    ``others``; the intervals are paired: each resample draws the same images for both.
     """
     if not np.array_equal(predictions["image_id"], others["image_id"]):
         raise ValueError("The two tables of predictions are not of the same images in the same order.")
-    counts = _Counts(predictions), _Counts(others)
+    compute_first, compute_second = _prepare_metrics(predictions), _prepare_metrics(others)
 
     def compute(weights):
-        first, second = (each.compute(weights) for each in counts)
-        return {name: first[name] - second[name] for name in first}
+        second = compute_second(weights)
+        return {name: value - second[name] for name, value in compute_first(weights).items()}
 
     return bootstrap(compute, predictions["group"], resamples, seed)
 
 
 def compute_class_report(predictions, class_names):
-    """Compute the classification report: precision, recall (sensitivity), F1 and number of images for each class.
+    """Return the classification report: a row per class, then the macro and weighted averages.
 
-    Returns
-    -------
-    DataFrame with one row per class, then the macro and weighted averages; columns ``precision, recall, f1-score,
-    support``.
+    The columns are ``precision, recall`` (sensitivity), ``f1-score`` and ``support`` (number of images).
     """
     report = classification_report(
         predictions["y_true"], predictions["y_pred"], labels=[*map(str, class_names)], output_dict=True, zero_division=0
@@ -226,26 +203,22 @@ def compute_class_report(predictions, class_names):
 def compute_class_metrics(predictions, resamples=1000, seed=0):
     """Compute sensitivity, specificity, precision and ROC AUC of each class against the rest, with 95 % intervals.
 
-    Returns
-    -------
-    DataFrame with one row per class and metric: ``class, metric, value, low, high``.
+    Return one row ``class, metric, value, low, high`` per class and metric.
     """
-    y_prob, class_names = get_probabilities(predictions)
     classes = []
-    for score, name in zip(y_prob.T, class_names, strict=True):
-        true, predicted = (predictions[column].to_numpy() == name for column in ("y_true", "y_pred"))
-        classes.append((name, true, predicted, _Ranking(score, true)))
+    for name, true, score in _split_classes(predictions):
+        classes.append((name, true, predictions["y_pred"].to_numpy() == name, _prepare_roc_auc(score, true)))
 
     def compute(weights):
         values = {}
-        for name, true, predicted, ranking in classes:
+        for name, true, predicted, compute_roc_auc in classes:
             hits, positives, alarms = (weights[rows].sum() for rows in (true & predicted, true, predicted))
             negatives = weights.sum() - positives
             values |= {
                 (name, "sensitivity"): hits / positives if positives else np.nan,
                 (name, "specificity"): 1 - (alarms - hits) / negatives if negatives else np.nan,
                 (name, "precision"): hits / alarms if alarms else np.nan,
-                (name, "roc_auc"): ranking.compute_roc_auc(weights),
+                (name, "roc_auc"): compute_roc_auc(weights),
             }
         return values
 
@@ -256,11 +229,8 @@ def compute_metrics_by(predictions, values, resamples=1000, seed=0):
     """Compute the metrics separately for the images of each subgroup, such as each sex.
 
     The Series ``values`` has the subgroup of each image in the order of ``predictions``; images where it is missing are
-    left out. The subgroups of a categorical Series keep the order of its categories.
-
-    Returns
-    -------
-    DataFrame with one row per subgroup and metric: ``subgroup, images, groups, metric, value, low, high``.
+    left out. The subgroups of a categorical Series keep the order of its categories. Return one row ``subgroup, images,
+    groups, metric, value, low, high`` per subgroup and metric.
     """
     values = pd.Series(values).set_axis(predictions.index)
     tables = []
@@ -272,45 +242,39 @@ def compute_metrics_by(predictions, values, resamples=1000, seed=0):
 
 
 def compute_roc(predictions):
-    """Compute the ROC curve of each class against the rest.
+    """Compute the ROC curve of each class against the rest, except classes that all images or none belong to.
 
-    Returns
-    -------
-    DataFrame ``class, false_positive_rate, true_positive_rate, roc_auc``, point after point; classes of which there is
-    no image, or nothing else, are left out.
+    Return a row ``class, false_positive_rate, true_positive_rate, roc_auc`` for each point.
     """
     parts = []
-    for name, true, score, roc_auc in _list_rankings(predictions):
-        false_positive_rate, true_positive_rate, _ = roc_curve(true, score)
-        curve = {"false_positive_rate": false_positive_rate, "true_positive_rate": true_positive_rate}
+    for name, true, score in _split_classes(predictions, mixed=True):
+        curve = dict(zip(("false_positive_rate", "true_positive_rate"), roc_curve(true, score), strict=False))
+        roc_auc = _prepare_roc_auc(score, true)(np.ones(len(true)))
         parts.append(pd.DataFrame({"class": name, **curve, "roc_auc": roc_auc}))
     return pd.concat(parts, ignore_index=True)
 
 
 def compute_precision_recall(predictions):
-    """Compute the precision-recall curve of each class against the rest.
+    """Compute the precision-recall curve of each class against the rest, for the classes of `compute_roc`.
 
-    Returns
-    -------
-    DataFrame ``class, recall, precision, average_precision, prevalence``, point after point;
-    ``prevalence`` the share of the class: what chance would reach.
+    Return a row ``class, recall, precision, average_precision, prevalence`` for each point; ``prevalence`` is the share
+    of the class, which chance would reach.
     """
     parts = []
-    for name, true, score, _ in _list_rankings(predictions):
+    for name, true, score in _split_classes(predictions, mixed=True):
         precision, recall, _ = precision_recall_curve(true, score)
-        average_precision = -np.sum(np.diff(recall) * precision[:-1])
-        about = {"average_precision": average_precision, "prevalence": true.mean()}
+        about = {"average_precision": -np.sum(np.diff(recall) * precision[:-1]), "prevalence": true.mean()}
         parts.append(pd.DataFrame({"class": name, "recall": recall, "precision": precision, **about}))
     return pd.concat(parts, ignore_index=True)
 
 
-def _list_rankings(predictions):
-    """Give name, truth, score and ROC AUC of each class that can be told from others."""
+def _split_classes(predictions, mixed=False):
+    """Give name, truth and score of each class, or only of those that some images belong to and others do not."""
     y_prob, class_names = get_probabilities(predictions)
     for score, name in zip(y_prob.T, class_names, strict=True):
         true = predictions["y_true"].to_numpy() == name
-        if true.any() and not true.all():
-            yield name, true, score, _Ranking(score, true).compute_roc_auc(np.ones(len(true)))
+        if not mixed or 0 < true.sum() < len(true):
+            yield name, true, score
 
 
 def find_errors(predictions, count=None):
@@ -319,19 +283,16 @@ def find_errors(predictions, count=None):
 
 
 def find_confused_pairs(predictions, count=10):
-    """List the pairs of classes that are confused most often, in both directions together.
+    """List the at most ``count`` pairs of classes that are confused most often, in both directions together.
 
-    Returns
-    -------
-    DataFrame of at most ``count`` rows: ``first`` and ``second``, the classes; ``errors``, the images of one taken for
-    the other; ``share`` of the images of both classes.
+    The columns are ``first, second``, the classes; ``errors``, the images of one taken for the other; and ``share``,
+    the errors per image of both classes.
     """
     wrong = predictions[~is_right(predictions)]
     pairs = pd.DataFrame(np.sort(wrong[["y_true", "y_pred"]].to_numpy(str), axis=1), columns=["first", "second"])
     table = pairs.value_counts(sort=False).rename("errors").reset_index()
     images = predictions["y_true"].value_counts()
-    first, second = (table[name].map(images).fillna(0) for name in ("first", "second"))
-    table = table.assign(share=table["errors"] / (first + second))
+    table["share"] = table["errors"] / sum(table[name].map(images).fillna(0) for name in ("first", "second"))
     table = table.sort_values(["errors", "share", "first"], ascending=[False, False, True], ignore_index=True)
     return table.head(count)
 
@@ -341,58 +302,50 @@ def is_right(predictions):
     return predictions["y_true"] == predictions["y_pred"]
 
 
-class _Counts:
-    """Predictions prepared for computing all metrics again and again under other weights of the images."""
+def _prepare_metrics(predictions):
+    """Return the function ``weights -> dict`` that computes all metrics with a weight for each image."""
+    y_prob, names = get_probabilities(predictions)
+    y_true, y_pred = (encode_labels(predictions[column], names) for column in ("y_true", "y_pred"))
+    cell, count = y_true * len(names) + y_pred, len(names)
+    majority = np.bincount(y_true).argmax()
+    confidence = predictions["confidence"].to_numpy()
+    bin_number = bin_confidence(confidence, BINS)
+    surplus = is_right(predictions).to_numpy("float64") - confidence
+    present = np.unique(y_true)[-1:] if count == 2 else np.unique(y_true)  # with two classes both ROC AUC are the same
+    rankings = [_prepare_roc_auc(y_prob[:, code], y_true == code) for code in present]
 
-    def __init__(self, predictions):
-        y_prob, names = get_probabilities(predictions)
-        true, predicted = (encode_labels(predictions[column], names) for column in ("y_true", "y_pred"))
-        self._cell = true * len(names) + predicted
-        self._n_classes = len(names)
-        self._majority = np.bincount(true).argmax()
-        self._right = is_right(predictions).to_numpy("float64")
-        self._confidence = predictions["confidence"].to_numpy()
-        self._bin = bin_confidence(self._confidence, BINS)
-        present = [code for code in range(len(names)) if 0 < (true == code).sum() < len(true)]
-        self._rankings = [_Ranking(y_prob[:, code], true == code) for code in present]
-        if len(names) == 2:
-            self._rankings = self._rankings[-1:]  # with two classes both are the same
-
-    def compute(self, weights):
-        """Compute the metrics with a weight for each image, as a dict."""
-        confusion = np.bincount(self._cell, weights, self._n_classes**2).reshape(self._n_classes, -1)
+    def compute(weights):
+        confusion = np.bincount(cell, weights, count**2).reshape(count, -1)
         hits, true, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
         total, present = true.sum(), true > 0
         f1 = np.divide(2 * hits, true + predicted, out=np.zeros_like(hits), where=true + predicted > 0)
-        gap = np.bincount(self._bin, weights * (self._right - self._confidence))
-        roc_aucs = [roc_auc for ranking in self._rankings if not np.isnan(roc_auc := ranking.compute_roc_auc(weights))]
+        roc_aucs = [roc_auc for compute_roc_auc in rankings if not np.isnan(roc_auc := compute_roc_auc(weights))]
         return {
             "accuracy": hits.sum() / total,
             "balanced_accuracy": (hits[present] / true[present]).mean(),
             "macro_f1": f1[present].mean(),
             "weighted_f1": (f1 * true).sum() / total,
             "roc_auc": np.mean(roc_aucs) if roc_aucs else np.nan,
-            "expected_calibration_error": np.abs(gap).sum() / total,
-            "majority_rate": true[self._majority] / total,
+            "expected_calibration_error": np.abs(np.bincount(bin_number, weights * surplus)).sum() / total,
+            "majority_rate": true[majority] / total,
         }
 
+    return compute
 
-class _Ranking:
-    """One class against the rest, sorted once."""
 
-    def __init__(self, score, is_positive):
-        self._order = np.argsort(score, kind="stable")
-        self._positive = is_positive[self._order]
-        self._starts = np.flatnonzero(np.r_[True, np.diff(score[self._order]) > 0])  # of runs with equal scores
+def _prepare_roc_auc(score, is_positive):
+    """Return the function ``weights -> ROC AUC``: the weighted share of pairs in the right order, ties by half."""
+    order = np.argsort(score, kind="stable")
+    is_positive = is_positive[order]
+    starts = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])  # of runs with equal scores
 
-    def compute_roc_auc(self, weights):
-        """Compute the weighted share of pairs in the right order, ties by half."""
-        weights = weights[self._order]
-        positive = np.add.reduceat(weights * self._positive, self._starts)
-        negative = np.add.reduceat(weights * ~self._positive, self._starts)
+    def compute(weights):
+        weights = weights[order]
+        positive, negative = (np.add.reduceat(weights * part, starts) for part in (is_positive, ~is_positive))
         pairs = positive.sum() * negative.sum()
-        below = np.cumsum(negative) - negative / 2
-        return (positive * below).sum() / pairs if pairs else np.nan
+        return (positive * (np.cumsum(negative) - negative / 2)).sum() / pairs if pairs else np.nan
+
+    return compute
 
 
 def bin_confidence(confidence, bins):

@@ -14,14 +14,8 @@ from helpers.evaluation.scores import get_probabilities
 def score_group_of_classes(predictions, classes):
     """Turn predictions of several classes into the question whether an image shows one of ``classes``.
 
-    Returns
-    -------
-    DataFrame ``image_id, group, positive``, the truth; and ``score``, the sum of the probabilities of ``classes``.
-
-    Raises
-    ------
-    ValueError
-        There is no such class.
+    Return a DataFrame ``image_id, group``; ``positive``, the truth; and ``score``, the sum of the probabilities of
+    ``classes``. An unknown class is a ValueError.
     """
     _, class_names = get_probabilities(predictions)
     classes = list(dict.fromkeys(map(str, classes)))
@@ -32,29 +26,23 @@ def score_group_of_classes(predictions, classes):
 
 
 def find_threshold(scores, specificity=0.9):
-    """Find the lowest threshold at which at least this share of the negatives of validation stays below it."""
+    """Find the lowest threshold at which at least this share of the negative validation images stays below it."""
     negative = np.sort(scores.loc[~scores["positive"], "score"].to_numpy())
     if not len(negative):
         raise ValueError("There is no negative image, so that there is no specificity.")
-    allowed = int(np.floor((1 - specificity) * len(negative) + 1e-9))  # false alarms
-    if allowed >= len(negative):
-        return float(scores["score"].min())
-    return float(np.nextafter(negative[len(negative) - allowed - 1], np.inf))
+    spared = len(negative) - int(np.floor((1 - specificity) * len(negative) + 1e-9))
+    return float(np.nextafter(negative[spared - 1], np.inf) if spared > 0 else scores["score"].min())
 
 
 def find_balanced_threshold(scores):
     """Find the threshold at which the smaller one of sensitivity and specificity is largest: their equal error rate.
 
-    It lies in the middle between two scores of validation images, and does not depend on how frequent the positive
-    ones are.
+    It lies in the middle between two scores of validation images and does not depend on the share of positive ones.
     """
-    positive, score = scores["positive"].to_numpy(), scores["score"].to_numpy()
-    if positive.all() or not positive.any():
-        raise ValueError("Positive and negative images are needed to balance sensitivity with specificity.")
-    levels = np.unique(score)
-    middles = np.concatenate([[levels[0]], (levels[:-1] + levels[1:]) / 2])
-    missed = np.searchsorted(np.sort(score[positive]), middles) / positive.sum()
-    spared = np.searchsorted(np.sort(score[~positive]), middles) / (~positive).sum()
+    parts = _split_scores(scores, "Positive and negative images are needed to balance sensitivity with specificity.")
+    levels = np.unique(scores["score"])
+    middles = np.concatenate([levels[:1], (levels[:-1] + levels[1:]) / 2])
+    missed, spared = (np.searchsorted(np.sort(part), middles) / len(part) for part in parts)
     worse = np.minimum(1 - missed, spared)
     best = np.flatnonzero(worse >= worse.max() - 1e-12)
     return float(middles[best[len(best) // 2]])
@@ -64,62 +52,52 @@ def compute_net_benefit(scores, thresholds):
     """Compute what acting on the alarms is worth, in found positives per image (Vickers and Elkin 2006).
 
     At a threshold p, from 0 to less than 1, a false alarm is held to cost p / (1 - p) of what a found positive is
-    worth. The scores have to be calibrated probabilities.
-
-    Returns
-    -------
-    DataFrame with one row per threshold: ``threshold``; ``model``, the net benefit of acting on the alarms; ``all``, of
-    acting on every image; ``none``, of never acting: 0.
+    worth. The scores have to be calibrated probabilities. Return one row per threshold: ``threshold``; ``model``, the
+    net benefit of acting on the alarms; ``all``, of acting on every image; ``none``, of never acting: 0.
     """
     positive, score = scores["positive"].to_numpy(), scores["score"].to_numpy()
     rows = []
     for threshold in thresholds:
         if not 0 <= threshold < 1:
             raise ValueError(f"threshold {threshold}: expected at least 0 and less than 1.")
-        cost = threshold / (1 - threshold)
-        alarm = score >= threshold
-        model = (alarm & positive).mean() - cost * (alarm & ~positive).mean()
-        everybody = positive.mean() - cost * (~positive).mean()
-        rows.append({"threshold": threshold, "model": model, "all": everybody, "none": 0.0})
+        row = {"threshold": threshold}
+        for name, alarm in (("model", score >= threshold), ("all", np.ones_like(positive))):
+            row[name] = (alarm & positive).mean() - threshold / (1 - threshold) * (alarm & ~positive).mean()
+        rows.append(row | {"none": 0.0})
     return pd.DataFrame(rows)
 
 
 def count_missed(scores, thresholds, per=1000):
     """Count what is missed, and how many false alarms are raised, at several thresholds.
 
-    Returns
-    -------
-    DataFrame with one row per threshold: ``threshold``; ``missed``, of ``per`` positives, and ``false_alarms``, of
-    ``per`` negatives, each with its 95 % Wilson interval, ``missed_low`` to ``missed_high`` and so on.
-
-    Raises
-    ------
-    ValueError
-        There are no positive images, or no negative ones.
+    Return one row per threshold: ``threshold``; ``missed``, of ``per`` positives, and ``false_alarms``, of ``per``
+    negatives, each with its 95 % Wilson interval, ``missed_low`` to ``missed_high`` and so on.
     """
-    positive, score = scores["positive"].to_numpy(), scores["score"].to_numpy()
-    if positive.all() or not positive.any():
-        raise ValueError("Expected positive and negative images.")
+    positive, negative = _split_scores(scores, "Expected positive and negative images.")
     rows = []
     for threshold in thresholds:
-        missed = compute_proportion((score[positive] < threshold).sum(), positive.sum())
-        false_alarms = compute_proportion((score[~positive] >= threshold).sum(), (~positive).sum())
         row = {"threshold": threshold}
-        for name, proportion in (("missed", missed), ("false_alarms", false_alarms)):
-            row[name] = per * proportion["value"]
-            row |= {f"{name}_{end}": per * proportion[end] for end in ("low", "high")}
+        for name, wrong in (("missed", positive < threshold), ("false_alarms", negative >= threshold)):
+            for end, value in compute_proportion(wrong.sum(), len(wrong)).items():
+                row[name if end == "value" else f"{name}_{end}"] = per * value
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _split_scores(scores, complaint):
+    """Return the scores of the positive and of the negative images; a ValueError if one kind is missing."""
+    positive, score = scores["positive"].to_numpy(), scores["score"].to_numpy()
+    if positive.all() or not positive.any():
+        raise ValueError(complaint)
+    return score[positive], score[~positive]
 
 
 def compute_alarm_metrics(scores, threshold, specificity=0.9, resamples=1000, seed=0):
     """Score the alarms at a threshold from validation images, with 95 % intervals bootstrapped over groups.
 
-    Returns
-    -------
-    DataFrame with the index ``metric`` and the columns ``value, low, high``: accuracy, sensitivity, specificity and
-    precision at the threshold; roc_auc; and sensitivity_at_specificity, at the given ``specificity``, read off the ROC
-    curve of these very images: what the ranking allows, with a threshold that nobody knows beforehand.
+    Return a table like `bootstrap`: accuracy, sensitivity, specificity and precision at the threshold; roc_auc; and
+    sensitivity_at_specificity, at the given ``specificity``, read off the ROC curve of these very images: what the
+    ranking allows, with a threshold that nobody knows beforehand.
     """
     positive, score = scores["positive"].to_numpy(), scores["score"].to_numpy()
     alarm = score >= threshold

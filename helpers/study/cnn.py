@@ -1,11 +1,11 @@
 """What a trial of a study trains: a convolutional network from scratch."""
 
+from helpers.training.augment import ImageDataGenerator  # isort: skip  (first: it starts TensorFlow without log lines)
 import keras
 import numpy as np
 import pandas as pd
 
 from helpers.evaluation.scores import compute_metrics, make_predictions
-from helpers.training.augment import ImageDataGenerator
 from helpers.training.fast import predict_probabilities, set_precision, set_seed
 from helpers.training.fit import Recipe, fit_model
 from helpers.training.networks import build_cnn
@@ -36,12 +36,9 @@ def train_cnn(settings, seed, pixels, y, sets, statistics):
     settings : dict
         All of `CNN_SETTINGS`: ``blocks`` of ``convolutions`` each, the first with ``filters`` filters and each further
         one with twice as many; ``augmentation`` holds keywords of ``ImageDataGenerator``; the others are those of
-        `set_precision`, `build_cnn` and `Recipe`.
-    seed : int
-    pixels : array (n, height, width, channels)
-        Raw pixels, 0 to 255; may be memory-mapped.
-    y : array (n, n_classes)
-        One-hot labels.
+        `set_precision`, `build_cnn` and `Recipe`. A missing or unknown one is a ValueError.
+    pixels, y : array (n, height, width, channels), array (n, n_classes)
+        Raw pixels, 0 to 255, which may be memory-mapped, and one-hot labels.
     sets : array of str (n,)
         The set of each image: "train", "validation", "test" or others that begin so, such as "test_style_1". Images
         with another one are not used.
@@ -53,11 +50,6 @@ def train_cnn(settings, seed, pixels, y, sets, statistics):
     dict: ``parameters`` (number of trained ones), ``train_minutes`` (of processor time), ``best_epoch``, and for the
     validation and each test set ``<set>_accuracy``, ``<set>_balanced_accuracy`` and, with two classes,
     ``<set>_roc_auc``, as `compute_metrics` has them.
-
-    Raises
-    ------
-    ValueError
-        A setting is missing or not known, or as `fit_model`.
     """
     if wrong := settings.keys() ^ CNN_SETTINGS.keys():
         raise ValueError(f"Missing or unknown settings: {', '.join(sorted(wrong))}.")

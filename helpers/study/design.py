@@ -9,10 +9,10 @@ import pandas as pd
 
 
 def list_factors(depths, filters, learning_rates, residual_depths):
-    """List common factors of a convolutional network, for `list_trials`.
+    """List common factors of a convolutional network, for `list_trials`, given the levels of each.
 
-    Each argument is a sequence of levels: numbers of blocks, of filters in the first block, learning rates, and numbers
-    of blocks with which residual blocks are compared with plain ones.
+    ``filters`` are those in the first block; with the numbers of blocks in ``residual_depths`` residual blocks are
+    compared with plain ones.
     """
     factors = {
         "depth": {f"{blocks} blocks": {"blocks": blocks} for blocks in depths},
@@ -34,18 +34,13 @@ def list_trials(base, factors, seeds):
     base : dict of str to JSON values
         All settings.
     factors : dict of str to dict of str to dict
-        For each factor and level the settings that differ from the base; none for the level that is the base.
-    seeds : iterable of int
+        For each factor and level the settings that differ from the base; none for the level that is the base. A setting
+        that the base has not and two equal levels of a factor are a ValueError.
 
     Returns
     -------
     DataFrame with the columns ``settings`` (dict) and ``seed``: all settings with the first seed, in the order of the
     factors, then with the second seed, and so on.
-
-    Raises
-    ------
-    ValueError
-        A level changes a setting that the base has not, or two levels of a factor are the same.
 
     Examples
     --------
@@ -61,15 +56,8 @@ def list_trials(base, factors, seeds):
 def expand_results(results, base, factors):
     """Lay the results of `run_study` out by factor and level; a trial that serves several factors appears under each.
 
-    Returns
-    -------
-    DataFrame with one row per factor, level and seed, in their order: ``factor, level, seed, trial``, the results,
-    ``wall_seconds, error``.
-
-    Raises
-    ------
-    ValueError
-        As `list_trials`, or there is no trial of a level.
+    Return a DataFrame with one row per factor, level and seed, in their order: ``factor, level, seed, trial``, the
+    results, ``wall_seconds, error``. A level without a trial is a ValueError.
     """
     dumped = results["settings"].map(dump_settings)
     parts = []
@@ -80,7 +68,7 @@ def expand_results(results, base, factors):
         parts.append(part.assign(factor=factor, level=level))
     table = pd.concat(parts, ignore_index=True)
     first = ["factor", "level", "seed", "trial"]
-    return table[first + [name for name in table if name not in first]]
+    return table[[*first, *table.columns.difference(first, sort=False)]]
 
 
 def _list_levels(base, factors):

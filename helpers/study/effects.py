@@ -12,25 +12,15 @@ from helpers.evaluation.bootstrap import CONFIDENCE_LEVEL
 
 
 def summarize_levels(table, metrics):
-    """Summarize the metrics of each level over the seeds.
+    """Summarize the metrics of each level over the seeds, given a table as the module describes it.
 
-    Parameters
-    ----------
-    table : DataFrame
-        See the module's description.
-    metrics : sequence of str
-        Columns of the table.
+    A table that lacks a column, has a row twice or has no results is a ValueError.
 
     Returns
     -------
     DataFrame with one row per factor and level that has a result, in their order: ``factor, level, seeds`` (with a
     result), ``failed`` (without one), for each metric ``<metric>_mean, _std`` (with n - 1; missing for one seed),
     ``_min, _max``, and the means of ``parameters``, ``train_minutes`` and ``wall_seconds`` where the table has them.
-
-    Raises
-    ------
-    ValueError
-        The table lacks a column, has a row twice, or has no results.
     """
     by = ["factor", "level"]
     grouped = _select_finished(table, metrics).groupby(by, sort=False)
@@ -46,13 +36,8 @@ def summarize_levels(table, metrics):
 def compute_effects(table, metric, resamples=10_000, seed=0):
     """Compute how much each factor changes a metric, from its worst to its best level, and how sure that is.
 
-    Parameters
-    ----------
-    table : DataFrame
-        See the module's description.
-    metric : str
-        The column to compare by: a validation metric, so that the test images have no part in the choice.
-    resamples, seed : int
+    The table is as the module describes it. ``metric`` is a validation metric, so that the test images have no part in
+    the choice.
 
     Returns
     -------
@@ -69,12 +54,12 @@ def compute_effects(table, metric, resamples=10_000, seed=0):
 
     Notes
     -----
-    Three seeds are too few to resample, so the bootstrap is parametric. The results of a level are taken to be normally
-    distributed, with one standard deviation for all levels of a factor; its own uncertainty (chi-square) is part of
-    every draw. ``luck_high`` is thereby the critical difference of Tukey's range test. The same training has the same
-    noise under several factors. The intervals know only the uncertainty of the seeds, not that of other images, other
-    bases or other levels. Best and worst are picked by the same results, so small effects come out too large: compare
-    them with ``luck``.
+    Three seeds are too few to resample, so the bootstrap is parametric: the results of a level are normally
+    distributed, with one standard deviation for all levels of a factor, whose uncertainty (chi-square) is part of every
+    draw. ``luck_high`` is thereby the critical difference of Tukey's range test. The same training has the same noise
+    under several factors. The intervals know only the uncertainty of the seeds, not that of other images, bases or
+    levels. Best and worst are picked by the same results, so small effects come out too large: compare them with
+    ``luck``.
     """
     rng = np.random.default_rng(seed)
     noises = {}  # by trainings

@@ -10,7 +10,7 @@ import os
 import time
 import traceback
 import warnings
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -37,6 +37,7 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None, progress=False):
     ----------
     train : function ``(settings, seed, *arrays) -> dict of str to number``
         A result is identified by its name and source, settings, seed and arrays, not by other code that it calls.
+        Anything but a function is a ValueError.
     trials : DataFrame
         From `list_trials`.
     folder : str or Path
@@ -48,8 +49,6 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None, progress=False):
         How many processes on this machine; as many as there are cores by default. With 1 the trials run in this
         process, with all its threads, and one that kills its process ends all. A Dask cluster, if there is one
         (`helpers.parallel.use_cluster`), takes all its workers instead.
-    progress : bool
-        Whether to draw a progress bar.
 
     Returns
     -------
@@ -59,18 +58,12 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None, progress=False):
 
     Raises
     ------
-    ValueError
-        ``train`` is no function.
     InputError
         As `helpers.parallel.run_on_cluster`.
     TerminatedWorkerError
-        A process was killed while it ran no trial.
-
-    Notes
-    -----
-    When a process is killed, as by a lack of memory, joblib ends all others. Their trials are run one by one at the
-    end, and one whose process is killed again is recorded as failed. On a cluster Dask itself tries a trial on four
-    workers before it counts as killed.
+        A process was killed while it ran no trial. When it is killed during one, as by a lack of memory, joblib ends
+        all others; their trials are run one by one at the end, and one whose process is killed again is recorded as
+        failed. On a cluster Dask itself tries a trial on four workers before it counts as killed.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,18 +79,16 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None, progress=False):
         finished = ((key, _run_trial(trial, train, *arrays)) for key, trial in waiting.items())
     else:
         finished = _retry_lost(partial(_run_in_processes, train, arrays, n_jobs, folder), waiting)
-    bar = {"total": len(trials), "initial": len(trials) - len(waiting), "smoothing": 0, "unit": "trial"}
-    with tqdm(**bar, disable=not progress) as bar, closing(finished):
+    bar = tqdm(total=len(trials), initial=len(trials) - len(waiting), smoothing=0, unit="trial", disable=not progress)
+    with bar, closing(finished):
         for key, record in finished:
             records[key] = record
             with replace_atomically(folder / f"{key}.json") as unfinished:
                 unfinished.write_text(json.dumps(record, indent=1))
             bar.update()
     return pd.DataFrame(
-        [
-            {name: record[name] for name in _TRIAL} | record["results"] | {name: record[name] for name in _RUN}
-            for record in records.values()
-        ]
+        {name: record[name] for name in _TRIAL} | record["results"] | {name: record[name] for name in _RUN}
+        for record in records.values()
     )
 
 
@@ -156,27 +147,25 @@ def _retry_lost(run, trials):
                 lost[key] = trials[key]
             else:
                 yield key, record
+    error = "its process was killed, as by a lack of memory: once among others, and once alone"
     for key, trial in lost.items():
         with closing(run({key: trial})) as finished:
             _, record = next(finished)
-        error = "its process was killed, as by a lack of memory: once among others, and once alone"
         yield key, record or _make_record(trial, error=error)
 
 
 def _run_in_processes(train, arrays, n_jobs, folder, trials):
-    """Run trials side by side; yield key and record of each when it is finished, None if its process was killed.
-
-    When one process is killed, joblib ends the others: all trials that were running count as killed.
-    """
+    """Run trials side by side; yield key and record of each when it is finished, None if its process was killed."""
     markers = {key: folder / f"{key}.started" for key in trials}
     waiting = dict(trials)
+    one_thread = patch.dict(os.environ, ONE_THREAD)
+    get_reusable_executor(reuse=True).shutdown()  # older processes may have started TensorFlow with more threads
     try:
-        with _own_pool():
+        with one_thread, parallel_config(backend="loky", inner_max_num_threads=1), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*tasks which were still being processed")  # when interrupted
             _remove(markers)  # of a study that was killed
             while waiting:
-                tasks = [
-                    delayed(_run_trial)(trial, train, *arrays, marker=markers[key]) for key, trial in waiting.items()
-                ]
+                tasks = [delayed(_run_trial)(waiting[key], train, *arrays, marker=markers[key]) for key in waiting]
                 # With one process joblib would run them in this one. A batch of several would be finished together.
                 pool = Parallel(min(n_jobs, max(2, len(tasks))), batch_size=1, return_as="generator_unordered")
                 try:
@@ -185,13 +174,14 @@ def _run_in_processes(train, arrays, n_jobs, folder, trials):
                             del waiting[record["trial"]]
                             yield record["trial"], record
                 except TerminatedWorkerError:
-                    killed = [key for key in waiting if markers[key].exists()]
+                    killed = [key for key in waiting if markers[key].exists()]  # joblib ends them all when one is
                     if not killed:
                         raise
                     for key in killed:
                         del waiting[key]
                         yield key, None
     finally:
+        get_reusable_executor(reuse=True).shutdown(kill_workers=True)
         _remove(markers)
 
 
@@ -209,16 +199,3 @@ def _run_on_cluster(train, arrays, trials):
             if error and not isinstance(error, KilledWorkerError):  # on the way to the worker or back
                 record = _make_record(trials[key], error=f"{type(error).__name__}: {error}")
             yield key, record
-
-
-@contextmanager
-def _own_pool():
-    """Take new processes with one thread each, because older ones may have started TensorFlow already; end them."""
-    get_reusable_executor(reuse=True).shutdown()
-    one_thread = patch.dict(os.environ, ONE_THREAD)
-    try:
-        with one_thread, parallel_config(backend="loky", inner_max_num_threads=1), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*tasks which were still being processed")  # when interrupted
-            yield
-    finally:
-        get_reusable_executor(reuse=True).shutdown(kill_workers=True)

@@ -24,21 +24,13 @@ _BORDERS = {
     "reflect": cv2.BORDER_REFLECT,
     "wrap": cv2.BORDER_WRAP,
 }
-_EXACT_CHANNELS = (1, 3, 4)  # of images with other numbers OpenCV rounds the places to 1/32 of a pixel
 
 
 def make_augmenter(generator):
-    """Make a function that runs the settings of an ``ImageDataGenerator`` on whole batches.
+    """Make an augmenter that runs the settings of an ``ImageDataGenerator`` on whole batches.
 
-    Parameters
-    ----------
-    generator : ImageDataGenerator
-        With ``preprocessing_function``, ``zca_whitening``, an ``interpolation_order`` above 1 or channels first,
-        Keras runs it image by image, and a warning says so.
-
-    Returns
-    -------
-    An augmenter, see the module's description.
+    With ``preprocessing_function``, ``zca_whitening``, an ``interpolation_order`` above 1 or channels first, Keras runs
+    the generator image by image, and a warning says so.
 
     Examples
     --------
@@ -71,32 +63,29 @@ def make_augmenter(generator):
 def draw_parameters(generator, count, size, rng):
     """Draw the random transforms of ``count`` images of a size (height, width), as ``ImageDataGenerator`` draws them.
 
+    ``ty``, which moves images up and down, is drawn from ``height_shift_range``, and ``tx`` from ``width_shift_range``,
+    as Keras documents them. Keras itself exchanges the two (keras-team/keras#17398).
+
     Returns
     -------
     dict of arrays of length ``count``, under the names of ``ImageDataGenerator.get_random_transform``: ``theta``
     and ``shear`` in degrees, ``tx`` and ``ty`` in pixels, the factors ``zx`` and ``zy``, the booleans
     ``flip_horizontal`` and ``flip_vertical``; and ``channel_shift_intensity`` and ``brightness``, None when unused.
-
-    Notes
-    -----
-    ``ty``, which moves images up and down, is drawn from ``height_shift_range``, and ``tx`` from
-    ``width_shift_range``, as Keras documents them. Keras itself exchanges the two (keras-team/keras#17398).
     """
     g = generator
-    zoom = rng.uniform(*g.zoom_range, (2, count))
+    channel_shift, brightness = g.channel_shift_range, g.brightness_range
+    zx, zy = rng.uniform(*g.zoom_range, (2, count))
     return {
         "theta": rng.uniform(-g.rotation_range, g.rotation_range, count),
         "tx": _draw_shift(g.width_shift_range, size[1], count, rng),
         "ty": _draw_shift(g.height_shift_range, size[0], count, rng),
         "shear": rng.uniform(-g.shear_range, g.shear_range, count),
-        "zx": zoom[0],
-        "zy": zoom[1],
+        "zx": zx,
+        "zy": zy,
         "flip_horizontal": (rng.random(count) < 0.5) & bool(g.horizontal_flip),
         "flip_vertical": (rng.random(count) < 0.5) & bool(g.vertical_flip),
-        "channel_shift_intensity": rng.uniform(-g.channel_shift_range, g.channel_shift_range, count)
-        if g.channel_shift_range
-        else None,
-        "brightness": rng.uniform(*g.brightness_range, count) if g.brightness_range is not None else None,
+        "channel_shift_intensity": rng.uniform(-channel_shift, channel_shift, count) if channel_shift else None,
+        "brightness": rng.uniform(*brightness, count) if brightness is not None else None,
     }
 
 
@@ -114,22 +103,11 @@ def turn_about_centre(parameters, size):
 
 
 def apply_parameters(images, parameters, generator):
-    """Transform a batch of images, each by its own parameters.
+    """Transform images (n, height, width, channels), each by its own parameters from `draw_parameters`, to float32.
 
-    The result agrees with ``ImageDataGenerator.apply_transform`` within 1 grey level of 255 away from the border; with
-    a brightness b within 1 + b, because Keras rounds down to whole levels before and after.
-
-    Parameters
-    ----------
-    images : array (n, height, width, channels), values 0 to 255
-    parameters : dict
-        As from `draw_parameters`.
-    generator : ImageDataGenerator
-        For its ``fill_mode``, ``cval`` and ``interpolation_order``.
-
-    Returns
-    -------
-    float32 array (n, height, width, channels)
+    The ``fill_mode``, ``cval`` and ``interpolation_order`` of the generator are used. The result agrees with
+    ``ImageDataGenerator.apply_transform`` within 1 grey level of 255 away from the border; with a brightness b within
+    1 + b, because Keras rounds down to whole levels before and after.
     """
     images = np.asarray(images, np.float32)
     matrices = _affine_matrices(parameters, images.shape[1:3])
@@ -144,18 +122,10 @@ def apply_parameters(images, parameters, generator):
 
 
 def transform(images, fill_mode="constant", **parameters):
-    """Transform images by given parameters of `draw_parameters`, the same for all or one for each.
+    """Transform images (n, height, width, channels) by given parameters of `draw_parameters`, to float32.
 
-    Parameters
-    ----------
-    images : array (n, height, width, channels), values 0 to 255
-    fill_mode : {"constant", "nearest", "reflect", "wrap"}
-        What lies beyond the border; "constant" is black.
-    **parameters : float or array of length n
-
-    Returns
-    -------
-    float32 array (n, height, width, channels)
+    Each parameter is a number for all images or an array of length n. ``fill_mode`` says what lies beyond the border:
+    "constant" (black), "nearest", "reflect" or "wrap".
 
     Examples
     --------
@@ -173,24 +143,9 @@ def transform(images, fill_mode="constant", **parameters):
 def paste_on_canvas(images, canvas, rng):
     """Paste each image at a random place of a larger black canvas and reduce it to its own size by max-pooling.
 
-    Max-pooling keeps thin strokes, which averaging would fade. Where the canvas is no multiple of the image,
-    the pooling windows overlap by a pixel (adaptive max-pooling).
-
-    Parameters
-    ----------
-    images : array (n, height, width, channels)
-    canvas : int
-        Side of the canvas in pixels.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    array (n, height, width, channels) of the images' dtype
-
-    Raises
-    ------
-    ValueError
-        The canvas is smaller than the images.
+    ``canvas`` is the side of the canvas in pixels; one smaller than the images is a ValueError. Shape (n, height,
+    width, channels) and dtype stay. Max-pooling keeps thin strokes, which averaging would fade. Where the canvas is no
+    multiple of the image, the pooling windows overlap by a pixel (adaptive max-pooling).
     """
     count, height, width, channels = images.shape
     if canvas < max(height, width):
@@ -210,7 +165,8 @@ def paste_on_canvas(images, canvas, rng):
 def make_exposure_augmenter(*, gamma=0.0, contrast=0.0, brightness=0.0, sharpness=0.0, noise=0.0):
     """Make an augmenter that changes images as another exposure, detector or processing would.
 
-    Each change is drawn for each image, from nothing to as much as the parameter says, up or down.
+    Each change is drawn for each image, from nothing to as much as the parameter says, up or down. Levels stay from 0
+    to 255. A negative parameter and a contrast of 1 or more are a ValueError.
 
     Parameters
     ----------
@@ -225,16 +181,6 @@ def make_exposure_augmenter(*, gamma=0.0, contrast=0.0, brightness=0.0, sharpnes
         pixels, is added.
     noise : float
         The noise added to each pixel has a standard deviation drawn from 0 to this, in grey levels.
-
-    Returns
-    -------
-    An augmenter, see the module's description. Levels stay from 0 to 255.
-
-    Examples
-    --------
-    >>> expose = make_exposure_augmenter(gamma=0.5, noise=6)
-    >>> expose(np.zeros((2, 28, 28, 1), "uint8"), np.random.default_rng(0)).shape
-    (2, 28, 28, 1)
     """
     if min(gamma, brightness, sharpness, noise) < 0 or not 0 <= contrast < 1:
         raise ValueError("Expected no negative values, and a contrast below 1.")
@@ -253,8 +199,7 @@ def make_exposure_augmenter(*, gamma=0.0, contrast=0.0, brightness=0.0, sharpnes
             blurred = tf.nn.avg_pool2d(tf.nn.avg_pool2d(images, 3, 1, "SAME"), 3, 1, "SAME").numpy()
             images = images + (images - blurred) * _per_image(rng.uniform(-sharpness, sharpness, count))
         if noise:
-            grain = rng.standard_normal(images.shape, np.float32)
-            images = images + grain * _per_image(rng.uniform(0, noise, count))
+            images = images + rng.standard_normal(images.shape, np.float32) * _per_image(rng.uniform(0, noise, count))
         return np.clip(images, 0, 255)
 
     return expose
@@ -267,8 +212,8 @@ def keep_background(augmenter, threshold):
     """
 
     def augment(images, rng):
-        cell = images.max(axis=-1, keepdims=True) > threshold
-        return np.where(cell, np.maximum(augmenter(images, rng), threshold + 1), 0).astype(images.dtype)
+        is_cell = images.max(axis=-1, keepdims=True) > threshold
+        return np.where(is_cell, np.maximum(augmenter(images, rng), threshold + 1), 0).astype(images.dtype)
 
     return augment
 
@@ -288,19 +233,9 @@ def chain_augmenters(*augmenters):
 def augment_images(augmenter, images, rows=None, seed=42, copies=1):
     """Augment images once and for all, such as validation images that are to represent another place.
 
-    Parameters
-    ----------
-    augmenter : function ``(images, rng) -> images``
-    images : uint8 array (n, height, width, channels)
-        May be memory-mapped.
-    rows : array of int (m,), optional
-        The images to use; all by default.
-    seed : int
-    copies : int
-
-    Returns
-    -------
-    uint8 array (copies * m, height, width, channels): the first copy of all images, then the second, and so on.
+    ``images`` is a uint8 array (n, height, width, channels), which may be memory-mapped, and ``rows`` (m,) the images
+    to use, all by default. The result has the shape (copies * m, height, width, channels): the first copy of all
+    images, then the second, and so on.
     """
     rows = np.tile(np.arange(len(images)) if rows is None else rows, copies)
     augmented = np.empty((len(rows), *images.shape[1:]), np.uint8)
@@ -314,12 +249,6 @@ def mix_augmenters(augmenters, probabilities=None):
     """Make an augmenter that gives each image to one of several augmenters, drawn at random.
 
     An augmenter may be None, which leaves an image as it is. The probabilities sum to 1; they are equal by default.
-
-    Examples
-    --------
-    >>> mixed = mix_augmenters([None, lambda images, rng: 255.0 - images], probabilities=[0.9, 0.1])
-    >>> mixed(np.zeros((4, 28, 28, 1), "uint8"), np.random.default_rng(0)).shape
-    (4, 28, 28, 1)
     """
 
     def augment(images, rng):
@@ -361,7 +290,8 @@ def _linear_matrices(parameters):
     theta, shear = np.deg2rad(parameters["theta"]), np.deg2rad(parameters["shear"])
     zero, one = np.zeros(len(theta)), np.ones(len(theta))
     rotation = [[np.cos(theta), -np.sin(theta)], [np.sin(theta), np.cos(theta)]]
-    sheared, zoom = [[one, -np.sin(shear)], [zero, np.cos(shear)]], [[parameters["zx"], zero], [zero, parameters["zy"]]]
+    sheared = [[one, -np.sin(shear)], [zero, np.cos(shear)]]
+    zoom = [[parameters["zx"], zero], [zero, parameters["zy"]]]
     return [np.ascontiguousarray(np.moveaxis(matrix, -1, 0)) for matrix in (rotation, sheared, zoom)]
 
 
@@ -387,18 +317,13 @@ def _resample(images, matrices, generator):
     """Resample each image once through its matrix."""
     images = np.ascontiguousarray(images)
     height, width, channels = images.shape[1:]
-    if channels not in _EXACT_CHANNELS:
-        parts = [_resample(images[..., i : i + 1], matrices, generator) for i in range(channels)]
-        return np.concatenate(parts, axis=-1)
+    if channels not in (1, 3, 4):  # of images with other numbers OpenCV rounds the places to 1/32 of a pixel
+        return np.concatenate([_resample(images[..., [i]], matrices, generator) for i in range(channels)], axis=-1)
     resampled = np.empty_like(images)
-    how = {
-        "dsize": (width, height),
-        "flags": cv2.WARP_INVERSE_MAP | _INTERPOLATION[generator.interpolation_order],
-        "borderMode": _BORDERS[generator.fill_mode],
-        "borderValue": (float(generator.cval),) * 4,
-    }
+    flags = cv2.WARP_INVERSE_MAP | _INTERPOLATION[generator.interpolation_order]
+    border = {"borderMode": _BORDERS[generator.fill_mode], "borderValue": (float(generator.cval),) * 4}
     for image, matrix, target in zip(images, matrices[:, :2], resampled, strict=True):
-        cv2.warpAffine(image, matrix, dst=target, **how)
+        cv2.warpAffine(image, matrix, (width, height), target, flags, **border)
     return resampled
 
 

@@ -15,10 +15,10 @@ from helpers.training import tf
 
 
 class FusedBatchNormalization(layers.BatchNormalization):
-    """Batch normalization in TensorFlow's fused kernel instead of Keras's separate operations.
+    """Batch normalization in TensorFlow's fused kernel; inputs other than images with channels last are left to Keras.
 
     Weights, hyperparameters and saved form are those of ``keras.layers.BatchNormalization``: a saved model opens in
-    plain Keras, and `load_model` makes it fused again. Inputs other than images with channels last are left to Keras.
+    plain Keras, and `load_model` makes it fused again.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -55,16 +55,15 @@ class FusedNormalization(layers.Normalization):
         if not fusible or self.dtype_policy.name != "float32" or np.min(self.input_variance) < 1:
             return super().call(inputs)
         mean, variance = (tf.reshape(values, [-1]) for values in (self.mean, self.variance))
-        outputs, *_ = tf.raw_ops.FusedBatchNormV3(
+        return tf.raw_ops.FusedBatchNormV3(
             x=tf.cast(inputs, tf.float32),
             scale=tf.ones_like(mean),
             offset=tf.zeros_like(mean),
             mean=mean,
             variance=variance,
-            epsilon=_NO_EPSILON,
+            epsilon=1e-10,  # vanishes beside a variance of 1 and more
             is_training=False,
-        )
-        return outputs
+        ).y
 
 
 class FusedAdamW(keras.optimizers.AdamW):
@@ -96,9 +95,8 @@ class FusedAdamW(keras.optimizers.AdamW):
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         # TensorFlow never forgets a graph that sums over devices: each trained model would stay in memory for good.
-        if self._distribution_strategy.num_replicas_in_sync > 1:
-            return super()._all_reduce_sum_gradients(grads_and_vars)
-        return grads_and_vars
+        alone = self._distribution_strategy.num_replicas_in_sync == 1
+        return grads_and_vars if alone else super()._all_reduce_sum_gradients(grads_and_vars)
 
     def _update_model_variables_moving_average(self, trainable_variables):
         if self.use_ema:
@@ -108,7 +106,6 @@ class FusedAdamW(keras.optimizers.AdamW):
                 average.assign_add(share * (variable - average))
 
 
-_NO_EPSILON = 1e-10  # vanishes beside a variance of 1 and more
 FUSED_LAYERS = {"BatchNormalization": FusedBatchNormalization, "Normalization": FusedNormalization}
 # Keras writes module and name of a class into the saved file: with these names it opens in plain Keras.
 for _name, _class in {**FUSED_LAYERS, "AdamW": FusedAdamW}.items():
@@ -117,11 +114,9 @@ for _name, _class in {**FUSED_LAYERS, "AdamW": FusedAdamW}.items():
 
 
 def fuse(model):
-    """Copy a functional or sequential model with its weights, plain Keras layers replaced by the fused ones.
+    """Copy a functional or sequential model as a functional one, its plain Keras layers replaced by the fused ones.
 
-    Returns
-    -------
-    keras.Model, functional, with the same outputs; the model itself if it has nothing to fuse.
+    Weights and outputs are the same. A model that has nothing to fuse is returned itself.
     """
     from helpers.training.surgery import copy_model  # here only: surgery imports this module
 
@@ -142,18 +137,12 @@ def list_layers(model):
 
 
 def set_precision(precision="auto"):
-    """Choose the arithmetic of the layers built from now on.
+    """Choose the arithmetic of the layers built from now on; return the name of the Keras dtype policy now in force.
 
-    Parameters
-    ----------
-    precision : {"auto", "float32", "mixed_bfloat16", "mixed_float16"}
-        "auto" takes what the hardware multiplies fast; weights stay float32. On processors with AMX or AVX-512 BF16
-        that is mixed_bfloat16; on Nvidia's GPUs mixed_bfloat16 from compute capability 8.0 on (Ampere) and
-        mixed_float16 from 7.0 on (Volta, Turing), the oldest of several deciding; elsewhere float32.
-
-    Returns
-    -------
-    str: the name of the Keras dtype policy that is now in force.
+    ``precision`` is "float32", "mixed_bfloat16", "mixed_float16" (in which weights stay float32) or "auto", which takes
+    what the hardware multiplies fast: on processors with AMX or AVX-512 BF16 mixed_bfloat16; on Nvidia's GPUs
+    mixed_bfloat16 from compute capability 8.0 on (Ampere) and mixed_float16 from 7.0 on (Volta, Turing), the oldest of
+    several deciding; elsewhere float32.
     """
     if precision == "auto":
         precision = _find_fast_precision()
@@ -162,19 +151,11 @@ def set_precision(precision="auto"):
 
 
 def use_all_gpus(devices=None):
-    """Train the models built from now on on several GPUs at once, if there are several.
+    """Train the models built from now on on several GPUs at once, if there are several; return how many.
 
     Each step's batch is divided among them and the gradients are summed (``tf.distribute.MirroredStrategy``); batch
-    normalization takes the statistics of each part by itself.
-
-    Parameters
-    ----------
-    devices : list of str, optional
-        Such as "GPU:0"; by default all GPUs that TensorFlow sees.
-
-    Returns
-    -------
-    int: how many devices train together.
+    normalization takes the statistics of each part by itself. ``devices`` is a list of names such as "GPU:0", by
+    default all GPUs that TensorFlow sees.
     """
     devices = devices or [f"GPU:{number}" for number in range(len(tf.config.list_physical_devices("GPU")))]
     if len(devices) > 1:
@@ -188,30 +169,20 @@ def set_seed(seed):
 
 
 def predict_probabilities(model, images, rows=None, views=1, batch_size=None):
-    """Predict class probabilities in the order of the images.
+    """Predict class probabilities in the order of the images: float32 array (m, n_classes).
 
     Parameters
     ----------
-    model : keras.Model
     images : array (n, height, width, channels)
         Raw pixels; may be memory-mapped, only two batches at a time are read.
     rows : array of int (m,), optional
         The images to predict; all by default.
     views : {1, 4, 8}
         Test-time augmentation, for images without up and down, left and right: over how many views of each image the
-        probabilities are averaged. 4 are the image and its mirror images, 8, for square images, also these turned by
-        90 degrees.
+        probabilities are averaged. 4 are the image and its mirror images, 8 also these turned by 90 degrees. Other
+        numbers, and 8 of images that are not square, are a ValueError.
     batch_size : int, optional
         By default as many images as make about a million pixels.
-
-    Returns
-    -------
-    float32 array (m, n_classes)
-
-    Raises
-    ------
-    ValueError
-        There are no such views, or 8 were asked for of images that are not square.
     """
     return predict_views(model, images, rows, views, batch_size).mean(axis=0)
 
@@ -264,8 +235,7 @@ def list_views(images, views, transpose=np.transpose):
 
 
 def _find_fast_precision():
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
+    if gpus := tf.config.list_physical_devices("GPU"):
         details = map(tf.config.experimental.get_device_details, gpus)
         capability = min(gpu.get("compute_capability", (0, 0)) for gpu in details)
         return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"

@@ -23,7 +23,6 @@ from helpers.training import tf
 from helpers.training.augment import ImageDataGenerator, make_augmenter
 from helpers.training.fast import FusedAdamW, list_layers
 
-_LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")
 _BEST = {  # how to rank epochs; the first of the highest is the best
     "val_loss": lambda row: -row["val_loss"],
     "val_accuracy": lambda row: (row["val_accuracy"], row["epoch"]),
@@ -34,36 +33,22 @@ _SHUFFLING, _AUGMENTATION, _DROPOUT = range(3)  # part of the seeds, so that no 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained.
+    """How a model is trained; an unknown ``monitor`` or ``epochs`` that are not positive are a ValueError.
 
     Attributes
     ----------
-    epochs : int
-    batch_size : int
-        The last, incomplete batch of an epoch is left out.
-    learning_rate : float
-        The peak of the schedule.
-    augment : ImageDataGenerator or function ``(images, rng) -> images``, optional
-        An augmenter, see `helpers.training.augment`.
-    class_weights : sequence of float, one per class, optional
-        The weight of the training images of each class, see `compute_class_weights`. The validation loss is not
-        weighted.
-    mixup : float
-        Above 0, each training image and its label are blended with others of the batch, by a share drawn from the Beta
-        distribution with both parameters of this value (Zhang et al. 2018). This works against over-fitting; training
-        loss and accuracy are then those of blended images.
-    label_smoothing, weight_decay : float
-    ema_epochs : float
-        The time constant of the exponential moving average of the weights, in epochs.
-    monitor : {"val_loss", "val_accuracy", "last"}
-        The best epoch has the lowest validation loss, or the highest validation accuracy (the last of several), which
-        may still rise while over-confidence, which temperature scaling mends, makes the loss worse. With "last" nothing
-        is chosen, so that the validation images have no part in the training and may serve as test images.
+    batch_size : int, the images of a step; the last, incomplete batch of an epoch is left out
+    learning_rate : float, the peak of the schedule
+    augment : ImageDataGenerator or augmenter, see `helpers.training.augment`
+    class_weights : sequence of float, for the training loss only, see `compute_class_weights`
+    mixup : float, the parameter a of the distribution Beta(a, a) of blended shares; 0 does without
+    ema_epochs : float, the time constant of the exponential moving average of the weights, in epochs
+    monitor : {"val_loss", "val_accuracy", "last"}, says which epoch is the best
 
-    Raises
-    ------
-    ValueError
-        ``epochs`` or ``ema_epochs`` is not positive, or ``monitor`` is not known.
+    Mixup blends each training image and its label with another one of the batch (Zhang et al. 2018). This works against
+    over-fitting; training loss and accuracy are then those of blended images. The validation accuracy (the last of
+    several highest) may still rise while over-confidence, which temperature scaling mends, makes the loss worse. With
+    "last" nothing is chosen, so that the validation images have no part in the training and may serve as test images.
     """
 
     epochs: int
@@ -99,12 +84,10 @@ def fit_model(model, training, validation, recipe, *, seed=42, progress=False, c
         Raw pixels (n, height, width, channels), which may be memory-mapped; one-hot labels (n, n_classes); and, to use
         only some of the pixels, their rows (m,), with labels (m, n_classes) for these rows.
     recipe : Recipe
-    seed : int
-    progress : bool
-        Whether to draw a progress bar.
     checkpoint : str or Path, optional
-        A file that keeps the state after each epoch, so that a training that was interrupted or killed goes on, and the
-        weights of a finished one, so that it is not done again. That of another training is ignored.
+        A file that keeps the state after each epoch, so that a training that was interrupted (which raises Interrupted)
+        or killed goes on, and the weights of a finished one, so that it is not done again. That of another training is
+        ignored.
 
     Returns
     -------
@@ -115,20 +98,19 @@ def fit_model(model, training, validation, recipe, *, seed=42, progress=False, c
     ------
     ValueError
         Images and labels differ in number, or there are fewer training images than a batch holds.
-    Interrupted
-        The training was interrupted.
     """
     training = _check(training, "training", minimum=recipe.batch_size)
     validation = _check(validation, "validation", minimum=1)
     epochs, steps = recipe.epochs, len(training[1]) // recipe.batch_size
     compile_model(model, recipe.weight_decay, max(0.0, 1 - 1 / (recipe.ema_epochs * steps)), recipe.label_smoothing)
 
-    generator = isinstance(recipe.augment, ImageDataGenerator)
-    recipe = replace(recipe, augment=make_augmenter(recipe.augment) if generator else recipe.augment)
+    if isinstance(recipe.augment, ImageDataGenerator):
+        recipe = replace(recipe, augment=make_augmenter(recipe.augment))
     identity = None if checkpoint is None else _identify(model, training, validation, recipe, seed)
     rates = _schedule_rates(recipe.learning_rate, epochs, steps)
     recorder = _Recorder(model, seed, checkpoint, identity, _BEST[recipe.monitor], rates)
-    done = recorder.resume()
+    recorder.resume()
+    done = len(recorder.rows)
     if 0 < done < epochs:
         sys.stdout.write(f"{model.name}: going on after epoch {done} of {epochs}\n")
     if done < epochs:
@@ -146,16 +128,14 @@ def fit_model(model, training, validation, recipe, *, seed=42, progress=False, c
         except KeyboardInterrupt:
             again = "start again" if checkpoint is None else "go on from there"
             raise Interrupted(
-                f"{model.name} was stopped after epoch {recorder.finished} of {epochs}. Run the cell again to {again}."
+                f"{model.name} was stopped after epoch {len(recorder.rows)} of {epochs}. Run the cell again to {again}."
             ) from None
     return recorder.finish()
 
 
 def compile_model(model, weight_decay=1e-4, ema_momentum=0.99, label_smoothing=0.0):
     """Compile a model as `fit_model` trains it; its learning rate is 0 until it is set."""
-    optimizer = FusedAdamW(
-        0.0, weight_decay=weight_decay, use_ema=True, ema_momentum=ema_momentum, ema_overwrite_frequency=None
-    )
+    optimizer = FusedAdamW(0.0, weight_decay=weight_decay, use_ema=True, ema_momentum=ema_momentum)
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
     # Given as "accuracy", the metric would make its variables while the step is traced, which is then traced again.
     model.compile(optimizer, loss, metrics=[keras.metrics.CategoricalAccuracy("accuracy")])
@@ -163,19 +143,10 @@ def compile_model(model, weight_decay=1e-4, ema_momentum=0.99, label_smoothing=0
 
 
 def compute_class_weights(y, power=1.0):
-    """Compute weights that balance classes of different sizes.
+    """Compute weights (n_classes,) that balance classes of different sizes, given one-hot labels (n, n_classes).
 
-    Parameters
-    ----------
-    y : array (n, n_classes)
-        One-hot labels of the training images.
-    power : float
-        1 gives all classes the same total weight, 0 all images the same; 0.5, the square root, lies between.
-
-    Returns
-    -------
-    array (n_classes,): proportional to (images of the class) ** -power, scaled to the mean 1 over all images. A class
-    without images has the weight 0.
+    They are proportional to (images of the class) ** -power, scaled to the mean 1 over all images: a power of 1 gives
+    all classes the same total weight, 0 all images the same, and 0.5 lies between. A class without images has 0.
 
     Examples
     --------
@@ -190,27 +161,19 @@ def compute_class_weights(y, power=1.0):
 def make_batches(training, recipe, seed, steps):
     """Make a data set of shuffled, augmented batches, each decided by the seed and its number alone.
 
-    Parameters
-    ----------
-    training, recipe, seed
-        As for `fit_model`; the recipe's ``augment`` is a function.
-    steps : range
-        Numbers of the batches, counted over all epochs.
-
-    Returns
-    -------
-    tf.data.Dataset of (float32 images, float32 labels), with class weights also (float32 weights)
+    ``training, recipe, seed`` are as for `fit_model`, but the recipe's ``augment`` is a function; ``steps`` is a range
+    of the numbers of batches, counted over all epochs. A batch is a tuple of float32 images and labels, with class
+    weights also weights.
     """
     pixels, labels, rows = _unpack(training)
     batch_size, class_weights = recipe.batch_size, recipe.class_weights
-    per_epoch = len(labels) // batch_size
 
     @lru_cache(maxsize=1)
     def shuffle(epoch):
         return np.random.default_rng([seed, _SHUFFLING, epoch]).permutation(len(labels))
 
     def load(step):
-        epoch, batch = divmod(int(step), per_epoch)
+        epoch, batch = divmod(int(step), len(labels) // batch_size)
         chosen = shuffle(epoch)[batch * batch_size : (batch + 1) * batch_size]
         chosen = np.sort(chosen)  # reads a memory-mapped file from front to back
         images, y = pixels[rows[chosen]], labels[chosen]
@@ -222,7 +185,7 @@ def make_batches(training, recipe, seed, steps):
             images, y = _blend(images, y, recipe.mixup, rng)
         return (images, y) if class_weights is None else (images, y, y @ np.asarray(class_weights))
 
-    shapes = [pixels.shape[1:], labels.shape[1:]] + ([] if class_weights is None else [()])
+    shapes = [pixels.shape[1:], labels.shape[1:], *([] if class_weights is None else [()])]
     return _make_dataset(load, steps, shapes, batch_size)
 
 
@@ -285,7 +248,7 @@ class _Recorder(keras.callbacks.Callback):
         super().__init__()
         self._trained, self._seed, self._identity, self._rank, self._rates = model, seed, identity, rank, rates
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
-        self._rows, self._averaged, self._best = [], None, None
+        self.rows = []  # of the history, one per finished epoch
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
@@ -302,57 +265,52 @@ class _Recorder(keras.callbacks.Callback):
         self._averaged = self._trained.get_weights()
 
     def on_epoch_end(self, epoch, logs=None):
-        row = {"epoch": epoch + 1} | {name: float(logs[name]) for name in _LOGGED}
+        row = {"epoch": epoch + 1}
+        row |= {name: float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
         row["learning_rate"] = self._rates[(epoch + 1) * self.params["steps"]]
         row["wall_seconds"] = time.perf_counter() - self._wall
         row["cpu_seconds"] = time.process_time() - self._cpu
-        self._rows.append(row)
+        self.rows.append(row)
         if self._best_row() is row:
             self._best = self._averaged
         if self._checkpoint is not None:
             optimizer = [variable.value.numpy() for variable in self._trained.optimizer.variables]
-            self._save({"best": self._best, "model": self._trained.get_weights(), "optimizer": optimizer})
+            self._save(best=self._best, model=self._trained.get_weights(), optimizer=optimizer)
 
     def resume(self):
-        """Restore the state of a killed training; return how many epochs it had finished."""
+        """Restore the state of a killed training."""
         if self._checkpoint is None or not self._checkpoint.is_file():
-            return 0
+            return
         try:
             with open(self._checkpoint, "rb") as file, np.load(file, allow_pickle=False) as state:
                 about = json.loads(str(state["about"]))
                 if about["identity"] != self._identity:
-                    return 0
+                    return
                 arrays = {name: [state[f"{name}_{i}"] for i in range(count)] for name, count in about["arrays"].items()}
         except Exception:  # a damaged file, which fails in many ways inside NumPy and zipfile: begin anew
-            return 0
-        self._rows, self._best = about["history"], arrays["best"]
+            return
+        self.rows, self._best = about["history"], arrays["best"]
         if "model" in arrays:  # it was not finished
             self._trained.set_weights(arrays["model"])
             for variable, value in zip(self._trained.optimizer.variables, arrays["optimizer"], strict=True):
                 variable.assign(value)
-        return len(self._rows)
-
-    @property
-    def finished(self):
-        """How many epochs are finished."""
-        return len(self._rows)
 
     def finish(self):
         """Give the model its best weights, keep only these in the checkpoint, and return the history."""
         self._trained.set_weights(self._best)
         if self._checkpoint is not None:
-            self._save({"best": self._best})
-        history = pd.DataFrame(self._rows).set_index("epoch")
+            self._save(best=self._best)
+        history = pd.DataFrame(self.rows).set_index("epoch")
         history.attrs["best_epoch"] = self._best_row()["epoch"]
         return history
 
     def _best_row(self):
-        return max(self._rows, key=self._rank)
+        return max(self.rows, key=self._rank)
 
-    def _save(self, lists):
+    def _save(self, **lists):
         arrays = {f"{name}_{i}": array for name, values in lists.items() for i, array in enumerate(values)}
         counts = {name: len(values) for name, values in lists.items()}
-        about = {"identity": self._identity, "history": self._rows, "arrays": counts}
+        about = {"identity": self._identity, "history": self.rows, "arrays": counts}
         with replace_atomically(self._checkpoint) as unfinished, open(unfinished, "wb") as file:
             np.savez(file, about=json.dumps(about), **arrays)
 

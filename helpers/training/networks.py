@@ -31,7 +31,7 @@ def build_cnn(
     dropout=0.3,
     name="cnn",
 ):
-    """Build a convolutional network: blocks of 3x3 convolutions, each block ending in a 2x2 max-pool.
+    """Build a convolutional network from raw pixels to probabilities: blocks of 3x3 convolutions, each max-pooled.
 
     The last convolution of a block is pooled before it is normalized and activated, because that leaves a quarter of
     the work.
@@ -40,7 +40,6 @@ def build_cnn(
     ----------
     input_shape : tuple of 3 ints
         Height, width, channels.
-    n_classes : int
     statistics : tuple of 2 arrays of length ``channels``, optional
         Mean and standard deviation of the training pixels on the scale 0 to 255.
     prepare : function ``tensor -> tensor``, optional
@@ -52,48 +51,38 @@ def build_cnn(
     average_pooling : bool
         Whether the last feature maps are averaged over the image before the classifier, for images in which the place
         says nothing. Otherwise they are flattened.
-    batch_norm : bool
-        Whether each convolution is followed by batch normalization.
     residual : bool
         Whether the input of each block is added to its output (He et al. 2016), after average pooling to the same size
         and a 1x1 convolution to the same number of maps.
     dropout : float
         Share of features dropped before the classifier during training.
-
-    Returns
-    -------
-    keras.Model from raw pixels (n, height, width, channels) to probabilities (n, n_classes) in float32.
     """
     inputs = x = layers.Input(input_shape, name="pixels")
     x = (prepare or standardization_layer(statistics))(x)
     for block, filters_of_block in enumerate(filters, 1):
         before, stride = x, first_stride if block == 1 else 1
         for number, n_filters in enumerate(filters_of_block, 1):
-            prefix = f"block{block}_{number}"
-            options = {"strides": stride if number == 1 else 1, "use_bias": not batch_norm}
-            x = layers.Conv2D(n_filters, 3, padding="same", name=f"{prefix}_conv", **options)(x)
+            prefix, strides = f"block{block}_{number}", stride if number == 1 else 1
+            x = layers.Conv2D(n_filters, 3, strides, "same", use_bias=not batch_norm, name=f"{prefix}_conv")(x)
             is_last = number == len(filters_of_block)
             if is_last:
                 x = layers.MaxPooling2D(2, padding="same", name=f"block{block}_pool")(x)
             if batch_norm:
                 x = FusedBatchNormalization(momentum=0.95, name=f"{prefix}_norm")(x)
             if is_last and residual:
-                x = _add_residual(x, before, 2 * stride, batch_norm, f"block{block}")
+                before = layers.AveragePooling2D(2 * stride, padding="same", name=f"block{block}_residual_pool")(before)
+                before = layers.Conv2D(n_filters, 1, use_bias=not batch_norm, name=f"block{block}_residual_conv")(
+                    before
+                )
+                if batch_norm:
+                    before = FusedBatchNormalization(momentum=0.95, name=f"block{block}_residual_norm")(before)
+                x = layers.Add(name=f"block{block}_add")([x, before])
             x = layers.ReLU(name=f"{prefix}_relu")(x)
     x = (layers.GlobalAveragePooling2D if average_pooling else layers.Flatten)(name="features")(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
     outputs = layers.Dense(n_classes, activation="softmax", dtype="float32", name="probabilities")(x)
     return keras.Model(inputs, outputs, name=name)
-
-
-def _add_residual(x, before, stride, batch_norm, prefix):
-    """Add the input of a block to its output."""
-    branch = layers.AveragePooling2D(stride, padding="same", name=f"{prefix}_residual_pool")(before)
-    branch = layers.Conv2D(x.shape[-1], 1, use_bias=not batch_norm, name=f"{prefix}_residual_conv")(branch)
-    if batch_norm:
-        branch = FusedBatchNormalization(momentum=0.95, name=f"{prefix}_residual_norm")(branch)
-    return layers.Add(name=f"{prefix}_add")([x, branch])
 
 
 def standardization_layer(statistics):
@@ -105,21 +94,10 @@ def standardization_layer(statistics):
 def standardize_cells(pixels, size, threshold):
     """Crop images of single cells to their middle, and standardize the colours of each, as part of a network.
 
-    The cell is every pixel that is not background: loose parts are included and dark holes left out. The standard
-    deviation is about 1.
-
-    Parameters
-    ----------
-    pixels : keras tensor (n, height, width, 3)
-        Raw pixels, 0 to 255.
-    size : int
-        Height and width to crop to, at most those of the images.
-    threshold : float
-        Pixels are background where no channel is above it, `helpers.data.cells.BACKGROUND_LEVEL`.
-
-    Returns
-    -------
-    keras tensor (n, size, size, 3), float32
+    ``pixels`` is a keras tensor (n, height, width, 3), 0 to 255; the result is float32 (n, size, size, 3), each channel
+    with mean 0 and a standard deviation of about 1 over the cell. The cell is every pixel that has a channel above
+    ``threshold``, `helpers.data.cells.BACKGROUND_LEVEL`: loose parts are included and dark holes left out. The
+    background becomes 0.
     """
     margins = [((length - size) // 2, (length - size + 1) // 2) for length in pixels.shape[1:3]]
     cropped = layers.Cropping2D(margins, dtype="float32", name="crop")(pixels)
@@ -133,12 +111,8 @@ def standardize_cells(pixels, size, threshold):
 def find_resnet18_weights(data_dir):
     """Find the ImageNet weights of ResNet18: in ``data_dir/weights/``, else KerasHub's on Kaggle.
 
-    Returns
-    -------
-    weights : Path or None
-        For `build_resnet18`; None for random weights, always so if ``data_dir`` is None.
-    note : str
-        A sentence about it, to be shown.
+    Return the weights for `build_resnet18`, a Path, or None for random ones, as always if ``data_dir`` is None; and a
+    sentence about them, to be shown.
     """
     if data_dir is None:
         return None, "ResNet18 from scratch: a run on the sample, or in quick mode, does without the ImageNet weights."
@@ -159,34 +133,22 @@ def find_resnet18_weights(data_dir):
 
 
 def build_resnet18(input_shape, n_classes, prepare, weights=None, dropout=0.3, blocks=2, name="resnet18"):
-    """Build ResNet18 (He et al. 2016): a 7x7 convolution, a max-pool, and four stacks of two basic blocks.
+    """Build ResNet18 (He et al. 2016) from raw pixels to probabilities, with a dropout before its classifier.
 
-    A basic block adds its input to the output of two 3x3 convolutions. The first block of the second to fourth stacks
-    halves the size and doubles the number of maps; there the input passes a 1x1 convolution.
+    After a 7x7 convolution and a max-pool come four stacks of two basic blocks. A basic block adds its input to the
+    output of two 3x3 convolutions. The first block of the second to fourth stacks halves the size and doubles the
+    number of maps; there the input passes a 1x1 convolution.
 
     Parameters
     ----------
     input_shape : tuple of 3 ints
         Height, width and 3 channels.
-    n_classes : int
     prepare : function ``tensor -> tensor``
         Standardizes raw pixels.
     weights : Path, optional
-        From `find_resnet18_weights`; random ones by default.
-    dropout : float
-        Share of the 512 features dropped before the classifier during training.
+        From `find_resnet18_weights`; random ones by default. A file with others is a ValueError.
     blocks : int
         Basic blocks in each stack. The pretrained weights are for 2.
-    name : str
-
-    Returns
-    -------
-    keras.Model from raw pixels (n, height, width, 3) to probabilities (n, n_classes) in float32.
-
-    Raises
-    ------
-    ValueError
-        The file does not hold the weights of this network; the message names it.
     """
     inputs = layers.Input(input_shape, name="pixels")
     x = _add_stacks(prepare(inputs), blocks)
@@ -214,38 +176,33 @@ def _copy_weights(path, model, blocks):
 
 def _add_stacks(x, blocks):
     x = layers.ZeroPadding2D(3, name="conv1_pad")(x)
-    x = layers.Conv2D(64, 7, strides=2, use_bias=False, name="conv1_conv")(x)
-    x = _normalize(x, "conv1_bn")
+    x = _convolve(x, 64, 7, "conv1", strides=2)
     x = layers.Activation("relu", name="conv1_relu")(x)
     x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
     x = layers.MaxPooling2D(3, 2, name="pool1_pool")(x)
     for stack, filters in enumerate((64, 128, 256, 512)):
         for block in range(blocks):
-            halves = stack > 0 and block == 0
-            x = _add_basic_block(x, filters, halves, f"stack{stack}_block{block}")
+            x = _add_basic_block(x, filters, stack > 0 and block == 0, f"stack{stack}_block{block}")
     return x
 
 
 def _add_basic_block(x, filters, halves, name):
-    """Add a basic block."""
-    branch = x
+    branch, options = x, {"padding": "same"}
     if halves:
-        branch = layers.Conv2D(filters, 1, strides=2, use_bias=False, name=f"{name}_0_conv")(x)
-        branch = _normalize(branch, f"{name}_0_bn")
+        branch, options = _convolve(x, filters, 1, f"{name}_0", strides=2), {"strides": 2}
         # Padded by hand: before an even size "same" would pad on one side only.
         x = layers.ZeroPadding2D(1, name=f"{name}_1_pad")(x)
-    options = {"strides": 2, "padding": "valid"} if halves else {"padding": "same"}
-    x = layers.Conv2D(filters, 3, use_bias=False, name=f"{name}_1_conv", **options)(x)
-    x = _normalize(x, f"{name}_1_bn")
+    x = _convolve(x, filters, 3, f"{name}_1", **options)
     x = layers.Activation("relu", name=f"{name}_1_relu")(x)
-    x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"{name}_2_conv")(x)
-    x = _normalize(x, f"{name}_2_bn")
+    x = _convolve(x, filters, 3, f"{name}_2", padding="same")
     x = layers.Add(name=f"{name}_add")([branch, x])
     return layers.Activation("relu", name=f"{name}_out")(x)
 
 
-def _normalize(x, name):
-    return FusedBatchNormalization(epsilon=1e-5, momentum=0.9, name=name)(x)
+def _convolve(x, filters, kernel_size, prefix, **options):
+    """Convolve and normalize."""
+    x = layers.Conv2D(filters, kernel_size, use_bias=False, name=f"{prefix}_conv", **options)(x)
+    return FusedBatchNormalization(epsilon=1e-5, momentum=0.9, name=f"{prefix}_bn")(x)
 
 
 def describe_layers(model):
@@ -254,7 +211,7 @@ def describe_layers(model):
     Its columns are ``layer, kind, output_shape`` (without the batch axis) and the numbers of ``parameters`` and of
     ``trainable`` ones.
     """
-    rows = [
+    return pd.DataFrame(
         {
             "layer": layer.name,
             "kind": type(layer).__name__,
@@ -263,5 +220,4 @@ def describe_layers(model):
             "trainable": sum(int(np.prod(weight.shape)) for weight in layer.trainable_weights),
         }
         for layer in model.layers
-    ]
-    return pd.DataFrame(rows)
+    )

@@ -20,26 +20,19 @@ _ABOUT = "about.json"  # the member of a saved model that save_model adds
 def save_model(model, path, about=None):
     """Save a model as a ``.keras`` file, which is loaded once as a check and is either complete or not there.
 
+    The folder is made, and the path is returned.
+
     Parameters
     ----------
-    model : keras.Model
-    path : str or Path
-        Ends in ``.keras``; its folder is made.
     about : dict, optional
         What to know to use the model, such as ``class_names``; kept in the file, where Keras ignores it, for
         `read_about`. It holds what JSON can hold, and mappings, NumPy numbers and arrays, which come back as dicts,
-        numbers and lists.
-
-    Returns
-    -------
-    Path of the saved file.
+        numbers and lists. Anything else is a TypeError.
 
     Raises
     ------
     ValueError
         The name does not end in ``.keras``, or ``about`` is no mapping or holds NaN or infinity.
-    TypeError
-        ``about`` holds something else that JSON cannot.
     """
     path = Path(path)
     if path.suffix != ".keras":
@@ -59,12 +52,7 @@ def save_model(model, path, about=None):
 def read_about(path):
     """Read what `save_model` was told about a model: a dict, empty if it was told nothing.
 
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        The file is no Keras model, or what it says about itself is damaged.
+    A missing file is a FileNotFoundError, one that is no Keras model or damaged a ValueError.
     """
     path = _find_archive(path)
     try:
@@ -81,12 +69,7 @@ def read_about(path):
 def load_model(path):
     """Load a model that `save_model` wrote, ready to predict and to be trained further.
 
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        The file is no Keras model, or would run code of its own when loaded.
+    A missing file is a FileNotFoundError, one that is no Keras model or would run code of its own a ValueError.
     """
     path = _find_archive(path)
     try:
@@ -117,30 +100,14 @@ def _simplify(value):
 def save_onnx(model, path, check_on, tolerance=1e-3):
     """Write a model as an ONNX file that computes in float32, and check that it predicts the same.
 
-    Parameters
-    ----------
-    model : keras.Model
-        From raw pixels (n, height, width, channels) to probabilities.
-    path : Path
-        Ends in ``.onnx``; its folder is made.
-    check_on : array (n, height, width, channels)
-        Raw pixels of some images. The file is kept only if no probability differs by more than ``tolerance``.
-    tolerance : float
-
-    Returns
-    -------
-    float: the largest difference between a probability of the file in ONNX Runtime and one of the model.
-
-    Raises
-    ------
-    ValueError
-        The difference is larger than ``tolerance``; nothing was written.
+    The folder of ``path`` is made. ``check_on`` holds raw pixels (n, height, width, channels) of some images. Return
+    the largest difference between a probability of the file in ONNX Runtime and one of the model; if it is above
+    ``tolerance``, raise a ValueError and write nothing.
     """
-    exported = copy_model(model, model.name, "float32", _replace_standardization)
     pixels = np.asarray(check_on, "float32")
     expected = model(pixels, training=False).numpy()
     with replace_atomically(path) as unfinished:
-        _convert(exported, unfinished)
+        _convert(copy_model(model, model.name, "float32", _replace_standardization), unfinished)
         difference = float(np.abs(run_onnx(unfinished, pixels) - expected).max())
         if not difference <= tolerance:
             raise ValueError(f"{path}: as ONNX {model.name} predicts otherwise, by up to {difference:.2g}.")
@@ -159,8 +126,8 @@ def _replace_standardization(layer):
     """Replace standardization by constants, which the converter takes for missing inputs, by rescaling."""
     if not isinstance(layer, layers.Normalization) or layer.input_mean is None:
         return None
-    mean, std = np.ravel(layer.input_mean), np.sqrt(np.ravel(layer.input_variance))
-    std = np.maximum(std, keras.config.epsilon())  # as Keras does
+    mean, variance = np.ravel(layer.input_mean), np.ravel(layer.input_variance)
+    std = np.maximum(np.sqrt(variance), keras.config.epsilon())  # as Keras does
     return layers.Rescaling((1 / std).tolist(), (-mean / std).tolist(), dtype="float32", name=layer.name)
 
 

@@ -12,14 +12,8 @@ _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 def copy_model(model, name, precision=None, replace=None):
     """Copy a functional model with its weights, so that training the copy leaves the model as it is.
 
-    Parameters
-    ----------
-    model : keras.Model
-    name : str
-    precision : str, optional
-        The name of a Keras dtype policy, such as "float32", for all layers of the copy; by default they keep theirs.
-    replace : function ``layer -> keras.Layer or None``, optional
-        Gives the layer that replaces another one in the copy, with the same weights; None for a copy of the layer.
+    ``precision`` names a Keras dtype policy, such as "float32", for all layers of the copy; by default each keeps its
+    own. ``replace(layer)`` gives the layer with the same weights that replaces another one, or None for a copy of it.
     """
 
     def copy(layer):
@@ -40,22 +34,11 @@ def copy_model(model, name, precision=None, replace=None):
 def build_in_temperature(model, temperature, name):
     """Copy a model in float32 with a temperature built in, so that its probabilities are the calibrated ones.
 
-    Parameters
-    ----------
-    model : keras.Model
-        Its last layer is a dense one with softmax.
-    temperature : float
-        From `helpers.evaluation.calibration.fit_temperature`: the scores before the softmax are divided by it.
-    name : str
-
-    Raises
-    ------
-    ValueError
-        The last layer is no dense one.
+    The scores before the softmax are divided by the temperature, from `helpers.evaluation.calibration.fit_temperature`.
+    A model whose last layer is not dense is a ValueError.
     """
     if not isinstance(model.layers[-1], layers.Dense):
-        kind = type(model.layers[-1]).__name__
-        raise ValueError(f"The last layer of {model.name} is {kind}; expected a Dense one.")
+        raise ValueError(f"The last layer of {model.name} is {type(model.layers[-1]).__name__}; expected a Dense one.")
     calibrated = copy_model(model, name, "float32")
     last = calibrated.layers[-1]
     last.set_weights([weight / temperature for weight in last.get_weights()])
@@ -68,13 +51,12 @@ def cut_at(model, layer):
 
 
 def combine_networks(networks, name, views=1, temperature=1.0, regression=None, threshold=None):
-    """Combine copies of several networks to one model: their average, calibrated.
+    """Combine copies of several networks to one model from raw pixels to probabilities: their average, calibrated.
 
     Parameters
     ----------
     networks : sequence of keras.Model
         From raw pixels of one shape to probabilities of the same classes.
-    name : str
     views : {1, 4, 8}
         Test-time augmentation, see `predict_probabilities`.
     temperature : float
@@ -85,10 +67,6 @@ def combine_networks(networks, name, views=1, temperature=1.0, regression=None, 
         networks replaces the average.
     threshold : float, optional
         Pixels belong to the cell where a channel is above it; needed with a regression only.
-
-    Returns
-    -------
-    keras.Model from raw pixels to probabilities in float32.
     """
 
     def log(probabilities):
@@ -97,12 +75,11 @@ def combine_networks(networks, name, views=1, temperature=1.0, regression=None, 
     inputs = layers.Input(networks[0].input_shape[1:], name="pixels")
     members = [copy_model(network, f"member_{number}") for number, network in enumerate(networks, 1)]
     outputs = [member(view) for member in members for view in list_views(inputs, views, ops.transpose)]
-    average = sum(outputs[1:], outputs[0]) / len(outputs)
-    logarithm = log(average)
+    logarithm = log(sum(outputs[1:], outputs[0]) / len(outputs))
     if regression is not None:
         intercept, weight = regression
-        cell = ops.cast(ops.max(inputs, axis=-1) > threshold, "float32")
-        odds = intercept + weight * ops.sum(cell, axis=(1, 2))
+        area = ops.sum(ops.cast(ops.max(inputs, axis=-1) > threshold, "float32"), axis=(1, 2))
+        odds = intercept + weight * area
         logarithm = (logarithm + log(ops.stack([ops.sigmoid(-odds), ops.sigmoid(odds)], axis=1))) / 2
     return keras.Model(inputs, ops.softmax(logarithm / float(temperature)), name=name)
 
@@ -118,10 +95,7 @@ def join(extractor, head, name="transfer"):
 def unfreeze_from(model, first):
     """Make the layers from the one called ``first`` on trainable, but no batch normalization; freeze those before it.
 
-    Raises
-    ------
-    ValueError
-        There is no such layer.
+    An unknown name is a ValueError.
     """
     names = [layer.name for layer in model.layers]
     if first not in names:
@@ -131,23 +105,19 @@ def unfreeze_from(model, first):
 
 
 def fold_batch_normalization(model, prepare=None, input_shape=None):
-    """Copy a network, each batch normalization in inference mode folded into the convolution before it.
+    """Copy a network with each batch normalization, in inference mode, folded into the convolution before it.
 
-    Paddings that the convolution after them can do by itself, as ``padding="same"``, are left to it. Batch
-    normalizations that do not directly follow a convolution are copied and frozen.
+    The copy computes the same in fewer layers. Paddings that the convolution after them can do by itself, as
+    ``padding="same"``, are left to it. Batch normalizations that do not directly follow a convolution are copied and
+    frozen.
 
     Parameters
     ----------
     model : keras.Model
         A functional model with one input, in which each layer is called once.
     prepare : function ``tensor -> tensor``, optional
-        What comes before the first layer of the copy.
-    input_shape : tuple of ints, optional
-        Shape of what goes into ``prepare``, without the batch axis; by default that of the model's input.
-
-    Returns
-    -------
-    keras.Model that computes the same as ``model`` in inference mode, in fewer layers.
+        What comes before the first layer of the copy. Its input has the shape ``input_shape``, without the batch axis;
+        by default that of the model's input.
     """
     inputs = layers.Input(input_shape or model.input_shape[1:], name="pixels")
     first = inputs if prepare is None else prepare(inputs)
@@ -160,32 +130,26 @@ def fold_batch_normalization(model, prepare=None, input_shape=None):
     for layer in model.layers:
         before, alone = id(layer.input), consumers.count(id(layer.input)) == 1
         if isinstance(layer, layers.BatchNormalization) and before in producers and alone:
-            convolution = producers[before]
-            if layer.axis in (-1, 3) and convolution.activation is keras.activations.linear:
-                folded[layer.name] = convolution
+            if layer.axis in (-1, 3) and producers[before].activation is keras.activations.linear:
+                folded[layer.name] = producers[before]
         elif isinstance(layer, _CONVOLUTIONS) and alone and same_size and _pads_alike(paddings.get(before), layer):
             padded[paddings[before].name] = layer
 
     def copy(layer):
-        config = layer.get_config()
-        if layer in folded.values():
-            config["use_bias"] = True
-        if layer in padded.values():
-            config["padding"] = "same"
-        return type(layer).from_config(config)
+        changes = {"use_bias": True} if layer in folded.values() else {}
+        changes |= {"padding": "same"} if layer in padded.values() else {}
+        return type(layer).from_config(layer.get_config() | changes)
 
     def call(layer, *arguments, **options):
         arguments = keras.tree.map_structure(lambda tensor: first if tensor is inputs else tensor, arguments)
         return arguments[0] if layer.name in folded | padded else layer(*arguments, **options)
 
     copied = keras.models.clone_model(model, input_tensors=inputs, clone_function=copy, call_function=call)
-    normalizations = {convolution.name: model.get_layer(name) for name, convolution in folded.items()}
-    originals = {layer.name: layer for layer in model.layers}
+    weights = {layer.name: layer.get_weights() for layer in model.layers}
+    weights |= {layer.name: _fold(layer, model.get_layer(name)) for name, layer in folded.items()}
     for layer in copied.layers:
-        if layer.name in normalizations:
-            layer.set_weights(_fold(originals[layer.name], normalizations[layer.name]))
-        elif layer.name in originals:
-            layer.set_weights(originals[layer.name].get_weights())
+        if layer.name in weights:
+            layer.set_weights(weights[layer.name])
         if isinstance(layer, layers.BatchNormalization):
             layer.trainable = False
     return copied
@@ -208,7 +172,6 @@ def _fold(convolution, normalization):
     given = {weight.name: np.asarray(weight, "float64") for weight in normalization.weights}
     scale = given.get("gamma", 1) / np.sqrt(given["moving_variance"] + normalization.epsilon)
     kernel, *bias = convolution.get_weights()
-    depthwise = isinstance(convolution, layers.DepthwiseConv2D)
-    kernel = kernel * (scale.reshape(kernel.shape[-2:]) if depthwise else scale)
+    kernel = kernel * (scale.reshape(kernel.shape[-2:]) if isinstance(convolution, layers.DepthwiseConv2D) else scale)
     bias = given.get("beta", 0) + (sum(bias) - given["moving_mean"]) * scale
     return [kernel.astype("float32"), bias.astype("float32")]

@@ -48,26 +48,11 @@ BASES = {
 
 
 def find_weights(data_dir, base="mobilenet_v2_0.35"):
-    """Find the ImageNet weights of a base network: in ``data_dir/weights/``, else from Keras.
+    """Find the ImageNet weights of a base network, a key of `BASES`: in ``data_dir/weights/``, else from Keras.
 
-    Parameters
-    ----------
-    data_dir : Path or None
-        None for a run on a drawn sample, without the weights.
-    base : str
-        A key of `BASES`; the number behind MobileNetV2 is its width.
-
-    Returns
-    -------
-    weights : str or None
-        For `build_feature_extractor`: a file, "imagenet", or None for random weights.
-    note : str
-        A sentence about it, to be shown; a warning if the weights are random.
-
-    Raises
-    ------
-    ValueError
-        There is no such base network.
+    Return the weights for `build_feature_extractor`: a file, "imagenet", or None for random ones, as always if
+    ``data_dir`` is None; and a sentence about them, to be shown, which warns of random ones. An unknown base is a
+    ValueError.
     """
     network = _get_base(base)
     warning = "⚠️ **Warning: random weights.** The base network has learnt nothing: this is no transfer learning."
@@ -88,30 +73,22 @@ def find_weights(data_dir, base="mobilenet_v2_0.35"):
 
 
 def build_feature_extractor(input_shape, weights, base="mobilenet_v2_0.35", until=None, prepare=None):
-    """Build a base network without its classifier, its batch normalizations folded as far as they can be.
+    """Build a base network from raw pixels to features (n, n_features) averaged over the image.
+
+    It has no classifier, and its batch normalizations are folded as far as they can be.
 
     Parameters
     ----------
     input_shape : tuple of 3 ints
         Height, width and channels. The channel of grey images is repeated three times.
     weights : str or None
-        From `find_weights`.
-    base : str
-        A key of `BASES`.
+        From `find_weights`, for the same ``base``.
     until : str, optional
-        Name of the last layer of the base network to keep, such as ``block_5_add`` of MobileNetV2; all by default.
+        Name of the last layer of the base network to keep, such as ``block_5_add`` of MobileNetV2; all by default. An
+        unknown name is a ValueError, as is an unknown base.
     prepare : function ``tensor -> tensor``, optional
         Changes raw pixels (n, height, width, channels) before the base network gets them; its result may have another
         height and width, and is from 0 to 255 too.
-
-    Returns
-    -------
-    keras.Model from raw pixels, 0 to 255, to features (n, n_features) averaged over the image.
-
-    Raises
-    ------
-    ValueError
-        There is no such base network, or no such layer.
     """
     source = _get_base(base)
 
@@ -131,17 +108,9 @@ def build_feature_extractor(input_shape, weights, base="mobilenet_v2_0.35", unti
 
 
 def to_pixel_range(standardized, size):
-    """Bring standardized images to the range of pixels and to another size.
+    """Bring standardized images to the range of pixels and to another size: keras tensor (n, size, size, 3).
 
-    Parameters
-    ----------
-    standardized : keras tensor (n, height, width, 3)
-        With about mean 0 and standard deviation 1.
-    size : int
-
-    Returns
-    -------
-    keras tensor (n, size, size, 3) with values from 0 to 255: 0 becomes 128, and 50 levels are a standard deviation.
+    0 becomes 128, and 1, about a standard deviation, 50 levels; values outside 0 to 255 are clipped.
     """
     enlarged = layers.Resizing(size, size, dtype="float32", name="resize")(standardized)
     return ops.clip(128 + 50 * enlarged, 0, 255)
@@ -150,16 +119,8 @@ def to_pixel_range(standardized, size):
 def compute_features(extractor, pixels, rows=None, views=1):
     """Compute the features of images once, so that a classifier on top can be trained in seconds.
 
-    Parameters
-    ----------
-    extractor : keras.Model
-        From `build_feature_extractor`.
-    pixels, rows, views
-        As for `helpers.training.fast.predict_probabilities`; more views make more training images.
-
-    Returns
-    -------
-    float32 array (views * m, n_features): all images in the first view, then all in the second, and so on.
+    ``pixels, rows, views`` are as for `helpers.training.fast.predict_probabilities`; more views make more training
+    images. The result is a float32 array (views * m, n_features): all images in the first view, then all in the second.
     """
     outputs = predict_views(extractor, pixels, rows, views)
     return outputs.reshape(-1, outputs.shape[-1])
@@ -168,17 +129,7 @@ def compute_features(extractor, pixels, rows=None, views=1):
 def build_head(features, n_classes, dropout=0.3):
     """Build the small classifier on top: standardized features, dropout, one dense layer.
 
-    Parameters
-    ----------
-    features : array (n, n_features)
-        Of the training images, for the statistics.
-    n_classes : int
-    dropout : float
-        Share of features dropped during training.
-
-    Returns
-    -------
-    keras.Model from features (n, n_features) to probabilities (n, n_classes).
+    ``features`` (n, n_features) are those of the training images, for the statistics.
     """
     inputs = layers.Input(features.shape[1:], name="features_in")
     mean, variance = features.mean(axis=0, dtype="float64"), features.var(axis=0, dtype="float64").clip(1e-4)

@@ -14,10 +14,7 @@ def index_class_folders(data_set, folder):
     group, as ``data_set.name_patterns`` say, and in ``data_set.flat_parts`` the class. The columns beside the common
     ones are the further named groups of the patterns, ``series`` and ``number``.
 
-    Raises
-    ------
-    InputError
-        A class folder is missing or holds no images, or no image can be used.
+    Raise InputError if a class folder is missing or holds no images, or no image can be used.
     """
     parts, flat, labels = (
         {name.lower(): name for name in names}
@@ -27,7 +24,8 @@ def index_class_folders(data_set, folder):
     def locate(path):
         *_, part, label = ("", "", *(name.lower() for name in path.parts[:-1]))
         if label in flat:
-            named = _read_class(path.stem, data_set.flat_parts[flat[label]])
+            name = re.sub(r"[\s_()\d]*$", "", path.stem).lower()  # without the number at its end
+            named = {start.lower(): named for start, named in data_set.flat_parts[flat[label]].items()}.get(name)
             return (flat[label], named, path.stem) if named else "its name does not tell its class"
         return (parts[part], labels[label], path.stem) if part in parts and label in labels else None
 
@@ -84,9 +82,3 @@ def _read_name(stem, patterns):
     """Read what a file name tells: the named groups of the first pattern that fits, or None."""
     match = next(filter(None, (re.match(pattern, stem) for pattern in patterns)), None)
     return match and match.groupdict()
-
-
-def _read_class(stem, classes_by_name):
-    """Read the class from the name of a file that lies in no class folder: the beginning that it has, and a number."""
-    name = re.sub(r"[\s_()\d]*$", "", stem).lower()
-    return {start.lower(): label for start, label in classes_by_name.items()}.get(name)

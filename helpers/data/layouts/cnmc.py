@@ -11,6 +11,7 @@ from helpers.data.layouts.common import (
     find_places,
     leave_out,
     list_files,
+    order_naturally,
     read_metadata,
     refuse,
 )
@@ -34,12 +35,8 @@ def index_cnmc(data_set, folder):
     columns beside the common ones are ``fold`` of training and ``microscope_image``. In testing ``label``, ``group``
     and ``microscope_image`` are missing. Of several copies of a file the one that lies least deep is taken.
 
-    Raises
-    ------
-    InputError
-        There are no images of a class in training, or none or no table of labels in validation; the table contradicts
-        itself, lists images that are not there, or does not list all that are; or a subject is in two folds, or in
-        training and in validation.
+    Raise InputError if there are no images of a class in training, or none or no table of labels in validation; if the
+    table contradicts itself or the files; or if a subject is in two folds, or in training and in validation.
     """
 
     def locate(path):
@@ -51,7 +48,7 @@ def index_cnmc(data_set, folder):
 
     paths = list_files(folder)
     found, problems = find_places(data_set, folder, paths, locate, "lies in no folder of the layout", "folder and name")
-    places = sorted(found.items(), key=lambda item: (item[0][:-1], _number(item[0][-1])))
+    places = sorted(found.items(), key=lambda item: (item[0][:-1], order_naturally(item[0][-1])))
     training, misnamed = _index_training(data_set, folder, places)
     tables = (path for path in paths if [name.lower() for name in path.parts[-2:]] == [_VALIDATION, _TABLE.lower()])
     images = {stem: path for (part, *_, stem), path in places if part == _VALIDATION}
@@ -66,25 +63,17 @@ def index_cnmc(data_set, folder):
     return images, misnamed + problems
 
 
-def _number(stem):
-    """Make a key by which 9 sorts before 10."""
-    return [int(text) if number % 2 else text for number, text in enumerate(re.split("([0-9]+)", stem))]
-
-
 def _index_training(data_set, folder, places):
     """Index the images of training by their names; those whose names do not fit are problems."""
     rows, problems = [], []
-    for (part, *fold_and_label, _), path in places:
-        if part != _TRAINING:
-            continue
-        fold, label = fold_and_label
+    for (_, fold, label, _), path in (item for item in places if item[0][0] == _TRAINING):
         about = _read_name(path.stem)
         if about is None:
             problems.append(leave_out(path, "its name does not tell its subject, as UID_23_10_1_all.bmp does"))
         elif about["label"] != label:
             problems.append(leave_out(path, f"its name says {about['label']}, its folder {label}"))
         else:
-            rows.append({"image_id": path.stem, "path": path.as_posix(), "part": part, "fold": fold} | about)
+            rows.append({"image_id": path.stem, "path": path.as_posix(), "part": _TRAINING, "fold": fold} | about)
     there = {row["label"] for row in rows}
     if missing := [f"{_TRAINING}/fold_*/{label}/" for label in data_set.class_names if label not in there]:
         refuse(folder, data_set, f"no images in {' and '.join(missing)} that can be used")

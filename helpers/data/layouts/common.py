@@ -36,10 +36,7 @@ def read_arrays(path, names):
 def read_metadata(path, needed):
     """Read a table with one row per image, as text, its rows numbered from 0 in ``metadata_row``.
 
-    Raises
-    ------
-    InputError
-        The file is missing, no such table, or lacks one of the columns ``needed``.
+    Raise InputError if it is missing, is no such table, or lacks one of the columns ``needed``.
     """
     try:
         metadata = pd.read_csv(path, dtype="str", encoding="utf-8-sig", skipinitialspace=True, index_col=False)
@@ -62,52 +59,58 @@ def list_files(folder):
 
 
 def find_places(data_set, folder, paths, locate, outside, repeated):
-    """Find the image files by their places in the layout; of several copies the first one is taken.
+    """Find the image files by their places in the layout: a dict of places to paths; and a list of problems.
+
+    Of several copies the first one is taken. The files are set aside that macOS leaves, in ``__MACOSX`` and under names
+    that begin with ``._``.
 
     Parameters
     ----------
-    data_set : DataSet
-    folder : Path
     paths : list of Path
-        From `list_files`. The files are set aside that macOS leaves, in ``__MACOSX`` and under names that begin with
-        ``._``.
+        From `list_files`.
     locate : callable
         Gives the place of a path: a tuple, the same for all copies of an image; None outside the layout; or a str, why
         the image cannot be used.
     outside, repeated : str
-        How the problem begins of an image outside the layout, and under what the copies of an image agree.
-
-    Returns
-    -------
-    dict of places to paths; and list of dict, the problems.
+        How the problem begins of an image outside the layout, and in what the copies of an image agree.
     """
     found, problems, copies = {}, [], 0
+
+    def note(file, problem, action=IGNORED):
+        problems.append({"file": file, "problem": problem, "action": action})
+
     own = [path for path in paths if "__MACOSX" not in path.parts and not path.name.startswith("._")]
     for path in own:
         place = locate(path)
         if path.suffix.lower() not in IMAGE_ENDINGS:
             if place is not None:
-                problems.append({"file": path.as_posix(), "problem": "is no image file", "action": IGNORED})
+                note(path.as_posix(), "is no image file")
         elif not isinstance(place, tuple):
             problems.append(leave_out(path, place or f"{outside}; expected {data_set.files}"))
         elif (first := found.setdefault(place, path)) is not path:
             if is_of_same_size(folder, first, path):
                 copies += 1
             else:
-                problem = f"is another copy of {first.as_posix()}, of another size"
-                problems.append({"file": path.as_posix(), "problem": problem, "action": f"{first.as_posix()} used"})
+                note(
+                    path.as_posix(),
+                    f"is another copy of {first.as_posix()}, of another size",
+                    f"{first.as_posix()} used",
+                )
     if copies:
-        problem = f"{copies:,} second copies under the same {repeated}, of the same size"
-        problems.append({"file": f"*/{data_set.key_file}", "problem": problem, "action": IGNORED})
+        note(f"*/{data_set.key_file}", f"{copies:,} second copies under the same {repeated}, of the same size")
     if len(own) < len(paths):
-        problem = f"{len(paths) - len(own):,} files that macOS leaves in archives; they are no images"
-        problems.append({"file": "__MACOSX/, ._*", "problem": problem, "action": IGNORED})
+        note("__MACOSX/, ._*", f"{len(paths) - len(own):,} files that macOS leaves in archives; they are no images")
     return found, problems
 
 
 def is_of_same_size(folder, first, second):
     """Tell whether two files have the same size."""
     return (folder / first).stat().st_size == (folder / second).stat().st_size
+
+
+def order_naturally(name):
+    """Make a key that sorts numbers in names by their value: 9 before 10."""
+    return [int(piece) if number % 2 else piece for number, piece in enumerate(re.split(r"(\d+)", name))]
 
 
 def leave_out(path, problem, image_id=None):

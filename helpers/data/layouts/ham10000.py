@@ -41,13 +41,9 @@ def index_ham10000(data_set, folder):
 
     report(metadata["image_id"].isna(), lambda row: "has no image_id")
     metadata = metadata[metadata["image_id"].notna()]
-    known, listed, has_lesion = (
-        metadata["dx"].isin(data_set.class_names),
-        metadata["image_id"],
-        metadata["lesion_id"].notna(),
-    )
-    expected = ", ".join(data_set.class_names)
-    report(~known, lambda row: f"diagnosis {row.dx!r} is none of {expected}")
+    known = metadata["dx"].isin(data_set.class_names)
+    listed, has_lesion = metadata["image_id"], metadata["lesion_id"].notna()
+    report(~known, lambda row: f"diagnosis {row.dx!r} is none of {', '.join(data_set.class_names)}")
     report(~has_lesion, lambda row: f"{row.image_id} has no lesion_id, so that it cannot be split without leaks")
     repeated = known & has_lesion & listed.where(known & has_lesion).duplicated()
     differs = metadata.groupby("image_id")[["dx", "lesion_id"]].transform("nunique").max(axis=1) > 1
@@ -61,8 +57,9 @@ def index_ham10000(data_set, folder):
     images = metadata[known & has_lesion & ~repeated & ~differs & ~missing].reset_index(drop=True)
     if images.empty:
         refuse_unusable(folder, data_set, problems)
-    images["path"] = [paths[image_id].as_posix() for image_id in images["image_id"]]
-    images["part"] = [_name_part(paths[image_id], data_set.expected_counts) for image_id in images["image_id"]]
+    places = images["image_id"].map(paths)
+    images["path"] = [place.as_posix() for place in places]
+    images["part"] = [_name_part(place, data_set.expected_counts) for place in places]
     images["label"], images["group"] = images["dx"], images["lesion_id"]
     columns = ["image_id", "path", "label", "group", "part", "age", "sex", "localization", "dx_type", "metadata_row"]
     return images[columns], problems

@@ -10,7 +10,7 @@ from helpers.files import InputError
 
 
 def index_mnist_archive(data_set, folder):
-    """Index ``mnist.npz``, the file that Keras ships MNIST in."""
+    """Index the images of ``mnist.npz``; identical ones are a group."""
     path = folder / data_set.key_file
 
     def expect(right, name, expected, found):
