@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from IPython import get_ipython
 
 from helpers.training import fast, fit, saving, surgery  # isort: skip  (first: they start TensorFlow without its log lines)
+import keras
+
 from helpers.data import opening, preprocess
 from helpers.evaluation import calibration, plots, scores
 from helpers.evaluation.report import Report, tabulate_scores
@@ -76,6 +79,7 @@ class Experiment:
         fast.use_all_gpus()
         self.precision = fast.set_precision(self.settings.precision)
         plots.set_style()
+        _shorten_interrupts()
         self.data = self.report = self.chosen = None
         self.models, self.histories, self.predictions, self.temperatures, self.scores = {}, {}, {}, {}, {}
         self._sets, self._fits, self._final = {}, {}, {}
@@ -140,6 +144,8 @@ class Experiment:
         precision, seed = precision or self.settings.precision, self.seed if seed is None else seed
         fast.set_precision(precision)
         fast.set_seed(seed)
+        if isinstance(build, keras.Model):
+            raise InputError(f"{name}: expected a function that builds a fresh model, got the model {build.name}.")
         model = fast.fuse(build())
         model.name = _make_key(name)
         class_names = self._need_data().class_names
@@ -328,7 +334,7 @@ class Experiment:
         """
         parts = parts or ("test",)
         known = dict.fromkeys([*self.models, *(name for name, part in self._final if part in parts)])
-        names = list(known if names is None else names)
+        names = list(known if names is None else [names] if isinstance(names, str) else names)
         if not names:
             raise InputError("There is nothing to score: call fit first.")
         for name in names:
@@ -344,8 +350,10 @@ class Experiment:
         return scores.compare_metrics(self.calibrated(first, part), self.calibrated(second, part), resamples)
 
     def plot_history(self, *names, watched="validation"):
-        """Draw accuracy and loss over the epochs of some models; see `plot_learning_curves`."""
-        return plots.plot_learning_curves({name: self.histories[name] for name in names}, watched)
+        """Draw accuracy and loss over the epochs of some models, or of all; see `plot_learning_curves`."""
+        for name in names:
+            self._need_fit(name)
+        return plots.plot_learning_curves({name: self.histories[name] for name in names or self.histories}, watched)
 
     # Results
 
@@ -462,6 +470,17 @@ class Experiment:
             rows = np.concatenate([rows + number * x.shape[1] for number in range(views)])
             return x.reshape(-1, x.shape[-1]), np.tile(y, (views, 1)), rows
         return x, y, rows
+
+
+def _shorten_interrupts():
+    """Let IPython show an interrupt in one line instead of the traceback through the libraries."""
+
+    def show(shell, kind, error, trace, tb_offset=None):
+        line = str(error) or "Run the cell again. What was finished before is kept."
+        shell._showtraceback(kind, error, [f"{kind.__name__}: {line}"])
+
+    if shell := get_ipython():
+        shell.set_custom_exc((KeyboardInterrupt,), show)
 
 
 def _make_key(name):

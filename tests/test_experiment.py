@@ -3,10 +3,13 @@
 import json
 
 import keras
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from keras import layers
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
 from helpers import Experiment, open_data_set
@@ -294,8 +297,35 @@ def test_nothing_can_be_scored_chosen_or_saved_before_a_fit(environment, tmp_pat
         experiment.choose()
     with pytest.raises(InputError, match="no scores to save: call score first"):
         experiment.save("none")
-    with pytest.raises(InputError, match=r"no set 'train': there are none\. Split first"):
+    with pytest.raises(InputError, match=r"no set 'train': there are none\. Call split_images"):
         experiment.fit("first", build, x, RECIPE)
+
+
+def test_what_is_no_function_no_metric_or_no_size_is_refused(fitted):
+    experiment, x = fitted
+    with pytest.raises(InputError, match="third: expected a function that builds a fresh model, got the model first"):
+        experiment.fit("third", experiment.models["first"], x, RECIPE)
+    with pytest.raises(InputError, match=r"No such metric: acuracy. Known: accuracy, balanced_accuracy"):
+        experiment.score("validation", names="first", metrics=["acuracy"], resamples=2)
+    with pytest.raises(InputError, match="no model 'frist'"):
+        experiment.plot_history("frist")
+    with pytest.raises(TypeError, match="view"):
+        experiment.fit("third", build, x, RECIPE, view=4)
+    for shape in ((16, 16), (16, 16, 2), (0, 16, 3)):
+        with pytest.raises(
+            ValueError, match=r"expected height, width and channels, which are 1 \(grey\) or 3 \(colour\)"
+        ):
+            experiment.data.load_pixels(shape)
+
+
+def test_an_interrupt_shows_one_line_in_a_notebook(environment, tmp_path):
+    cells = ["from helpers import Experiment\nexperiment = Experiment('07_sweets')", "raise KeyboardInterrupt"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    with pytest.raises(CellExecutionError):
+        NotebookClient(notebook, kernel_name="python3").execute()
+    (error,) = notebook.cells[1].outputs
+    assert error.output_type == "error"
+    assert error.traceback == ["KeyboardInterrupt: Run the cell again. What was finished before is kept."]
 
 
 def test_a_model_without_an_output_for_each_class_is_refused(fitted):

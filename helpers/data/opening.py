@@ -105,13 +105,16 @@ class OpenDataSet:
         inner = split.split_by_group(rest, {"train": 1 - validation, "validation": validation}, self.settings.seed)
         self.images["split"] = inner.reindex(self.images.index, fill_value="test")
         audit.check_split(self.images, self.images["split"])
-        return audit.count_images(self.images, by=("split", "label"))
+        table = audit.count_images(self.images, by=("split", "label"))
+        return table.loc[["train", "validation", "test", table.index[-1]]]
 
     def rows(self, name):
         """Give the rows of a set, as positions in ``images`` and in the pixels."""
         there = set(self.images.get("split", ()))
         if name not in there:
-            raise InputError(f"There is no set {name!r}: there are {', '.join(sorted(there)) or 'none'}. Split first.")
+            raise InputError(
+                f"There is no set {name!r}: there are {', '.join(sorted(there)) or 'none'}. Call split_images first."
+            )
         return self.images.index[self.images["split"] == name].to_numpy()
 
     def encode_labels(self, rows=None):

@@ -52,6 +52,8 @@ def load_pixels(images, folder, shape, cache_dir):
     ValueError
         The rows of ``images`` are not numbered from 0, as positions in the array are.
     """
+    if len(shape) != 3 or min(shape) < 1 or shape[2] not in _MODES:
+        raise ValueError(f"shape={shape}: expected height, width and channels, which are 1 (grey) or 3 (colour).")
     if not images.index.equals(pd.RangeIndex(len(images))):
         raise ValueError("The rows are not numbered from 0: call reset_index(drop=True) after leaving some out.")
     key = repr((_VERSION, tuple(shape), compute_fingerprint(images, folder, cache_dir)))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers.files import replace_atomically
+from helpers.files import InputError, replace_atomically
 from helpers.settings import PROJECT_FOLDER, Settings
 
 FIGURES_FOLDER = PROJECT_FOLDER / "figures"
@@ -129,6 +129,9 @@ def tabulate_scores(
     ``scores`` has for each model and each of its test sets a table of `helpers.evaluation.scores.compute_metrics`. Only
     the calibration error has no interval, because its bootstrap interval misleads, see there.
     """
+    known = [name for test_sets in scores.values() for table in test_sets.values() for name in table.index]
+    if unknown := set(names) - set(known):
+        raise InputError(f"No such metric: {', '.join(sorted(unknown))}. Known: {', '.join(dict.fromkeys(known))}.")
     rows = {
         (model, test_set): {_get_title(name): _format_metric(name, table.loc[name]) for name in names}
         for model, test_sets in scores.items()

@@ -126,7 +126,7 @@ def fit_model(model, training, validation, recipe, *, seed=42, progress=False, c
                 verbose=int(progress),
             )
         except KeyboardInterrupt:
-            again = "start again" if checkpoint is None else "go on from there"
+            again = "go on from there" if checkpoint and recorder.rows else "start again"
             raise Interrupted(
                 f"{model.name} was stopped after epoch {len(recorder.rows)} of {epochs}. Run the cell again to {again}."
             ) from None
