@@ -6,6 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 # `make run` takes the built-in sample unless a DATA_DIR or a DATA_SOURCE is given.
+AGAINST ?= $(wildcard figures/sample)
 GIVEN_SOURCE := $(or $(DATA_SOURCE),auto)
 DATA_SOURCE ?= $(if $(DATA_DIR),auto,sample)
 export DATA_SOURCE $(if $(DATA_DIR),DATA_DIR)
@@ -42,7 +43,7 @@ test: $(READY)  ## lint, unit tests, then every notebook compared with its saved
 	NOTEBOOK_MODE=quick DATA_SOURCE=sample $(PYTEST) -p no:cacheprovider $(NBVAL) notebooks
 	$(BIN)/python -m pytest -q tests/notebooks/after_notebooks.py
 
-twice: $(READY)  ## each cell run twice in a row; the tables are compared with those in AGAINST=figures/sample
+twice: $(READY)  ## each cell run twice in a row; the tables are compared with those of the last normal run
 	@$(BIN)/python tests/notebooks/twice.py $(if $(AGAINST),--against $(AGAINST)) $(NB)
 
 references: $(READY)  ## execute the notebooks on the sample and save their outputs in place

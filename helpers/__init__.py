@@ -1,9 +1,8 @@
 """Data handling, training and evaluation for the notebooks.
 
 ``Experiment`` and ``open_data_set`` are all that a first notebook needs. They stand above three rooms,
-``helpers.data``, ``helpers.training`` and ``helpers.evaluation``, which never import one another: what passes between
-them is a pandas
-DataFrame with one row per image, NumPy arrays, a list of class names, and a Keras model.
+``helpers.data``, ``helpers.training`` and ``helpers.evaluation``, which never import one another. What passes between
+the rooms is a pandas DataFrame with one row per image, arrays, a list of class names, and a Keras model.
 """
 
 __all__ = ["Experiment", "open_data_set"]

@@ -4,7 +4,6 @@ This module stands above the three rooms and knows them all. It is thin: plain a
 and come out, and each step can also be done by hand with the functions of the rooms.
 """
 
-import os
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from helpers.data import opening, preprocess
 from helpers.evaluation import calibration, plots, scores
 from helpers.evaluation.report import Report, tabulate_scores
 from helpers.files import InputError
-from helpers.parallel import use_cluster
+from helpers.parallel import count_workers, use_cluster
 from helpers.settings import PROJECT_FOLDER, read_settings
 from helpers.study import cnn, design, runner
 
@@ -46,6 +45,8 @@ def open_data_set(name, experiment, **options):
     data = opening.open_data_set(name, experiment.settings, **options)
     notebook = "_".join(filter(None, [experiment.name, data.record.edition]))
     experiment.data = data
+    for known in (experiment.predictions, experiment._final, experiment._sets):  # those of what was open before
+        known.clear()
     experiment.report = Report(notebook, experiment.settings, data.source.is_sample, experiment.folder / "figures")
     experiment.report.save_table(data.problems, "problems")
     return data
@@ -66,7 +67,8 @@ class Experiment:
     data, report : OpenDataSet and Report, since a data set was opened
     models, histories : dict of str to keras.Model and DataFrame, of each name that was fitted
     predictions : dict of (str, str) to DataFrame
-        Of each model and set, from `helpers.evaluation.scores.make_predictions`, before calibration.
+        Of each model and set, from `helpers.evaluation.scores.make_predictions`; those of models before calibration,
+        those that were added, averages and runs of a cross-validation as they are.
     temperatures : dict of str to float
     scores : dict of str to dict of str to DataFrame, of each model and set
     chosen : str, the model that `choose` chose
@@ -85,7 +87,7 @@ class Experiment:
         self._sets, self._fits, self._final = {}, {}, {}
 
     def __repr__(self):
-        where = self.settings.dask_scheduler or f"{os.cpu_count()} cores"
+        where = f"{count_workers()} {'workers of a Dask cluster' if self.settings.dask_scheduler else 'cores'}"
         return f"{self.name}: {self.settings.mode} mode, seed {self.seed}, {self.precision}, {where}"
 
     # Training
@@ -141,33 +143,26 @@ class Experiment:
         Interrupted
             The training was interrupted; it goes on when the cell is run again.
         """
-        precision, seed = precision or self.settings.precision, self.seed if seed is None else seed
-        fast.set_precision(precision)
+        seed, policy = self.seed if seed is None else seed, keras.config.dtype_policy()
+        precision = fast.set_precision(precision or self.settings.precision)
         fast.set_seed(seed)
-        if isinstance(build, keras.Model):
-            raise InputError(f"{name}: expected a function that builds a fresh model, got the model {build.name}.")
-        model = fast.fuse(build())
-        model.name = _make_key(name)
-        class_names = self._need_data().class_names
-        if model.output_shape[1:] != (len(class_names),):
-            raise InputError(
-                f"{name}: the model has outputs of shape {model.output_shape[1:]}; expected ({len(class_names)},), one "
-                f"for each of the classes {', '.join(class_names)}."
-            )
+        try:
+            model = self._build(name, build)
+        finally:
+            keras.config.set_dtype_policy(policy)
         data = self._select(x, training, every_view=True), self._select(x, validation)
         options = {"progress": self.settings.progress, "checkpoint": self._checkpoints / f"{_make_key(name)}.npz"}
-        self.histories[name] = fit.fit_model(model, *data, recipe, seed=seed, **options)
+        history = fit.fit_model(model, *data, recipe, seed=seed, **options)
         model.compile("sgd")  # lets go of an optimizer that holds three copies of all weights
         head, pixels = model, x if predict_from is None else predict_from
         if extractor is not None:
             model = surgery.join(extractor, head, _make_key(name))
             surgery.unfreeze_from(model, "feature_scaling")
         about = {"x": pixels, "head": head, "views": views, "recipe": recipe, "precision": precision}
-        self.models[name], self._fits[name] = model, about
-        for known in (self.predictions, self._final):  # those of the model that had this name before
-            for key in [key for key in known if key[0] == name]:
-                del known[key]
-        self.temperatures.pop(name, None)
+        if name in self._fits and not _predict_alike(about, self._fits[name]):
+            self._forget(name)
+        self.models[name], self.histories[name] = model, history
+        self._fits[name] = self._fits.get(name, {}) | about
         return model
 
     def cross_validate(self, name, build, x, recipe, runs, calibrate=False, **options):
@@ -193,6 +188,8 @@ class Experiment:
         """
         total = np.zeros((len(self._need_data().images), len(self.data.class_names)))
         count = np.zeros((len(total), 1))
+        for key in [key for key in self._fits if key.startswith(f"{name}, ") and key[len(name) + 2 :] not in runs]:
+            self._forget(key)  # of a cross-validation with more runs
         for run, rows in runs.items():
             key = f"{name}, {run}"
             sets = {"training": rows["train"], "validation": rows["validation"], "seed": rows["seed"]}
@@ -212,13 +209,17 @@ class Experiment:
         """Train small networks on ``x``, one factor changed at a time around a base, and save the table of results.
 
         ``base, factors, seeds`` are those of `helpers.study.design.list_trials`, with the settings of
-        `helpers.study.cnn.train_cnn`; ``sets`` name the set of each image, by default that of the split.
+        `helpers.study.cnn.train_cnn`, whose precision is that of the experiment; ``sets`` name the set of each image,
+        by default that of the split.
 
         Returns
         -------
         DataFrame, from `helpers.study.design.expand_results`; trials that failed have an ``error``.
         """
-        sets = np.asarray(self._need_data().images["split"] if sets is None else sets, str)
+        if sets is None:
+            self._need_data().rows("train")  # or an error that tells what to do
+            sets = self.data.images["split"]
+        sets = np.asarray(sets, str)
         statistics = np.array(preprocess.compute_statistics(x, np.flatnonzero(sets == "train")))
         base = base | {"precision": self.precision}
         folder = self.settings.cache_dir / "studies" / self.report.place
@@ -233,7 +234,11 @@ class Experiment:
 
     def add_set(self, name, rows, *pixels):
         """Add a set of altered images: the rows (m,) that they were made from, and pixels for each size of image."""
-        self._sets[name] = np.asarray(rows), pixels
+        rows = np.asarray(rows)
+        if any(len(x) != len(rows) for x in pixels):
+            raise InputError(f"The set {name!r} has {len(rows)} rows, but pixels of {[len(x) for x in pixels]} images.")
+        self._sets[name] = rows, pixels
+        self._drop(lambda key: key[1] == name)
 
     def predict_probabilities(self, name, part):
         """Predict the probabilities of a set, given by its name or its rows: float32 (m, n_classes)."""
@@ -248,9 +253,16 @@ class Experiment:
         """Predict a set, or rows, by a model: a table from `make_predictions`, before calibration."""
         if not isinstance(part, str):
             return self._tabulate(self.predict_probabilities(name, part), part)
-        if (name, part) not in self.predictions:
-            self.predictions[name, part] = self._tabulate(self.predict_probabilities(name, part), part)
-        return self.predictions[name, part]
+        key = name, part
+        if key in self.predictions and key not in self._final and name in self._fits:
+            ids = self.data.images["image_id"].to_numpy()[self._find_rows(part)]
+            if not np.array_equal(self.predictions[key]["image_id"], ids):
+                del self.predictions[key]  # of a split that was made before
+        if key not in self.predictions:
+            if name not in self._fits and name in {known for known, _ in self.predictions}:
+                raise InputError(f"{name!r} has no predictions of {part!r}, and there is no model to make them.")
+            self.predictions[key] = self._tabulate(self.predict_probabilities(name, part), part)
+        return self.predictions[key]
 
     def add_predictions(self, name, part, y_prob, rows=None):
         """Add predictions that come from elsewhere, such as a baseline; they are not calibrated.
@@ -261,7 +273,7 @@ class Experiment:
         if not isinstance(y_prob, pd.DataFrame):
             y_prob = self._tabulate(y_prob, part if rows is None else rows)
         self.predictions[name, part] = y_prob
-        self._final[name, part] = True
+        self._final[name, part] = ()
 
     def average(self, name, members, *parts):
         """Add the average of several models' probabilities on some sets under a name of its own."""
@@ -269,6 +281,7 @@ class Experiment:
             tables = [self.calibrated(member, part) for member in members]
             y_prob = np.mean([scores.get_probabilities(table)[0] for table in tables], axis=0)
             self.add_predictions(name, part, scores.replace_probabilities(tables[0], y_prob))
+            self._final[name, part] = tuple(members)
 
     def calibrate(self, part="validation", names=None, undo_weights=False):
         """Fit a temperature for each model on a set (Guo et al. 2017), by which its predictions are calibrated.
@@ -276,7 +289,7 @@ class Experiment:
         ``undo_weights`` first corrects the probabilities of models that were trained with class weights to the shares
         that the classes have in training.
         """
-        for name in self.models if names is None else names:
+        for name in self._list_uncalibrated(part) if names is None else names:
             self._need_fit(name)["undo_weights"] = undo_weights
             self.temperatures[name] = calibration.fit_temperature(self.undo_weights(name, part))
         return self.temperatures
@@ -304,13 +317,16 @@ class Experiment:
     # Evaluation
 
     def choose(self, metric="roc_auc", part="validation", among=None):
-        """Choose the model with the highest metric on a set, before calibration; keep its name in ``chosen``.
+        """Choose the model with the highest metric on a set; keep its name in ``chosen``.
+
+        Models are compared before calibration. The runs of a cross-validation, which have sets of their own, are left
+        out unless they are ``among`` those to choose from.
 
         Returns
         -------
         DataFrame with one row per model, of all or those ``among``: its metrics.
         """
-        names = list(self.models if among is None else among)
+        names = list(self._list_uncalibrated(part) if among is None else among)
         if not names:
             raise InputError("There is no model to choose from: call fit first.")
         values = {name: scores.compute_metrics(self.predict(name, part), 0)["value"] for name in names}
@@ -333,15 +349,17 @@ class Experiment:
         DataFrame of str, one row per model and set, with the ``metrics`` that are to be shown.
         """
         parts = parts or ("test",)
-        known = dict.fromkeys([*self.models, *(name for name, part in self._final if part in parts)])
-        names = list(known if names is None else [names] if isinstance(names, str) else names)
-        if not names:
+        if names is None:
+            added = [key for key in self._final if key[1] in parts]
+            keys = dict.fromkeys([*((name, part) for name in self.models for part in parts), *added])
+        else:
+            keys = [(name, part) for name in ([names] if isinstance(names, str) else names) for part in parts]
+        if not keys:
             raise InputError("There is nothing to score: call fit first.")
-        for name in names:
-            for part in parts:
-                table = scores.compute_metrics(self.calibrated(name, part), resamples)
-                self.scores.setdefault(name, {})[part] = table
-        shown = {name: {part: self.scores[name][part] for part in parts} for name in names}
+        shown = {}
+        for name, part in keys:
+            table = scores.compute_metrics(self.calibrated(name, part), resamples)
+            self.scores.setdefault(name, {})[part] = shown.setdefault(name, {})[part] = table
         table = tabulate_scores(shown, metrics) if metrics else tabulate_scores(shown)
         return table if len(parts) > 1 else table.droplevel("test set")
 
@@ -369,7 +387,7 @@ class Experiment:
             "wall_minutes": history["wall_seconds"].sum() / 60,
             "cpu_minutes": history["cpu_seconds"].sum() / 60,
             "parameters": model.count_params(),
-            "precision": self.precision if self._fits[runs[0]]["precision"] != "float32" else "float32",
+            "precision": self._fits[runs[0]]["precision"],
             "input": "x".join(map(str, model.input_shape[1:])),
         }
 
@@ -390,6 +408,10 @@ class Experiment:
         if model is None:
             fitted, model = self._need_fit(name), self.models[name]
             pixels = fitted["x"] if pixels is None else pixels
+        if pixels is None or pixels.shape[1:] != model.input_shape[1:]:
+            raise InputError(
+                f"{name}: pixels of shape {model.input_shape[1:]} are needed to check it; give pixels=...."
+            )
         about = {"class_names": self.data.class_names, "class_labels": self.data.class_labels} | about
         path = self.folder / "models" / self.report.place / f"{_make_key(name)}.keras"
         saving.save_model(model, path, about)
@@ -429,6 +451,42 @@ class Experiment:
         return self.report.folder.relative_to(self.folder)
 
     # What the methods share
+
+    def _build(self, name, build):
+        if isinstance(build, keras.Model):
+            raise InputError(f"{name}: expected a function that builds a fresh model, got the model {build.name}.")
+        if alike := [known for known in self._fits if known != name and _make_key(known) == _make_key(name)]:
+            raise InputError(f"{name}: its results would be written over those of {alike[0]}; choose another name.")
+        model = build()
+        if any(model is known for about in self._fits.values() for known in (about["head"], *self.models.values())):
+            raise InputError(
+                f"{name}: build gave a model that was trained before; give a copy, see surgery.copy_model."
+            )
+        model = fast.fuse(model)
+        model.name = _make_key(name)
+        class_names = self._need_data().class_names
+        if model.output_shape[1:] != (len(class_names),):
+            raise InputError(
+                f"{name}: the model has outputs of shape {model.output_shape[1:]}; expected ({len(class_names)},), one "
+                f"for each of the classes {', '.join(class_names)}."
+            )
+        return model
+
+    def _forget(self, name):
+        """Forget a model, and all that was made from it."""
+        self._drop(lambda key: key[0] == name or name in self._final.get(key, ()))
+        for known in (self.models, self.histories, self._fits, self.temperatures, self.scores):
+            known.pop(name, None)
+        if self.chosen == name:
+            self.chosen = None
+
+    def _drop(self, condition):
+        for key in [key for key in self.predictions if condition(key)]:
+            del self.predictions[key]
+            self._final.pop(key, None)
+
+    def _list_uncalibrated(self, part):
+        return [name for name in self.models if (name, part) not in self._final]
 
     @property
     def _checkpoints(self):
@@ -481,6 +539,13 @@ def _shorten_interrupts():
 
     if shell := get_ipython():
         shell.set_custom_exc((KeyboardInterrupt,), show)
+
+
+def _predict_alike(about, before):
+    """Tell whether a model that was trained again has the weights that it had."""
+    weights, known = about["head"].get_weights(), before["head"].get_weights()
+    same = len(weights) == len(known) and all(map(np.array_equal, weights, known))
+    return same and about["views"] == before["views"] and about["x"].shape == before["x"].shape
 
 
 def _make_key(name):

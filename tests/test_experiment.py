@@ -198,6 +198,74 @@ def test_class_weights_are_undone_before_the_temperature(fitted, tmp_path):
     assert experiment.undo_weights("weighted", "validation") is experiment.predict("weighted", "validation")
 
 
+# What belongs to another model, set or split is forgotten
+
+
+def test_another_training_under_the_name_forgets_what_was_made_from_the_first(fitted, tmp_path):
+    experiment, x = make_experiment(tmp_path)
+    for name in ("first", "second"):
+        experiment.fit(name, build, x, RECIPE)
+    experiment.calibrate()
+    experiment.choose("accuracy", among=["first"])
+    experiment.average("both", ["first", "second"], "test")
+    experiment.score("test", resamples=2)
+    before = dict(experiment.temperatures), experiment.predictions["first", "test"]
+    experiment.fit("first", build, x, RECIPE)  # the same again
+    assert (experiment.temperatures, experiment.predictions["first", "test"]) == before
+    assert experiment.chosen == "first"
+    experiment.fit("first", build, x, Recipe(epochs=1, batch_size=16))
+    assert set(experiment.temperatures) == set(experiment.scores) - {"both"} == {"second"}
+    assert {name for name, _ in experiment.predictions} == {"second"}
+    assert experiment.chosen is None
+    assert len(experiment.histories["first"]) == 1
+
+
+def test_another_split_or_other_altered_images_are_predicted_anew(fitted, tmp_path):
+    experiment, x = make_experiment(tmp_path)
+    experiment.fit("first", build, x, RECIPE)
+    assert len(experiment.predict("first", "test")) == len(experiment.data.rows("test"))
+    experiment.data.split_images(validation=0.3, test=0.4)
+    table = experiment.predict("first", "test")
+    rows = experiment.data.rows("test")
+    assert table["image_id"].tolist() == experiment.data.images["image_id"].iloc[rows].tolist()
+    experiment.add_set("altered", rows, 255 - x[rows])
+    first = experiment.predict("first", "altered")
+    experiment.add_set("altered", rows, x[rows])
+    assert not np.array_equal(experiment.predict("first", "altered")["p_mint"], first["p_mint"])
+    np.testing.assert_allclose(experiment.predict("first", "altered")["p_mint"], table["p_mint"], atol=1e-6)
+    with pytest.raises(InputError, match=r"has 3 rows, but pixels of \[2\] images"):
+        experiment.add_set("altered", rows[:3], x[:2])
+
+
+def test_a_network_is_built_anew_under_a_name_of_its_own(fitted):
+    experiment, x = fitted
+    with pytest.raises(InputError, match="build gave a model that was trained before"):
+        experiment.fit("third", lambda: experiment.models["first"], x, RECIPE)
+    experiment._fits["a 1"] = experiment._fits["first"]
+    with pytest.raises(InputError, match="a, 1: its results would be written over those of a 1"):
+        experiment.fit("a, 1", build, x, RECIPE)
+    del experiment._fits["a 1"]
+    with pytest.raises(InputError, match="'guess' has no predictions of 'validation', and there is no model"):
+        experiment.score("validation", names=["guess"])
+
+
+def test_the_precision_is_that_of_the_training_and_stays_there(fitted, tmp_path):
+    experiment, x = make_experiment(tmp_path)
+    experiment.fit("first", build, x, Recipe(epochs=1, batch_size=16), precision="mixed_bfloat16")
+    assert keras.config.dtype_policy().name == "float32"
+    assert experiment.measure_cost("first")["precision"] == "mixed_bfloat16"
+
+
+def test_fewer_folds_leave_no_older_ones(fitted, tmp_path):
+    experiment, x = make_experiment(tmp_path, split=False)
+    for folds in (3, 2):
+        runs = list_runs(experiment.data.images, folds, validation=0.25)
+        experiment.cross_validate("cnn", lambda run: build(), x, Recipe(epochs=1, batch_size=16), runs)
+    assert list(experiment.histories) == ["cnn, fold 1", "cnn, fold 2"]
+    with pytest.raises(InputError, match="no model to choose from"):
+        experiment.choose()  # each fold has a validation set of its own
+
+
 # Features, folds, studies
 
 

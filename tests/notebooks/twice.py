@@ -26,7 +26,7 @@ from helpers.settings import PROJECT_FOLDER
 
 FIGURES_FOLDER = PROJECT_FOLDER / "figures" / "sample"
 ENVIRONMENT = {"NOTEBOOK_MODE": "quick", "DATA_SOURCE": "sample", "NOTEBOOK_PROGRESS": "off"}
-TIMES = re.compile("seconds|minutes|cost|memory|opened")  # in the names of what may differ between two runs
+TIMES = re.compile("seconds|minutes|memory|opened")  # in the names of what may differ between two runs
 UNITS = r"(?:s|ms|min|h|seconds|minutes|hours|CPU-minutes|[kMG]B|images/s)"
 SHOWN_LINES = 6  # of a difference
 
@@ -100,8 +100,12 @@ def compare_outputs(pairs):
 
 def simplify_outputs(outputs):
     """List the lines of text, HTML and Markdown that outputs show, without what may differ between two runs."""
-    shown = []
+    shown, last = [], None
     for output in outputs:
+        if last is not None and output.get("name") == last.get("name") and "text" in output and "text" in last:
+            shown[-1] += output["text"]  # a stream comes in pieces, cut anywhere
+            continue
+        last = output
         data = output.get("data", {})
         kinds = [kind for kind in ("text/html", "text/markdown", "text/plain") if kind in data][
             :1

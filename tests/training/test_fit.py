@@ -602,6 +602,18 @@ def test_checkpoint_belongs_to_the_images_that_the_rows_name(find_start, checkpo
         assert find_start(make_mlp(), checkpoint=checkpoint, sets=name_rows(pixels, other)) == 0
 
 
+def test_each_of_many_images_belongs_to_the_checkpoint():
+    pixels = np.random.default_rng(0).integers(0, 256, (2500, 8, 8, 1)).astype("uint8")
+    data = pixels, np.tile(np.eye(3, dtype="float32"), (834, 1))[:2500], np.arange(2500)
+    model, recipe = make_mlp(), fit.Recipe(1)
+    first = fit._identify(model, data, data, recipe, seed=1)
+    assert fit._identify(model, data, data, recipe, seed=1) == first
+    for number in (0, 1, 1233, 2499):
+        changed = pixels.copy()
+        changed[number, 5] += 1
+        assert fit._identify(model, (changed, *data[1:]), data, recipe, seed=1) != first
+
+
 def test_rows_and_labels_that_differ_in_number_are_refused():
     good, bad = (PIXELS, LABELS[:64], np.arange(64)), (PIXELS, LABELS[:64], np.arange(63))
     with pytest.raises(ValueError, match="training set has 63 images but 64 labels"):
