@@ -137,7 +137,9 @@ def read_tables(folder):
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             header, *rows = csv.reader(file)
         kept = [column for column, name in enumerate(header) if not TIMES.search(name)]
-        tables[path.name] = [",".join(row[column] for column in kept) for row in (header, *rows)]
+        lines = [",".join(row[column] for column in kept) for row in (header, *rows)]
+        # The hash of a model's file, see helpers.predict: Keras writes addresses of its memory into the file.
+        tables[path.name] = [re.sub(r"\b[0-9a-f]{12}$", "HASH", line) for line in lines]
     if (path := folder / "results.json").exists():
         results = json.loads(path.read_text(encoding="utf-8"), object_hook=drop_times)
         tables[path.name] = json.dumps(results, indent=1).splitlines()
