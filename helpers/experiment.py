@@ -458,7 +458,7 @@ class Experiment:
         if alike := [known for known in self._fits if known != name and _make_key(known) == _make_key(name)]:
             raise InputError(f"{name}: its results would be written over those of {alike[0]}; choose another name.")
         model = build()
-        if any(model is known for about in self._fits.values() for known in (about["head"], *self.models.values())):
+        if any(model is known for known in (*self.models.values(), *(about["head"] for about in self._fits.values()))):
             raise InputError(
                 f"{name}: build gave a model that was trained before; give a copy, see surgery.copy_model."
             )

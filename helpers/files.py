@@ -25,6 +25,11 @@ class Interrupted(KeyboardInterrupt):
     _render_traceback_ = InputError._render_traceback_
 
 
+def read_reason(error):
+    """Read the first line of what an error of another library says, or else its kind."""
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
 @contextmanager
 def replace_atomically(path):
     """Give a temporary path beside ``path``, whose folder is made, and rename it to ``path`` when the block ends well.

@@ -91,12 +91,11 @@ class Report:
         if cost is not None:
             entry["cost"] = _plain(cost)
 
-    def save_results(self, data, protocol, more=None):
+    def save_results(self, data, protocol):
         """Write ``results.json``, from which all tables of results are made, and return what was written.
 
         ``data`` is a dict ``images, groups, source, fingerprint``; ``protocol`` says how the images were split and the
-        model chosen; ``more`` has further entries. ``test_set_opened`` counts the runs of this kind that have scored
-        the test sets.
+        model chosen. ``test_set_opened`` counts the runs of this kind that have scored the test sets.
         """
         path = self.folder / "results.json"
         if not self._opened:  # so that a cell that is run twice counts once
@@ -115,7 +114,7 @@ class Report:
             "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
             "cpu": read_cpu_name(),
             "cores": os.cpu_count(),
-        } | _plain(more or {})
+        }
         with replace_atomically(path) as unfinished:
             unfinished.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         return results

@@ -120,7 +120,7 @@ def fuse(model):
     """
     from helpers.training.surgery import copy_model  # here only: surgery imports this module
 
-    fused_kinds = {layers.BatchNormalization: FusedBatchNormalization, layers.Normalization: FusedNormalization}
+    fused_kinds = {getattr(layers, name): kind for name, kind in FUSED_LAYERS.items()}
     if not any(type(layer) in fused_kinds for layer in list_layers(model)):
         return model
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from keras import layers, ops
 
+from helpers.files import read_reason
 from helpers.training.fast import FusedBatchNormalization, FusedNormalization
 
 _PRESET = "keras/resnetv1/keras/resnet_18_imagenet/3"  # on Kaggle
@@ -124,7 +125,7 @@ def find_resnet18_weights(data_dir):
 
         path = Path(kagglehub.model_download(_PRESET, "model.weights.h5"))
     except Exception as error:  # whatever network, server or disk may come up with
-        message = str(error).partition("\n")[0] or type(error).__name__
+        message = read_reason(error)
         return None, (
             f"ResNet18 from scratch: its ImageNet weights could not be downloaded ({message}). To use them, put the "
             f"`model.weights.h5` of Kaggle's `{_PRESET}` into the folder `weights/` in `DATA_DIR` as `{local.name}`."
@@ -168,7 +169,7 @@ def _copy_weights(path, model, blocks):
     try:
         network.load_weights(path)
     except Exception as error:  # a damaged file and another network fail in many ways inside h5py and Keras
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = read_reason(error)
         raise ValueError(f"{path} does not hold the weights of ResNet18 ({reason}). Fetch it again.") from error
     for layer in network.layers[1:]:
         model.get_layer(layer.name).set_weights(layer.get_weights())

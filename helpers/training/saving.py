@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from helpers.files import replace_atomically
+from helpers.files import read_reason, replace_atomically
 from helpers.training import tf
 from helpers.training.fast import FUSED_LAYERS
 from helpers.training.surgery import copy_model
@@ -75,7 +75,7 @@ def load_model(path):
     try:
         return keras.models.load_model(path, custom_objects=FUSED_LAYERS)
     except Exception as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = read_reason(error)
         raise ValueError(f"{path}: Keras could not load this model: {reason}") from error
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import keras
 from keras import layers, ops
 
+from helpers.files import read_reason
 from helpers.training.fast import predict_views
 from helpers.training.surgery import fold_batch_normalization
 
@@ -64,7 +65,7 @@ def find_weights(data_dir, base="mobilenet_v2_0.35"):
     try:
         network.build((224, 224, 3), "imagenet")  # Keras keeps the file in its own cache
     except Exception as error:  # whatever network, server or disk may come up with
-        message = str(error).partition("\n")[0] or type(error).__name__
+        message = read_reason(error)
         return None, (
             f"{warning} Keras could not download the weights ({message}). "
             f"Put `{local.name}` into the folder `weights/` in `DATA_DIR`."

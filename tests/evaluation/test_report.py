@@ -211,15 +211,6 @@ def test_results(make, scores):
     assert list(written["results"]["cnn_mixed"]) == ["test"]
 
 
-def test_further_entries_stand_beside_the_others(make):
-    report = make()
-    returned = report.save_results({}, "", {"exercise": {"score": np.float64(0.5)}, "seeds": [np.int64(1), np.nan]})
-    written = read_strictly(report.folder / "results.json")
-    assert written == returned
-    assert (written["exercise"], written["seeds"]) == ({"score": 0.5}, [1, None])
-    assert written["notebook"] == "01_mnist"
-
-
 def test_runs_that_open_the_test_sets_are_counted(make):
     """Those of each kind on their own; a cell that is run twice counts once."""
     opened = []
