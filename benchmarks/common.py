@@ -16,6 +16,7 @@ from PIL import Image
 
 from helpers.evaluation.report import read_cpu_name
 from helpers.files import replace_atomically
+from helpers.study.runner import end_with
 
 RESULTS = Path(__file__).parent / "results.json"
 NETWORKS = {  # shape, batch size, what build_cnn is called with
@@ -101,9 +102,14 @@ def run_alone(function, *arguments, one_core=False):
     Its memory is its own, and TensorFlow counts the cores only there.
     """
     cores = sorted(os.sched_getaffinity(0))
-    pinned = (0, cores[:1] if one_core else cores)
-    with ProcessPoolExecutor(1, get_context("spawn"), os.sched_setaffinity, pinned) as pool:
+    prepared = (cores[:1] if one_core else cores, os.getpid())
+    with ProcessPoolExecutor(1, get_context("spawn"), _prepare, prepared) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def _prepare(cores, parent):
+    os.sched_setaffinity(0, cores)
+    end_with(parent)
 
 
 def read_peak_memory():

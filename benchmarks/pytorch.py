@@ -1,10 +1,12 @@
 """The notebooks' convolutional networks in PyTorch, in a process of its own: beside TensorFlow it may crash."""
 
+import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 from benchmarks.common import DEFAULT_FILTERS, N_CLASSES, NETWORKS, draw_pixels
+from helpers.study.runner import end_with
 
 _step = None  # of the process that trains
 
@@ -21,7 +23,7 @@ class PyTorch:
 
     def __init__(self, name, precision, batch_size):
         self._batch_size = batch_size
-        self._pool = ProcessPoolExecutor(1, get_context("spawn"), _start, (name, precision, batch_size))
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"), _start, (name, precision, batch_size, os.getpid()))
         self.measure(2)
 
     def measure(self, steps):
@@ -33,8 +35,9 @@ class PyTorch:
         self._pool.shutdown()
 
 
-def _start(name, precision, batch_size):
+def _start(name, precision, batch_size, parent):
     global _step
+    end_with(parent)
     import torch  # optional
 
     network = build(name).train()

@@ -4,6 +4,7 @@ This module stands above the three rooms and knows them all. It is thin: plain a
 and come out, and each step can also be done by hand with the functions of the rooms.
 """
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,14 +16,17 @@ from helpers.training import fast, fit, saving, surgery  # isort: skip  (first: 
 import keras
 
 from helpers.data import opening, preprocess
-from helpers.evaluation import calibration, plots, scores
+from helpers.data.catalog import list_data_sets
+from helpers.evaluation import calibration, foreign, plots, scores
 from helpers.evaluation.report import Report, tabulate_scores
 from helpers.files import InputError
 from helpers.parallel import count_workers, use_cluster
 from helpers.settings import PROJECT_FOLDER, read_settings
 from helpers.study import cnn, design, runner
+from samples.strangers import draw_strangers
 
 _CHECKED = 64  # images that a saved model predicts once more when it is loaded again
+_COMPARED = 5000  # training images, at most, that tell what is familiar to a model
 
 
 def open_data_set(name, experiment, **options):
@@ -45,7 +49,8 @@ def open_data_set(name, experiment, **options):
     data = opening.open_data_set(name, experiment.settings, **options)
     notebook = "_".join(filter(None, [experiment.name, data.record.edition]))
     experiment.data = data
-    for known in (experiment.predictions, experiment._final, experiment._sets):  # those of what was open before
+    # Forget what belongs to the data set that was open before.
+    for known in (experiment.predictions, experiment._final, experiment._sets, experiment._familiar):
         known.clear()
     experiment.report = Report(notebook, experiment.settings, data.source.is_sample, experiment.folder / "figures")
     experiment.report.save_table(data.problems, "problems")
@@ -84,7 +89,7 @@ class Experiment:
         _shorten_interrupts()
         self.data = self.report = self.chosen = None
         self.models, self.histories, self.predictions, self.temperatures, self.scores = {}, {}, {}, {}, {}
-        self._sets, self._fits, self._final = {}, {}, {}
+        self._sets, self._fits, self._final, self._familiar = {}, {}, {}, {}
 
     def __repr__(self):
         where = f"{count_workers()} {'workers of a Dask cluster' if self.settings.dask_scheduler else 'cores'}"
@@ -159,6 +164,7 @@ class Experiment:
             model = surgery.join(extractor, head, _make_key(name))
             surgery.unfreeze_from(model, "feature_scaling")
         about = {"x": pixels, "head": head, "views": views, "recipe": recipe, "precision": precision}
+        about |= {"training": training, "validation": validation}
         if name in self._fits and not _predict_alike(about, self._fits[name]):
             self._forget(name)
         self.models[name], self.histories[name] = model, history
@@ -399,22 +405,38 @@ class Experiment:
         table = pd.concat(tables, names=["model", "test_set"]).reset_index(["model", "test_set"])
         return table if len(parts) > 1 else table.drop(columns="test_set")
 
-    def save_model(self, name, model=None, pixels=None, **about):
+    def save_model(self, name, model=None, pixels=None, training=None, validation=None, **about):
         """Save a model for `helpers.predict`, load it again, make sure that it predicts the same; return the file.
 
-        It is the model that was fitted under this name, or another ``model``, such as a calibrated copy, that takes
-        ``pixels``. ``about`` is kept with it besides the names of classes, see `helpers.training.saving.save_model`.
+        Parameters
+        ----------
+        model : keras.Model, optional
+            Another model than the one that was fitted under this name, such as a calibrated copy.
+        pixels : array (n, height, width, channels), optional
+            What it takes, a row for each image of the data set; by default what the fitted model took.
+        training, validation : str or array of int, optional
+            The sets, or the rows of its images, that tell which images are familiar to the model, see
+            `helpers.evaluation.foreign`; by default those that it was fitted with.
+        **about
+            Kept with the model besides the classes, see `helpers.training.saving.save_model`.
         """
-        if model is None:
-            fitted, model = self._need_fit(name), self.models[name]
-            pixels = fitted["x"] if pixels is None else pixels
-        if pixels is None or pixels.shape[1:] != model.input_shape[1:]:
-            raise InputError(
-                f"{name}: pixels of shape {model.input_shape[1:]} are needed to check it; give pixels=...."
-            )
-        about = {"class_names": self.data.class_names, "class_labels": self.data.class_labels} | about
+        fitted = self._fits.get(name, {}) if model is not None else self._need_fit(name)
+        model = self.models[name] if model is None else model
+        pixels = fitted.get("x") if pixels is None else pixels
+        if pixels is None or pixels.shape[1:] != model.input_shape[1:] or len(pixels) != len(self.data.images):
+            raise InputError(f"{name}: give pixels=..., of shape {model.input_shape[1:]}, a row for each image.")
+        sets = {"training": training or fitted.get("training"), "validation": validation or fitted.get("validation")}
+        familiar = self._learn_familiar(model, pixels, **sets)
+        self._familiar[name] = model, pixels, familiar
+        record = self.data.record
+        about = {
+            "class_names": self.data.class_names,
+            "class_labels": self.data.class_labels,
+            "background": record.background,
+            "may_be_inverted": record.may_be_inverted,
+        } | about
         path = self.folder / "models" / self.report.place / f"{_make_key(name)}.keras"
-        saving.save_model(model, path, about)
+        saving.save_model(model, path, about, familiar.to_arrays())
         checked = np.arange(min(_CHECKED, len(pixels)))
         before, after = (
             fast.predict_probabilities(either, pixels, checked) for either in (model, saving.load_model(path))
@@ -422,6 +444,53 @@ class Experiment:
         if not np.array_equal(before, after):
             raise RuntimeError(f"{path}: loaded again, the model predicts otherwise. It was saved, but is not right.")
         return path
+
+    def gather_strangers(self, shape, count=100):
+        """Gather pictures that are none of this data set, to see whether a model would notice.
+
+        They are some of each other data set that is there, in ``DATA_DIR`` or as a sample, and those of
+        `samples.strangers.draw_strangers`.
+
+        Returns
+        -------
+        dict of str to uint8 arrays (at most ``count``, height, width, channels), of the ``shape`` of an image.
+        """
+        strangers, tasks = {}, {self._need_data().record.task}
+        for record in list_data_sets():
+            if record.task not in tasks:  # two collections have the same one
+                with suppress(InputError):  # it is not there
+                    strangers[record.name] = opening.load_some(record, self.settings, shape, count)
+                    tasks.add(record.task)
+        return strangers | draw_strangers(shape, count, self.seed)
+
+    def measure_distances(self, name, others, part="test"):
+        """Measure how unlike the training images of a saved model the images of a set, and others, are.
+
+        Parameters
+        ----------
+        name : str
+            Of a model that `save_model` has saved.
+        others : dict of str to uint8 arrays (n, height, width, channels)
+            Images of each kind, of the size that the model takes.
+        part : str or array of int
+            A set, or rows of its images, which are then the kind "test".
+
+        Returns
+        -------
+        DataFrame, one row per image: ``kind``; ``distance``, of which more than 1 is ``foreign``; and ``nearest``, the
+        nearest training image.
+        """
+        if name not in self._familiar:
+            raise InputError(f"{name!r} is not saved: call save_model first.")
+        model, pixels, familiar = self._familiar[name]
+        kinds = {part if isinstance(part, str) else "test": (pixels, self._find_rows(part))}
+        kinds |= {kind: (x, np.arange(len(x))) for kind, x in others.items()}
+        tables = []
+        for kind, images in kinds.items():
+            distance, nearest = familiar.compare(*self._describe(model, *images))
+            about = {"kind": kind, "distance": distance, "foreign": distance > 1, "nearest": nearest}
+            tables.append(pd.DataFrame(about))
+        return pd.concat(tables, ignore_index=True)
 
     def save(self, protocol, cost=None, train=None):
         """Save all scores as ``results.json``, histories and costs as tables; forget finished trainings.
@@ -452,6 +521,24 @@ class Experiment:
 
     # What the methods share
 
+    def _learn_familiar(self, model, pixels, training, validation):
+        """Learn what the training images of a model look like, and how far validation images are from them."""
+        sets = (training, "train"), (validation, "validation")
+        rows, held_out = (
+            self._find_rows(default if part is None or isinstance(part, tuple) else part) for part, default in sets
+        )
+        if len(rows) > _COMPARED:
+            rows = np.sort(np.random.default_rng(self.seed).choice(rows, _COMPARED, replace=False))
+        ids = self.data.images["image_id"].to_numpy()[rows]
+        return foreign.Familiar.fit(*self._describe(model, pixels, rows), ids, *self._describe(model, pixels, held_out))
+
+    @staticmethod
+    def _describe(model, pixels, rows):
+        """Describe images by what a model sees and by simple statistics."""
+        chunks = [rows[start : start + 256] for start in range(0, len(rows), 256)]
+        statistics = np.concatenate([foreign.describe_pixels(pixels[chunk]) for chunk in chunks])
+        return fast.predict_with_features(model, pixels, rows)[1], statistics
+
     def _build(self, name, build):
         if isinstance(build, keras.Model):
             raise InputError(f"{name}: expected a function that builds a fresh model, got the model {build.name}.")
@@ -475,7 +562,7 @@ class Experiment:
     def _forget(self, name):
         """Forget a model, and all that was made from it."""
         self._drop(lambda key: key[0] == name or name in self._final.get(key, ()))
-        for known in (self.models, self.histories, self._fits, self.temperatures, self.scores):
+        for known in (self.models, self.histories, self._fits, self._familiar, self.temperatures, self.scores):
             known.pop(name, None)
         if self.chosen == name:
             self.chosen = None

@@ -30,6 +30,18 @@ def read_reason(error):
     return str(error).partition("\n")[0] or type(error).__name__
 
 
+def show_name(path):
+    """Show the name of a file, whatever bytes it has: printable, with escapes such as ``\\xff`` and ``\\n``.
+
+    Examples
+    --------
+    >>> print(show_name("two\\nlines.png"))
+    two\\nlines.png
+    """
+    text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 @contextmanager
 def replace_atomically(path):
     """Give a temporary path beside ``path``, whose folder is made, and rename it to ``path`` when the block ends well.
@@ -61,3 +73,24 @@ def release_pages(array):
     mapped = getattr(array, "base", None)
     if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
+
+
+_GUARDED = ("=", "+", "-", "@", "\t", "\r", "\n", "'")  # where a cell begins so, spreadsheets run it or drop a sign
+
+
+def guard_cell(value):
+    """Put an apostrophe before a text that a spreadsheet would take for a formula; other values stay as they are.
+
+    A text that begins with an apostrophe gets one more, so that `unguard_cell` gives every text back.
+
+    Examples
+    --------
+    >>> [guard_cell(value) for value in ("=1+1", "nv", -0.5)]
+    ["'=1+1", 'nv', -0.5]
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(_GUARDED) else value
+
+
+def unguard_cell(text):
+    """Give back the text that `guard_cell` was given."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(_GUARDED) else text

@@ -27,7 +27,21 @@ from pathlib import Path
 
 from helpers.files import InputError
 
-PROJECT_FOLDER = Path(__file__).resolve().parents[1]
+
+def _find_project():
+    """Find the folder of the project: where this package lies, or, where it is installed as a copy, where work goes on.
+
+    The latter is the working directory or the nearest folder above it with ``notebooks/`` and ``helpers/``.
+    """
+    beside = Path(__file__).resolve().parents[1]
+    if (beside / "pyproject.toml").is_file() and (beside / "notebooks").is_dir():
+        return beside
+    here = Path.cwd()
+    above = (folder for folder in (here, *here.parents) if all((folder / n).is_dir() for n in ("notebooks", "helpers")))
+    return next(above, here)
+
+
+PROJECT_FOLDER = _find_project()
 
 MODES = ("quick", "full")
 SOURCES = ("auto", "local", "download", "sample")

@@ -1,6 +1,8 @@
 """Files are complete or not there: after a failure, on a full disk, and after a kill. Mapped pages are given back."""
 
+import csv
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -10,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.files import release_pages, replace_atomically
+from helpers.files import guard_cell, release_pages, replace_atomically, unguard_cell
 
 PROJECT = Path(__file__).parents[1]
 
@@ -136,3 +138,43 @@ def test_pages_are_given_back(tmp_path):
 def test_other_arrays_are_left_alone(array):
     release_pages(array)
     assert array is None or list(array) == [1, 1, 1] or list(array) == [1, 2, 3]
+
+
+TEXTS = [
+    "=1+1",
+    "+1",
+    "-nv",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "'",
+    "'nv",
+    "'=1",
+    "''=1",
+    "",
+    "nv",
+    "a=1",
+    "p_-1",
+    " =1",
+    "-",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_no_cell_begins_as_a_formula(text):
+    guarded = guard_cell(text)
+    assert not guarded.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert (guarded == text) == (text == "" or text[0] not in "=+-@\t\r'")
+    assert unguard_cell(guarded) == text
+    file = io.StringIO(newline="")
+    csv.writer(file).writerow([guarded])
+    assert next(csv.reader(io.StringIO(file.getvalue(), newline="")), [""]) == [guarded]
+
+
+@pytest.mark.parametrize("number", [-1, -0.5, 3, np.float32(-2), None, True])
+def test_numbers_are_no_formulas(number):
+    assert guard_cell(number) is number
+
+
+def test_texts_that_others_wrote_are_left_alone():
+    assert [unguard_cell(text) for text in ("nv", "'nv", "'", "")] == ["nv", "'nv", "'", ""]

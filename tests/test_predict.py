@@ -17,8 +17,9 @@ from PIL import Image
 from helpers import predict
 from helpers.data.pixels import read_image
 from helpers.evaluation.calibration import predict_sets
+from helpers.evaluation.foreign import Familiar, describe_pixels
 from helpers.files import InputError
-from helpers.training.fast import predict_probabilities
+from helpers.training.fast import predict_probabilities, predict_with_features
 from helpers.training.networks import build_cnn
 from helpers.training.saving import load_model, save_model
 
@@ -31,6 +32,8 @@ ABOUT = {
     "class_labels": {"a": "first", "b": "second, with a comma"},
     "conformal": {"a": 0.2, "b": 0.2, "c": 0.2},
 }
+COLUMNS = ["file", "class", "confidence", "uncertain", "foreign", "distance", "nearest", "p_a", "p_b", "p_c"]
+COLUMNS += ["note", "views", "content", "model"]
 NAMES = ["1.bmp", "2.bmp", "10.bmp", "Part 2/x.PNG", "Part 2/y.jpg", "Part 10/a, b\nc.png", "Part 10/ü.tif"]
 
 
@@ -91,14 +94,14 @@ def compute_expected(model_path, names, views=1):
 
 @pytest.fixture
 def count_reads(monkeypatch):
-    """Note the files that are read."""
-    read = []
+    """Note the files that are read to be predicted."""
+    read, original = [], predict._try_to_read
 
-    def note(path, shape):
+    def note(path, *options):
         read.append(path.as_posix())
-        return read_image(path, shape)
+        return original(path, *options)
 
-    monkeypatch.setattr(predict, "read_image", note)
+    monkeypatch.setattr(predict, "_try_to_read", note)
     return read
 
 
@@ -107,11 +110,16 @@ def count_reads(monkeypatch):
 
 def test_a_folder(saved, folder, capsys):
     assert run(saved["full"], "scans", "--batch-size", 3) == 0
-    assert capsys.readouterr() == ("predictions.csv: predicted 7\n", "")
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "scans: 7 of 8 files are images; the others: 1 other file (.txt)",
+        "predictions.csv: predicted 7",
+    ]
+    assert err == ""
     assert sorted(path.name for path in Path().iterdir()) == ["predictions.csv", "scans"]
 
     table = read_table()
-    assert table.columns.tolist() == ["file", "class", "confidence", "uncertain", "p_a", "p_b", "p_c", "model"]
+    assert table.columns.tolist() == COLUMNS
     assert table["file"].tolist() == [f"scans/{name}" for name in NAMES]  # in natural order
     y_prob = compute_expected(saved["full"], table["file"])
     np.testing.assert_allclose(table[["p_a", "p_b", "p_c"]], y_prob, atol=1e-5)
@@ -122,8 +130,15 @@ def test_a_folder(saved, folder, capsys):
     sets = predict_sets(pd.DataFrame(y_prob, columns=["p_a", "p_b", "p_c"]), ABOUT["conformal"])
     assert table["uncertain"].tolist() == sets["uncertain"].astype(str).tolist()
     assert table["uncertain"].nunique() == 2
-    digest = subprocess.run(["sha256sum", saved["full"]], capture_output=True, text=True, check=True).stdout
-    assert set(table["model"]) == {digest[:12]}
+    assert table["content"].tolist() == [compute_sha256(path)[:16] for path in table["file"]]
+    assert set(table["model"]) == {compute_sha256(saved["full"])[:12]}
+    assert set(table["views"]) == {1}
+    assert set(table[["foreign", "distance", "nearest", "note"]].to_numpy().ravel()) == {""}
+
+
+def compute_sha256(path):
+    with open(path, "rb") as file:
+        return subprocess.run(["sha256sum"], stdin=file, capture_output=True, text=True, check=True).stdout
 
 
 def test_files_and_folders_stand_in_the_order_given_and_only_once(saved, folder):
@@ -138,7 +153,7 @@ def test_files_and_folders_stand_in_the_order_given_and_only_once(saved, folder)
 def test_a_model_that_says_nothing_numbers_its_classes(saved, folder):
     assert run(saved["silent"], "scans") == 0
     table = read_table()
-    assert table.columns.tolist()[3:] == ["uncertain", "p_class_0", "p_class_1", "p_class_2", "model"]
+    assert table.columns.tolist()[7:10] == ["p_class_0", "p_class_1", "p_class_2"]
     assert set(table["class"]) <= {"class_0", "class_1", "class_2"}
     assert set(table["uncertain"]) == {""}
 
@@ -170,13 +185,13 @@ def test_progress_is_shown_on_standard_error(saved, folder, capsys):
 
 def test_no_more_than_two_batches_are_held(saved, folder, count_reads, monkeypatch):
     held = []
-    original = predict._Classifier.predict
+    original = predict.Classifier.predict
 
-    def note(self, pixels):
-        held.append((len(pixels), len(count_reads)))
-        return original(self, pixels)
+    def note(self, images):
+        held.append((len(images), len(count_reads)))
+        return original(self, images)
 
-    monkeypatch.setattr(predict._Classifier, "predict", note)
+    monkeypatch.setattr(predict.Classifier, "predict", note)
     predict.predict_files(saved["full"], ["scans"], "table.csv", batch_size=2)
     sizes, read = zip(*held[1:], strict=True)  # the first one is the trial
     assert sizes == (2, 2, 2, 1)
@@ -192,6 +207,211 @@ def test_names_that_are_no_unicode_come_back(saved, folder):
     assert run(saved["full"], "scans") == 0
     assert b"scans/\xff.bmp," in Path("predictions.csv").read_bytes()
     assert predict.predict_files(saved["full"], ["scans"], "predictions.csv").before == 8
+
+
+def test_every_file_of_a_folder_is_predicted_or_told(saved, folder, capsys):
+    """Known by their content: images without an ending or with a rare one; other formats; what cannot be opened."""
+    Path("scans").rename("all")
+    image = Image.open("all/1.bmp")
+    for name in ("photos/a.jfif", "photos/b.jpe", "photos/inner/ISIC_0024306"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(name, format="JPEG")
+    Path("photos/IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(200))
+    Path("photos/scan").write_bytes(bytes(128) + b"DICM" + bytes(50))
+    Path("photos/scan.dcm").write_bytes(bytes(128) + b"DICM" + bytes(50))
+    Path("photos/labels.csv").touch()
+    Path("photos/.DS_Store").touch()
+    os.mkfifo("photos/pipe.png")
+    Path("photos/gone.png").symlink_to("nowhere.png")
+    Path("photos/inner/up").symlink_to("..")
+    assert run(saved["full"], "photos") == 1
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "photos: 3 of 7 files are images; the others: 1 HEIC photograph (.heic), 1 other file (.csv), "
+        "2 × DICOM file (no ending, .dcm)",
+        "predictions.csv: predicted 3",
+    ]
+    assert err.startswith("could not read 5, see predictions.problems.csv:\n")
+    assert read_table()["file"].tolist() == ["photos/a.jfif", "photos/b.jpe", "photos/inner/ISIC_0024306"]
+    problems = read_table("predictions.problems.csv").set_index("file")["problem"]
+    assert problems["photos/IMG_1.HEIC"].startswith("is not read (HEIC photograph): expected JPEG")
+    assert problems["photos/scan"].startswith("is not read (DICOM file)")
+    assert problems["photos/pipe.png"].startswith("is a pipe")
+    assert problems["photos/gone.png"].startswith("is a link that leads nowhere")
+    assert len(problems) == 5
+
+
+def test_files_that_are_named_are_tried_whatever_they_are(saved, folder):
+    image = Image.open("scans/1.bmp")
+    image.save("picture.txt", format="PNG")
+    os.mkfifo("pipe.png")
+    Path("gone.png").symlink_to("nowhere.png")
+    Path("IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(200))
+    outcome = predict.predict_files(saved["full"], ["picture.txt", "pipe.png", "gone.png", "IMG_1.HEIC"], "table.csv")
+    assert read_table("table.csv")["file"].tolist() == ["picture.txt"]
+    problems = outcome.problems.set_index("file")["problem"]
+    assert problems.index.tolist() == ["pipe.png", "gone.png", "IMG_1.HEIC"]
+    assert "pipe" in problems["pipe.png"]
+    assert "leads nowhere" in problems["gone.png"]
+    assert "HEIC photograph" in problems["IMG_1.HEIC"]
+
+
+def test_a_folder_without_images_is_told_with_what_it_holds(saved, folder, capsys):
+    Path("photos").mkdir()
+    for number in range(12):
+        Path(f"photos/{number}.heic").touch()
+    os.mkfifo("photos/pipe.png")
+    assert run(saved["full"], "photos") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: no image in photos: expected JPEG, ")
+    assert "photos: 0 of 12 files are images; the others: 12 × HEIC photograph (.heic)" in err
+    assert "photos/pipe.png is a pipe" in err
+
+
+def test_what_was_changed_in_an_image_is_noted(saved, folder):
+    rgba = Image.open("scans/1.bmp").convert("RGBA")
+    rgba.putalpha(100)
+    rgba.save("ink.png")
+    predict.predict_files(saved["full"], ["scans/1.bmp", "ink.png"], "table.csv")
+    plain, ink = read_table("table.csv")["note"]
+    assert plain == ""
+    assert "white" in ink
+    dark = save_cnn(Path("dark.keras"), about=ABOUT | {"background": 0})
+    predict.predict_files(dark, ["ink.png"], "dark.csv")
+    assert "black" in read_table("dark.csv")["note"].item()
+
+
+def test_no_spreadsheet_runs_what_names_say(saved, folder, count_reads):
+    model = save_cnn(Path("m.keras"), about={"class_names": ["=a", "-b", "'c"]})
+    names = ["=1+1.bmp", "@x.bmp", "'quoted.bmp", "-3.bmp"]
+    for name in names:
+        Path(name).write_bytes(Path("scans/1.bmp").read_bytes())
+    Path("+bad.bmp").touch()
+    predict.predict_files(model, [*names, "+bad.bmp"], "table.csv")
+    table = read_table("table.csv")
+    assert table["file"].tolist() == ["'=1+1.bmp", "'@x.bmp", "''quoted.bmp", "'-3.bmp"]
+    assert set(table["class"]) <= {"'=a", "'-b", "''c"}
+    assert read_table("table.problems.csv")["file"].tolist() == ["'+bad.bmp"]
+    count_reads.clear()
+    assert predict.predict_files(model, names, "table.csv").before == 4
+    assert not count_reads
+
+
+# Images that look unlike the training images
+
+
+def draw_marks(count, seed):
+    """Draw light marks on dark ground: uint8 (count, 16, 16, 1)."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 30, (count, 16, 16, 1), "uint8")
+    for image, (row, column) in zip(pixels, rng.integers(3, 9, (count, 2)), strict=True):
+        image[row : row + 5, column : column + 3] = rng.integers(200, 255)
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def marks(tmp_path_factory):
+    """Save a network that knows 300 marks; a mark, the same dark on light, noise, and as ink on nothing."""
+    place = tmp_path_factory.mktemp("marks")
+    model = load_model(save_cnn(place / "plain.keras", (16, 16, 1)))
+    known, held_out = (
+        (predict_with_features(model, x)[1], describe_pixels(x)) for x in (draw_marks(300, 1), draw_marks(200, 2))
+    )
+    familiar = Familiar.fit(*known, [f"=mark {number}" for number in range(300)], *held_out)
+    for name, inverted in (("marks", False), ("either", True)):
+        save_model(model, place / f"{name}.keras", ABOUT | {"may_be_inverted": inverted}, familiar.to_arrays())
+    mark = draw_marks(300, 1)[7, ..., 0]
+    noise = np.random.default_rng(3).integers(0, 255, (16, 16), "uint8")
+    for number, pixels in enumerate([mark, 255 - mark, noise]):
+        Image.fromarray(pixels).save(place / f"{number}.png")
+    Image.merge("LA", [Image.new("L", (16, 16)), Image.fromarray(mark)]).save(place / "3.png")
+    return place
+
+
+def test_images_unlike_the_training_images_are_told(marks, folder, capsys):
+    assert run(marks / "marks.keras", marks) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "predictions.csv: predicted 4",
+        "3 of 4 look unlike the training images: see the column foreign",
+    ]
+    table = read_table()
+    assert table["foreign"].tolist() == [False, True, True, True]
+    assert table["distance"][0] < 0.1
+    assert (table["distance"][1:] > 1).all()
+    assert table["nearest"][0] == "'=mark 7"
+    assert table["note"][:3].tolist() == [""] * 3
+    y_prob = compute_expected(marks / "marks.keras", table["file"])
+    np.testing.assert_allclose(table[["p_a", "p_b", "p_c"]], y_prob, atol=1e-5)
+
+
+def test_a_foreign_image_is_predicted_with_light_and_dark_exchanged_if_that_is_familiar(marks, folder, capsys):
+    assert run(marks / "either.keras", marks) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("1 of 4 look unlike the training images")
+    table = read_table()
+    assert table["foreign"].tolist() == [False, False, True, False]
+    assert table["note"][:3].tolist() == ["", "light and dark exchanged", ""]
+    assert table["note"][3].endswith("laid on white; light and dark exchanged")
+    assert table["nearest"][[0, 1, 3]].tolist() == ["'=mark 7"] * 3
+    y_prob = compute_expected(marks / "either.keras", [marks / name for name in ("0.png", "0.png", "2.png", "0.png")])
+    np.testing.assert_allclose(table[["p_a", "p_b", "p_c"]], y_prob, atol=1e-5)
+    assert np.abs(y_prob[0] - compute_expected(marks / "either.keras", [marks / "1.png"])).max() > 0.01
+
+
+# Two classes by one output, and what are no probabilities
+
+
+def save_last_layer(path, units, activation, about=None):
+    """Save a model that takes the mean of a grey image, and ends in such a layer."""
+    inputs = keras.Input((16, 16, 1))
+    values = layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 255)(inputs))
+    last = layers.Dense(units, kernel_initializer="ones", bias_initializer=keras.initializers.Constant(-0.25))
+    return save_model(keras.Model(inputs, layers.Activation(activation)(last(values))), path, about)
+
+
+def test_one_sigmoid_output_is_the_probability_of_the_second_class(folder):
+    for level in (0, 255):
+        Image.new("L", (20, 20), level).save(f"{level}.png")
+    save_last_layer(Path("silent.keras"), 1, "sigmoid")
+    thresholds = {"healthy": 0.5, "ill": 0.5}
+    save_last_layer(Path("named.keras"), 1, "sigmoid", {"class_names": ["healthy", "ill"], "conformal": thresholds})
+    for name, names in (("silent", ["class_0", "class_1"]), ("named", ["healthy", "ill"])):
+        predict.predict_files(f"{name}.keras", ["0.png", "255.png"], f"{name}.csv")
+        table = read_table(f"{name}.csv")
+        expected = 1 / (1 + np.exp([0.25, -0.75]))
+        np.testing.assert_allclose(table[f"p_{names[1]}"], expected, atol=1e-5)
+        np.testing.assert_allclose(table[f"p_{names[0]}"], 1 - expected, atol=1e-5)
+        assert table["class"].tolist() == names
+        np.testing.assert_allclose(table["confidence"], [1 - expected[0], expected[1]], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("units", "activation", "message"),
+    [
+        (1, "linear", "m.keras has one output, which is no probability: end it with a sigmoid."),
+        (1, "softmax", "m.keras has one output, which is no probability"),
+        (3, "linear", "m.keras cannot be used: its outputs are no probabilities: add a softmax."),
+        (3, "sigmoid", "its outputs are no probabilities"),
+    ],
+)
+def test_outputs_that_are_no_probabilities(folder, units, activation, message):
+    save_last_layer(Path("m.keras"), units, activation)
+    with pytest.raises(InputError, match=message):
+        predict.predict_files("m.keras", ["scans"], "predictions.csv")
+    assert not list(Path().glob("*.csv"))
+
+
+def test_outputs_that_are_no_numbers_end_the_run(saved, folder, monkeypatch, capsys):
+    original = predict.Classifier.predict
+
+    def spoil(self, images):
+        if images[0].content:  # not the trial
+            self._model.set_weights([weight * np.nan for weight in self._model.get_weights()])
+        return original(self, images)
+
+    monkeypatch.setattr(predict.Classifier, "predict", spoil)
+    assert run(saved["full"], "scans") == 2
+    assert "its outputs are no probabilities" in capsys.readouterr().err
+    assert read_table().empty
 
 
 # Resuming
@@ -240,23 +460,23 @@ def test_further_images_are_added(saved, folder, capsys):
     assert run(saved["full"], "scans/Part 2") == 0
     before = Path("predictions.csv").read_bytes()
     assert run(saved["full"], "scans") == 0
-    assert capsys.readouterr().out.splitlines()[1] == "predictions.csv: predicted 5 (2 before)"
+    assert capsys.readouterr().out.splitlines()[-1] == "predictions.csv: predicted 5 (2 before)"
     assert Path("predictions.csv").read_bytes().startswith(before)
     assert sorted(read_table()["file"]) == sorted(f"scans/{name}" for name in NAMES)
 
 
 def test_ctrl_c_keeps_what_is_done(saved, folder, monkeypatch, capsys):
     (folder / "1.bmp").write_text("damaged")
-    original, calls = predict._Classifier.predict, []
+    original, calls = predict.Classifier.predict, []
 
-    def stop(self, pixels):
-        calls.append(len(pixels))
+    def stop(self, images):
+        calls.append(len(images))
         if len(calls) == 4:  # a trial, two batches, and this one
             raise KeyboardInterrupt
-        return original(self, pixels)
+        return original(self, images)
 
     with monkeypatch.context() as patch:
-        patch.setattr(predict._Classifier, "predict", stop)
+        patch.setattr(predict.Classifier, "predict", stop)
         assert run(saved["full"], "scans", "--batch-size", 2) == 130
     assert capsys.readouterr() == ("", "\ninterrupted\n")
     assert read_table()["file"].tolist() == [f"scans/{name}" for name in NAMES[1:4]]
@@ -265,18 +485,57 @@ def test_ctrl_c_keeps_what_is_done(saved, folder, monkeypatch, capsys):
     assert read_table()["file"].tolist() == [f"scans/{name}" for name in NAMES[1:]]
 
 
+def test_a_file_that_has_changed_is_predicted_anew(saved, folder, capsys, count_reads):
+    assert run(saved["full"], "scans") == 0
+    before = read_table()
+    for name in ("2.bmp", "Part 10/a, b\nc.png"):
+        Image.new("RGB", (20, 24), (250, 0, 0)).save(folder / name)
+    (folder / "Part 2" / "x.PNG").write_bytes(b"damaged")
+    count_reads.clear()
+    assert run(saved["full"], "scans") == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "predictions.csv: predicted 2 (4 before, 3 changed since)"
+    changed = ["scans/2.bmp", "scans/Part 2/x.PNG", "scans/Part 10/a, b\nc.png"]
+    assert count_reads == changed
+    after = read_table()
+    assert after["file"].tolist() == [name for name in before["file"] if name not in changed] + changed[::2]
+    right = predict.predict_files(saved["full"], ["scans/2.bmp"], "right.csv")
+    assert right.predicted == 1
+    check_same(Path("right.csv").read_bytes(), predict._format_rows([after.columns, after.to_numpy(dtype="str")[4]]))
+
+
+def test_rows_of_other_views_are_left_as_they_are(saved, folder, capsys):
+    assert run(saved["grey"], "scans") == 0
+    before = Path("predictions.csv").read_bytes()
+    assert run(saved["grey"], "scans", "--views", 1) == 2
+    assert "error: predictions.csv was predicted with --views 4; now it is 1." in capsys.readouterr().err
+    assert Path("predictions.csv").read_bytes() == before
+    assert run(saved["grey"], "scans", "--views", 4) == 0
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda text, digest: text.replace(digest, "0123456789ab"), "is of the model 0123456789ab; this one is"),
         (lambda text, digest: text[: text.rindex(digest)] + "0123456789ab\n", "is of the model 0123456789ab"),
+        (lambda text, digest: text.replace(",1,", ",4,"), "was predicted with --views 4; now it is 1"),
         (lambda text, digest: text.replace("p_c,", "p_d,"), "is no table of this model's predictions"),
+        (lambda text, digest: text.replace(",views,content", ""), "is no table of this model's predictions"),
         (lambda text, digest: "image,label\n1,2\n", "is no table of this model's predictions"),
         (lambda text, digest: "one line without an end", "is no table of this model's predictions"),
         (lambda text, digest: text + "1,2\n", "line 10 is no row of such a table"),
         (lambda text, digest: text + '"1"2,3\n', "line 10 cannot be read"),
     ],
-    ids=["model", "model of the last row", "classes", "other table", "no table", "short row", "no CSV"],
+    ids=[
+        "model",
+        "model of the last row",
+        "views",
+        "classes",
+        "older table",
+        "other table",
+        "no table",
+        "short row",
+        "no CSV",
+    ],
 )
 def test_another_table_is_left_as_it_is(saved, folder, capsys, change, message):
     predict.predict_files(saved["full"], ["scans"], "table.csv")
@@ -309,7 +568,7 @@ def test_files_that_cannot_be_read_are_told_and_tried_again(saved, folder, capsy
     (folder / "Part 2" / "z.png").write_text("no image")
     assert run(saved["full"], "scans", "--batch-size", 1) == 1
     out, err = capsys.readouterr()
-    assert out == "predictions.csv: predicted 6\n"
+    assert out.endswith("\npredictions.csv: predicted 6\n")
     lines = err.splitlines()
     assert lines[0] == "could not read 2, see predictions.problems.csv:"
     assert [line.split(": ")[0] for line in lines[1:]] == ["  scans/2.bmp", "  scans/Part 2/z.png"]
@@ -366,8 +625,8 @@ def write_text_model(path):
         (write_lambda, r"m.keras: Keras could not load this model: .*Lambda.*arbitrary code"),
         (write_text_model, r"m.keras is no classifier of grey or colour images: from \(None, 4\) to \(None, 3\)"),
         (lambda path: save_cnn(path, (16, 16, 2)), r"m.keras is no classifier of grey or colour images"),
-        (lambda path: save_cnn(path, about={"class_names": ["a", "b"]}), r"it has 3 outputs, but class_names are \['a"),
-        (lambda path: save_cnn(path, about={"class_names": ["a", "b", "b"]}), r"it has 3 outputs"),
+        (lambda path: save_cnn(path, about={"class_names": ["a", "b"]}), r"it has 3 classes, but class_names are \['a"),
+        (lambda path: save_cnn(path, about={"class_names": ["a", "b", "b"]}), r"it has 3 classes"),
         (lambda path: save_cnn(path, about={"class_names": 3}), r"m.keras cannot be used"),
         (lambda path: save_cnn(path, about={"class_labels": ["a"]}), r"m.keras cannot be used"),
         (lambda path: save_cnn(path, about={"conformal": {"a": 0.5}}), r"m.keras cannot be used: .*expected those of"),
@@ -394,7 +653,7 @@ def test_models_that_cannot_be_used(folder, capsys, write, message):
     [
         (["nowhere"], "nowhere: no such file or folder."),
         (["scans", "scans/11.bmp"], "scans/11.bmp: no such file or folder."),
-        (["empty"], "no image in empty: expected files that end in .bmp, .gif, .jpeg, "),
+        (["empty"], "no image in empty: expected JPEG, PNG, BMP, "),
         (["scans", "--out", "scans/1.bmp/table.csv"], "scans/1.bmp/table.csv cannot be written: "),
         (["scans", "--out", "empty"], "empty is a folder; expected the name of a CSV file."),
         (["scans", "--batch-size", "0"], "batch size 0: expected 1 or more."),

@@ -196,3 +196,30 @@ shell.run_cell("1 / 0")
     shown, zero_division = plain.split("-" * 20, 1)  # the rule above an ordinary traceback
     assert shown.strip() == "InputError: SEED=abc: expected a whole number from 0 to 4294967295."
     assert "Traceback" in zero_division
+
+
+@pytest.mark.parametrize(
+    ("folders", "start", "expected"),
+    [
+        ([], ".", "."),
+        (["data"], "data", "data"),
+        (["notebooks", "helpers"], ".", "."),
+        (["notebooks", "helpers"], "notebooks", "."),
+        (["notebooks"], "notebooks", "notebooks"),
+    ],
+)
+def test_an_installed_copy_works_where_it_is_started(tmp_path, folders, start, expected):
+    """As after `pip install .`, beside packages that leave a folder ``notebooks`` there."""
+    installed, work = tmp_path / "site-packages", tmp_path / "work"
+    (installed / "helpers").mkdir(parents=True)
+    (installed / "notebooks").mkdir()
+    for name in ("__init__", "settings", "files"):
+        (installed / "helpers" / f"{name}.py").write_bytes((PROJECT_FOLDER / "helpers" / f"{name}.py").read_bytes())
+    for name in (".", *folders):
+        (work / name).mkdir()
+    code = f"import sys; sys.path.insert(0, {str(installed)!r}); from helpers.settings import *; "
+    code += "found = read_settings({}); print(PROJECT_FOLDER, found.data_dir, found.cache_dir, sep='\\n')"
+    given = {"cwd": work / start, "capture_output": True, "text": True, "check": True}
+    done = subprocess.run([sys.executable, "-I", "-c", code], **given)
+    project = (work / expected).resolve()
+    assert done.stdout.splitlines() == [str(project), str(project / "data"), str(project / ".cache")]

@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from helpers.data.layouts.common import LEFT_OUT, PROBLEM_COLUMNS
-from helpers.files import InputError
+from helpers.files import InputError, show_name
 
 MOST_UNUSABLE = 0.05  # share of the images above which there is something wrong with the data set as a whole
 
@@ -43,14 +43,16 @@ def compare_with_original(images, data_set):
 def leave_out_unusable(images, problems, measured=None):
     """Leave out the images that cannot be read or contradict one another: give the remaining images and the problems.
 
-    ``measured`` is from `helpers.data.pixels.measure_images`; its ``error`` tells which images cannot be read. Raise
-    InputError, with the table of problems, if more than 5 % of the images cannot be used.
+    ``measured`` is from `helpers.data.pixels.measure_images`; its ``error`` tells which images cannot be read, its
+    ``note`` what was done to others, which are kept. Raise InputError, with the table of problems, if more than 5 % of
+    the images cannot be used.
     """
     if measured is not None:
         error = measured["error"][measured["error"] != ""]
-        deep = measured["mode"].str.startswith("I;16", na=False) & (measured["error"] == "")
-        scaled = {"file": images["path"][deep], "problem": "has 16 bits", "action": "scaled to 8 bits"}
-        problems = pd.concat([problems, pd.DataFrame(scaled)], ignore_index=True)
+        noted = zip(images["path"].map(show_name), measured["note"], strict=True)
+        changed = [(name, *part.split(": ", 1)) for name, note in noted for part in note.split("; ") if part]
+        changed = pd.DataFrame(changed, columns=PROBLEM_COLUMNS[:3], dtype="str")
+        problems = pd.concat([problems, changed], ignore_index=True)
         images, problems = _leave_out(images.loc[error.index], "cannot be read: " + error, images, problems)
     images, problems = leave_out_contradictions(images, problems)
     left_out = len(set(problems.loc[problems["action"] == LEFT_OUT, "image_id"]) - set(images["image_id"]))
@@ -141,6 +143,6 @@ def find_conflicts(images):
 
 def _leave_out(rows, problem, images, problems):
     """Leave some rows out of the images, and add them with their problem to the table of problems."""
-    found = {"file": rows["path"], "problem": problem, "action": LEFT_OUT, "image_id": rows["image_id"]}
+    found = {"file": rows["path"].map(show_name), "problem": problem, "action": LEFT_OUT, "image_id": rows["image_id"]}
     problems = pd.concat([problems, pd.DataFrame(found)], ignore_index=True)
     return images.drop(index=rows.index).reset_index(drop=True), problems

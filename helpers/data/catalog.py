@@ -38,6 +38,8 @@ class DataSet:
     may_lack_classes: bool = False  # whether a copy with fewer classes than the original can be used
     joined: tuple[str, ...] = ()  # images that are put into one group: "identical" files, those that look "alike"
     kept_part: str = ""  # images of other parts whose group is also in this one are left out
+    background: int = 255  # what transparent pixels are laid on: white, or 0, black
+    may_be_inverted: bool = False  # whether an image with light and dark exchanged shows the same
     edition: str = ""  # added to the name of a notebook's results where the notebook can use several data sets
 
     def __post_init__(self):
@@ -126,12 +128,14 @@ _CATALOG = {
             class_labels=dict(zip(_DIGITS, _DIGITS, strict=True)),
             layout="mnist_archive",
             key_file="mnist.npz",
-            files="mnist.npz with the arrays x_train, y_train, x_test and y_test",
+            files="mnist.npz with the arrays x_train, y_train, x_test and y_test, or the four files of the publisher, "
+            "such as train-images-idx3-ubyte.gz; tables of pixels (.csv) are not read",
             handle="keras:mnist",
             expected_counts={"train": 60_000, "test": 10_000},
             group_rule="identical images (mnist.npz does not name the writers)",
             image_shape=(28, 28, 1),
             allowed_augmentation="small rotations, shifts and zooms; no flips: a mirrored digit is no digit",
+            may_be_inverted=True,
             citation="LeCun et al. (1998), Gradient-based learning applied to document recognition, Proc. IEEE 86(11)",
             licence="CC BY-SA 3.0",
         ),
@@ -152,6 +156,7 @@ _CATALOG = {
             citation="Tschandl et al. (2018), The HAM10000 dataset, Scientific Data 5:180161",
             licence="CC BY-NC 4.0",
             pixel_table_codes=("akiec", "bcc", "bkl", "df", "nv", "vasc", "mel"),
+            may_lack_classes=True,
         ),
         DataSet(
             name="chest-xray",
@@ -265,6 +270,7 @@ _CATALOG = {
             image_shape=(112, 112, 3),
             allowed_augmentation="any rotation, flips, small shifts, stain and brightness; hardly any zoom: the size "
             "of a cell is a sign",
+            background=0,
             citation="Gupta and Gupta (2019), ALL challenge dataset of ISBI 2019 (C-NMC 2019), The Cancer Imaging "
             "Archive, doi:10.7937/tcia.2019.dc64i46r",
             licence="CC BY 3.0",
@@ -279,3 +285,8 @@ def get_data_set(name: str) -> DataSet:
     if name not in _CATALOG:
         raise InputError(f"No data set is called {name!r}. Known: {', '.join(_CATALOG)}.")
     return _CATALOG[name]
+
+
+def list_data_sets():
+    """List the records of all data sets."""
+    return tuple(_CATALOG.values())

@@ -4,6 +4,9 @@ The table of problems has the columns ``file``; ``problem``; ``action``, what wa
 or file is not used; and ``image_id`` of the image concerned.
 """
 
+import os
+import re
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,13 +16,13 @@ import numpy as np
 import pandas as pd
 
 from helpers.data import audit, duplicates, pixels, preprocess, split
-from helpers.data.catalog import DataSet, get_data_set
-from helpers.data.layouts.class_folders import index_class_folders
-from helpers.data.layouts.cnmc import index_cnmc
-from helpers.data.layouts.common import LEFT_OUT, PROBLEM_COLUMNS
-from helpers.data.layouts.ham10000 import index_ham10000
-from helpers.data.layouts.mnist_archive import index_mnist_archive
-from helpers.files import InputError, replace_atomically
+from helpers.data.catalog import DataSet, get_data_set, list_data_sets
+from helpers.data.layouts.class_folders import index_class_folders, rate_class_folders
+from helpers.data.layouts.cnmc import index_cnmc, rate_cnmc
+from helpers.data.layouts.common import LEFT_OUT, PROBLEM_COLUMNS, list_folders
+from helpers.data.layouts.ham10000 import find_table, index_ham10000
+from helpers.data.layouts.mnist_archive import index_mnist_archive, rate_mnist_archive
+from helpers.files import InputError, replace_atomically, show_name
 from helpers.settings import Settings
 
 __all__ = ["LEFT_OUT", "PROBLEM_COLUMNS", "OpenDataSet", "Source", "find_data", "index_images", "open_data_set"]
@@ -29,6 +32,27 @@ _INDEXERS = {
     "ham10000": index_ham10000,
     "class_folders": index_class_folders,
     "cnmc": index_cnmc,
+}
+
+
+def _rate_ham10000(data_set, folder):
+    """Rate how well a folder looks like that of HAM10000: 3 if its table lies there; 1 if it lies deeper."""
+    table = find_table(folder)
+    return 0 if table is None else 3 if table.parent == Path() else 1
+
+
+# How well a folder looks like that of a data set: 0, not at all; 1, if its name says so too; 2 or 3, unmistakably.
+_RATINGS = {
+    "mnist_archive": rate_mnist_archive,
+    "ham10000": _rate_ham10000,
+    "class_folders": rate_class_folders,
+    "cnmc": rate_cnmc,
+}
+_DEPTH, _MOST_FOLDERS = 6, 2_000  # of the search for a data set
+_UNPACK = {  # how to unpack archives, by their endings; the first two on every system
+    (".zip",): "python -m zipfile -e {} {}",
+    (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz"): "python -m tarfile -e {} {}",
+    (".7z", ".rar"): "7z x {} -o{}",
 }
 _THUMBNAIL = (32, 32, 1)  # what is compared to find images that look alike
 
@@ -83,11 +107,12 @@ class OpenDataSet:
 
     def load_pixels(self, shape):
         """Load the pixels of all images; see `helpers.data.pixels.load_pixels`."""
-        return pixels.load_pixels(self.images, self.source.folder, shape, self.settings.cache_dir)
+        folder, cache_dir = self.source.folder, self.settings.cache_dir
+        return pixels.load_pixels(self.images, folder, shape, cache_dir, self.record.background)
 
     def read_images(self, images, shape):
         """Read some images, given as rows of a table with the column ``path``, as a list of uint8 arrays."""
-        return [pixels.read_image(self.source.folder / path, shape) for path in images["path"]]
+        return [pixels.read_image(self.source.folder / path, shape, self.record.background) for path in images["path"]]
 
     def split_images(self, validation, test="test"):
         """Divide the images into training, validation and test set, whole groups at a time; count them by class.
@@ -170,11 +195,11 @@ def open_data_set(names, settings, most=None, limit_by="part", whole_groups=True
     else:
         record = names if isinstance(names, DataSet) else choose_data_set(names, settings)
     source = find_data(record, settings)
-    images, problems = index_images(record, source.folder)
+    images, problems = index_images(record, source.folder, settings.cache_dir)
     measured = None
     if "array" not in images:  # images inside an array file are all of one size
-        measured = pixels.measure_images(images, source.folder, settings.cache_dir)
-        images = images.join(measured.drop(columns="error"))
+        measured = pixels.measure_images(images, source.folder, settings.cache_dir, record.background)
+        images = images.join(measured.drop(columns=["error", "note"]))
     images, problems = audit.leave_out_unusable(images, problems, measured)
     alike = pd.DataFrame(columns=["first", "second", "bits", "correlation", "identical", "named"])
     if record.joined:
@@ -183,7 +208,7 @@ def open_data_set(names, settings, most=None, limit_by="part", whole_groups=True
     if "identical" in record.joined:
         images["group"] = audit.join_groups(images, keys=content)
     if "alike" in record.joined:
-        thumbnails = pixels.load_pixels(images, source.folder, _THUMBNAIL, settings.cache_dir)
+        thumbnails = pixels.load_pixels(images, source.folder, _THUMBNAIL, settings.cache_dir, record.background)
         pairs = duplicates.find_near_duplicates(thumbnails)
         images["group"] = audit.join_groups(images, pairs=pairs)
         files = images.assign(content=content)
@@ -205,39 +230,60 @@ def open_data_set(names, settings, most=None, limit_by="part", whole_groups=True
     return OpenDataSet(record, source, settings, images, limited.copy(), problems, contradictory, alike)
 
 
+def load_some(data_set, settings, shape, count, seed=42):
+    """Load some images of a data set, drawn at random, and no more of it: a uint8 array (n, height, width, channels).
+
+    Raise InputError as `find_data` and `index_images`. Images that cannot be read are left out.
+    """
+    source = find_data(data_set, settings)
+    images, _ = index_images(data_set, source.folder, settings.cache_dir)
+    images = images.sample(min(count, len(images)), random_state=seed).reset_index(drop=True)
+    about = source.folder, settings.cache_dir, data_set.background
+    if "array" not in images:
+        readable = pixels.measure_images(images, *about)["error"] == ""
+        images = images[readable].reset_index(drop=True)
+    return pixels.load_pixels(images, about[0], shape, *about[1:])
+
+
 def find_data(data_set: DataSet, settings: Settings) -> Source:
     """Find a data set, or make it available, as ``DATA_SOURCE`` says.
 
-    ``local`` takes ``DATA_DIR/<name>``; ``download`` takes it too, or else fetches it (what comes from Kaggle stays in
-    the cache of kagglehub); ``sample`` draws the built-in sample; ``auto`` takes local files where there are some, and
-    otherwise the sample, but not for a full run, because its results would say nothing.
+    ``local`` takes ``DATA_DIR/<name>``, or else a folder below ``DATA_DIR``, or this itself, that has the data set's
+    layout, whatever its name: that of Kaggle's page, another case, one or more folders deeper. ``download`` takes it
+    too, or else fetches it (what comes from Kaggle stays in the cache of kagglehub). ``sample`` draws the built-in
+    sample. ``auto`` takes local files where there are some; otherwise the sample, but not if ``DATA_DIR`` was named,
+    and not for a full run, because its results would say nothing.
 
-    Raise InputError, which tells what to do, if ``DATA_DIR`` was named but does not exist or is empty, the data set's
-    folder lacks its key file, a full run has no images, or the download failed.
+    Raise InputError, which tells what is there and what to do, if the data set is not found, or in several folders of
+    which none has the better name, or if the download failed.
     """
-    place, name = settings.data_dir, data_set.name
-    folder = place / name
+    place, folder = settings.data_dir, settings.data_dir / data_set.name
     if settings.source == "sample":
         return _open_sample(data_set, settings, "DATA_SOURCE=sample asks for it.")
-    if _has_key_file(folder, data_set):
+    found = _find_folders(data_set, place)
+    if len(found) > 1:
+        raise InputError(
+            f"{data_set.title} lies in several folders: {', '.join(map(show_name, found))}. Keep one of them below "
+            f"DATA_DIR={place}, or name its folder {data_set.name}."
+        )
+    if found:
+        where = Path(place.name) / found[0].relative_to(place)
         kind = "download" if settings.source == "download" else "local"
-        return Source(kind, folder, f"{data_set.title}, from {place.name}/{name}.")
+        return Source(kind, found[0], f"{data_set.title}, from {show_name(where.as_posix())}.")
     if settings.source == "download":
         return Source("download", _download(data_set, folder), f"{data_set.title}, from {data_set.handle}.")
     if folder.exists():
-        problem = f"{folder} has no {data_set.key_file}"
+        problem = f"{folder} has no {data_set.key_file}{_tell_content(folder, folder)}"
     elif settings.data_dir_given and not place.is_dir():
         problem = f"DATA_DIR={place} is no folder"
+    elif settings.data_dir_given and not os.access(place, os.R_OK | os.X_OK):
+        problem = f"DATA_DIR={place} cannot be entered"
     elif settings.data_dir_given and not any(place.iterdir()):
         problem = f"DATA_DIR={place} is empty"
-    elif _has_key_file(place, data_set) and place.name == name:
-        problem = f"DATA_DIR={place} is the folder of {name} itself: name its parent"
-    elif _has_key_file(place, data_set):
-        problem = f"DATA_DIR={place} holds {data_set.key_file} itself: move it into a folder {name} there"
-    elif settings.source == "local" or not settings.quick:
-        problem = f"{place} has no folder {name}"
+    elif settings.data_dir_given or settings.source == "local" or not settings.quick:
+        problem = f"{place} has no folder {data_set.name}{_tell_content(place, folder)}"
     else:
-        return _open_sample(data_set, settings, f"No folder {place.name}/{name} with real images.")
+        return _open_sample(data_set, settings, f"No folder {place.name}/{data_set.name} with real images.")
     raise InputError(
         f"{problem}. Put the files there, or set DATA_SOURCE=download or DATA_SOURCE=sample. "
         f"Expected: {folder / data_set.key_file}; in all {data_set.files}"
@@ -254,12 +300,14 @@ def choose_data_set(names: Sequence[str], settings: Settings) -> DataSet:
             raise InputError(f"DATA_SET={settings.data_set}: this notebook can use {', '.join(names)}.")
         return get_data_set(settings.data_set)
     records = [get_data_set(name) for name in names]
-    there = [record for record in records if _has_key_file(settings.data_dir / record.name, record)]
+    there = [record for record in records if _find_folders(record, settings.data_dir)]
     return (there or records)[0]
 
 
-def index_images(data_set, folder):
+def index_images(data_set, folder, cache_dir=None):
     """List the images of a data set that lies in a folder; return the tables of images and of problems.
+
+    Where several files have one name their content is compared; with ``cache_dir`` the hashes are kept there.
 
     The images have one row each and the columns ``image_id``; ``path``, relative to ``folder``; ``label``, one of the
     class names; ``group``, what has to stay together in a split; ``part``, the part of the original that the image is
@@ -268,16 +316,74 @@ def index_images(data_set, folder):
 
     Raise InputError, which names the file, if one that all images depend on is not as the layout says.
     """
-    images, problems = _INDEXERS[data_set.layout](data_set, folder)
+    images, problems = _INDEXERS[data_set.layout](data_set, folder, cache_dir)
     return images, pd.DataFrame(problems, columns=PROBLEM_COLUMNS)
 
 
-def _has_key_file(folder, data_set):
-    """Tell whether a data set lies in a folder; where the key is a folder itself, archives differ in its case."""
-    if (folder / data_set.key_file).exists():
-        return True
-    name = data_set.key_file.lower()
-    return folder.is_dir() and any(path.is_dir() and path.name.lower() == name for path in folder.iterdir())
+def _find_folders(data_set, place):
+    """Find the folder of a data set below a place, or the place itself: a list, longer if none has the better name."""
+    own, key = place / data_set.name, data_set.key_file.casefold()
+    with suppress(OSError):
+        if (own / data_set.key_file).exists() or any(path.name.casefold() == key for path in list_folders(own)):
+            return [own]
+    outer = data_set.files.count(f"{data_set.key_file}/")  # of its folders, inside one another
+    found, visited, waiting = {}, set(), [place]
+    while waiting and len(visited) < _MOST_FOLDERS:
+        folder = waiting.pop(0)
+        with suppress(OSError):  # what cannot be entered is not searched
+            about = folder.stat()
+            if (about.st_dev, about.st_ino) in visited:  # a link leads here
+                continue
+            visited.add((about.st_dev, about.st_ino))
+            if rating := _rate(data_set, folder, place):
+                for _ in range(outer):
+                    if folder.name.casefold() == key and folder != place and (outer > 1 or folder.parent != place):
+                        folder = folder.parent
+                found[folder] = max(rating, found.get(folder, 0))
+            elif len(folder.relative_to(place).parts) < _DEPTH:
+                waiting += list_folders(folder)
+    return [folder for folder, rating in found.items() if rating == max(found.values())]
+
+
+def _rate(data_set, folder, place):
+    """Rate how well a folder and the names from a place down to it fit a data set; 0 if another fits as well."""
+    names = [_simplify(name) for name in (place.name, *folder.relative_to(place).parts)]
+
+    def rate(record):
+        fit = _RATINGS[record.layout](record, folder)
+        page, _, version = record.handle.partition("/versions/")
+        known = {_simplify(name) for name in (record.name, record.key_file, page.rpartition("/")[2])}
+        named = sum(name in known for name in names)
+        is_version = f"/versions/{version}/" in f"{folder.as_posix()}/"
+        return 1 + named + (fit == 3) + is_version / 2 if fit > 1 or (fit and named) else 0
+
+    rating = rate(data_set)
+    rivals = (other for other in list_data_sets() if other.layout == data_set.layout and other.name != data_set.name)
+    return rating if rating and all(rating > rate(other) for other in rivals) else 0
+
+
+def _simplify(name):
+    """Make one name of those that differ in case, blanks, hyphens and the like."""
+    return re.sub(r"[\W_]+", "-", name.casefold()).strip("-")
+
+
+def _tell_content(place, folder):
+    """Tell what lies in a place, as the end of a sentence, and how to unpack archives into the data set's folder."""
+    there = [path for path in sorted(place.glob("*")) if not path.name.startswith(".")]
+    shown = [show_name(path.name) + "/" * path.is_dir() for path in there]
+    text = f"; it holds {', '.join(shown[:8])}{', …' if len(shown) > 8 else ''}" if there else ""
+    if place != folder and any(path.is_dir() for path in there):
+        text += f". If one of these folders holds the data set, rename it to {folder.name}"
+    archives = {
+        path: command
+        for path in [*there, *sorted(folder.parent.glob("*"))]
+        for endings, command in _UNPACK.items()
+        if path.name.lower().endswith(endings) and path.is_file()
+    }
+    for path, command in list(archives.items())[:3]:
+        how = command.format(shlex.quote(show_name(path)), shlex.quote(str(folder)))
+        text += f". {show_name(path.name)} is packed: unpack it with {how}"
+    return text
 
 
 def _open_sample(data_set, settings, reason):
@@ -302,9 +408,9 @@ def _download(data_set, folder):
             downloaded = folder
             with replace_atomically(folder / data_set.key_file) as unfinished, open(unfinished, "wb") as file:
                 np.savez_compressed(file, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-        if not _has_key_file(downloaded, data_set):
+        if not (found := _find_folders(data_set, downloaded)):
             raise FileNotFoundError(f"what came has no {data_set.key_file}")
-        return downloaded
+        return found[0]
     except Exception as error:  # whatever network, server or disk may come up with
         with suppress(OSError):
             folder.rmdir()  # leaves no empty folder, which would look like a data set gone wrong

@@ -2,40 +2,46 @@
 
 The functions share these parameters: ``images``, the index of `helpers.data.opening.index_images`; ``folder``, a Path
 that its column ``path`` is relative to; ``shape``, height, width and channels (1 grey, 3 colour); ``cache_dir``, a Path
-where decoded pixels, measures and the hashes of files are kept.
+where decoded pixels, measures and the hashes of files are kept; ``background``, the grey level from 0 to 255 that
+transparent pixels are laid on.
 """
 
+import ctypes
 import hashlib
-import json
-import os
-import time
 import warnings
 from contextlib import contextmanager, suppress
 from functools import partial
-from socket import gethostname
+from io import BytesIO
+from itertools import compress
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from helpers.data.layouts.common import read_arrays
-from helpers.files import InputError, release_pages, replace_atomically
-from helpers.parallel import count_workers, run_in_parallel, uses_cluster
+from helpers.data.layouts.tables import sniff
+from helpers.data.listing import HEAD, IMAGE_FORMATS, find_obstacle, recognize
+from helpers.data.reading import CHUNK_FILES, UNREADABLE, hash_contents, read_chunks, read_files, refuse_unreadable
+from helpers.files import InputError, read_reason, release_pages, replace_atomically, show_name
+
+with suppress(AttributeError, OSError):  # libtiff writes to stderr what Pillow raises as an error
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 # Part of every cache key: raise it whenever the same file would give other pixels.
-_VERSION = 3
+_VERSION = 4
 _MODES = {1: "L", 3: "RGB"}
 # Pillow may first average whole pixels, down to so many times the size to resize to. Resizing 600x450 to 160x120 takes
 # half as long then, and 99 of 100 pixels of lesions and X-rays change by at most 2 grey levels.
 _REDUCING_GAP = 1.75
 _MEASURES = ("width", "height", "mode", "red", "green", "blue")
-_CHUNK_IMAGES, _CHUNK_BYTES = 256, 2**25  # at most, of the images that a worker reads at a time
-# Nanoseconds. A file that changed so shortly before could change again under the same times, whose clocks tick slowly.
-_RECENT = 2 * 10**9
-_hashes = {}  # of files: by folder, then by path the state of the file and its hash
+_CHUNK_BYTES = 2**25  # at most, of the images that a worker reads at a time
+_DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners fill of the 16 that they are stored in
+_DARK = 64  # of 255: the highest level that 14 bits of 16 do not reach
+_FACTORS = {"L;2": 85, "L;4": 17}  # Pillow multiplies grey levels of 2 and 4 bits by them, but not the transparent one
 
 
-def load_pixels(images, folder, shape, cache_dir):
+def load_pixels(images, folder, shape, cache_dir, background=255):
     """Load the pixels of a data set in the order of its index.
 
     They are decoded and resized once, on the Dask cluster if there is one, and kept under a name made from the content
@@ -56,30 +62,38 @@ def load_pixels(images, folder, shape, cache_dir):
         raise ValueError(f"shape={shape}: expected height, width and channels, which are 1 (grey) or 3 (colour).")
     if not images.index.equals(pd.RangeIndex(len(images))):
         raise ValueError("The rows are not numbered from 0: call reset_index(drop=True) after leaving some out.")
-    key = repr((_VERSION, tuple(shape), compute_fingerprint(images, folder, cache_dir)))
+    hashes = hash_contents(images["path"], folder, cache_dir)
+    refuse_unreadable(hashes, folder)
+    key = repr((_VERSION, tuple(shape), background, _compute_fingerprint(images, hashes)))
     cached = _name_cached(cache_dir / "pixels", key.encode(), "npy")
     if not cached.exists():
         with replace_atomically(cached) as unfinished:
             pixels = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (len(images), *shape))
-            _decode(images, folder, pixels)
+            _decode(images, folder, pixels, background)
             pixels.flush()
     return np.load(cached, mmap_mode="r", allow_pickle=False)
 
 
-def measure_images(images, folder, cache_dir):
+def measure_images(images, folder, cache_dir, background=255):
     """Open every image file once and measure it; the measures are kept like the pixels.
 
     They are a DataFrame aligned with ``images``: ``width`` and ``height`` in pixels as stored, ``mode`` of Pillow, the
-    mean ``red``, ``green`` and ``blue`` from 0 to 255, and ``error``, an empty str for readable images.
+    mean ``red``, ``green`` and ``blue`` from 0 to 255, the ``note`` of `decode_image`, and ``error``, why the file
+    cannot be read, an empty str for readable images.
     """
-    key = repr((_VERSION, "measured", compute_fingerprint(images, folder, cache_dir)))
+    hashes = hash_contents(images["path"], folder, cache_dir)
+    key = repr((_VERSION, "measured", background, _compute_fingerprint(images, hashes)))
     cached = _name_cached(cache_dir / "measured", key.encode(), "csv")
     if not cached.exists():
-        rows = _read_files(_measure_files, [folder / path for path in images["path"]])
+        paths = [folder / path for path in images["path"]]
+        seen = [hashes[path] != UNREADABLE for path in images["path"]]  # workers read only what can be opened here
+        measure = partial(_measure_files, background=background)
+        rows = iter(read_files(measure, [*compress(paths, seen)], refuse_bombs))
+        rows = [next(rows) if opens else _measure(path, background) for path, opens in zip(paths, seen, strict=True)]
         with replace_atomically(cached) as unfinished:
-            pd.DataFrame(rows, columns=[*_MEASURES, "error"]).to_csv(unfinished, index=False)
-    missing = dict.fromkeys(_MEASURES, "")
-    table = pd.read_csv(cached, keep_default_na=False, na_values=missing, dtype={"mode": "str", "error": "str"})
+            pd.DataFrame(rows, columns=[*_MEASURES, "note", "error"]).to_csv(unfinished, index=False)
+    missing, text = dict.fromkeys(_MEASURES, ""), dict.fromkeys(("mode", "note", "error"), "str")
+    table = pd.read_csv(cached, keep_default_na=False, na_values=missing, dtype=text)
     return table.set_index(images.index)
 
 
@@ -95,7 +109,9 @@ def read_pixel_table(path, images, class_codes, shape):
     """
     remedy = "Fetch the original again, or resize the images instead."
     try:
-        table = pd.read_csv(path, dtype="uint8")
+        table = pd.read_csv(path, dtype="uint8", **sniff(path))
+        if not isinstance(table.index, pd.RangeIndex):  # what pandas makes of rows that are longer than the head
+            raise ValueError("its rows are longer than its first line")
     except (OSError, ValueError, OverflowError) as error:
         raise InputError(f"{path} cannot be read as a table of pixels from 0 to 255 ({error}). {remedy}") from error
     n_pixels, rows = int(np.prod(shape)), images["metadata_row"].to_numpy()
@@ -119,11 +135,7 @@ def compute_fingerprint(images, folder, cache_dir=None):
 
     The hashes of files are remembered by each process, and with ``cache_dir`` also by others.
     """
-    columns = [name for name in ("image_id", "path", "array", "position") if name in images]
-    digest = hashlib.sha256(images[columns].to_csv(index=False).encode())
-    for content in _hash_files(images["path"], folder, cache_dir).values():
-        digest.update(bytes.fromhex(content))
-    return f"sha256:{digest.hexdigest()}"
+    return _compute_fingerprint(images, hash_contents(images["path"], folder, cache_dir))
 
 
 def hash_files(images, folder):
@@ -131,21 +143,44 @@ def hash_files(images, folder):
 
     Raise InputError, which names the file, if one cannot be opened.
     """
-    return images["path"].map(_hash_files(images["path"], folder)).astype("str").rename(None)
+    hashes = hash_contents(images["path"], folder)
+    refuse_unreadable(hashes, folder)
+    return images["path"].map(hashes).astype("str").rename(None)
 
 
-def read_image(path, shape):
-    """Read an image file, upright and resized, as a uint8 array; raise InputError for one that cannot be read."""
+def decode_image(source, shape, background=255):
+    """Decode an image, upright, without transparency, resized.
+
+    Parameters
+    ----------
+    source : str, Path or bytes
+        A file, or its content, in one of the formats `helpers.data.listing.IMAGE_FORMATS`.
+
+    Returns
+    -------
+    uint8 array (height, width, channels); and a note, an empty str for ordinary images: what in the file is no such
+    pixel and what was done about it, such as "is transparent: laid on white; has 5 frames: the first one taken".
+
+    Raises
+    ------
+    InputError
+        It cannot be read as an image; the message names the file.
+    """
     try:
-        with Image.open(path) as image:
-            image.draft(None, (2 * shape[1], 2 * shape[0]))  # a large JPEG is decoded at a fraction of its size
-            ImageOps.exif_transpose(image, in_place=True)
-            return _resize(image, shape)
+        image, _, note = _open(source, (2 * shape[1], 2 * shape[0]), background)
+        return _resize(image, shape), note
     except Exception as error:  # a damaged image fails in many ways inside Pillow
-        raise InputError(f"{path} cannot be read as an image ({error}). Fetch it again or remove it.") from error
+        name = "The file" if isinstance(source, bytes) else show_name(source)
+        reason = _explain(error)
+        raise InputError(f"{name} cannot be read as an image ({reason}). Fetch it again or remove it.") from error
 
 
-def _decode(images, folder, pixels):
+def read_image(path, shape, background=255):
+    """Read an image as `decode_image` does, without the note."""
+    return decode_image(path, shape, background)[0]
+
+
+def _decode(images, folder, pixels, background):
     """Fill ``pixels`` from array files and image files."""
     if "array" in images:
         for (path, name), rows in images.groupby(["path", "array"]):
@@ -154,146 +189,134 @@ def _decode(images, folder, pixels):
                 pixels[row] = _resize(Image.fromarray(stored[int(position)]), pixels.shape[1:])
         images = images[images["array"].isna()]
     paths = [folder / path for path in images["path"]]
-    largest = min(_CHUNK_IMAGES, max(1, _CHUNK_BYTES // pixels[0].nbytes))
-    for chunk, decoded in _read_chunks(partial(_decode_files, shape=pixels.shape[1:]), paths, largest):
+    largest = min(CHUNK_FILES, max(1, _CHUNK_BYTES // pixels[0].nbytes))
+    decode = partial(_decode_files, shape=pixels.shape[1:], background=background)
+    for chunk, decoded in read_chunks(decode, paths, largest, refuse_bombs):
         pixels[images.index[chunk]] = decoded
         release_pages(pixels)  # what was written stays in the file
 
 
-def _decode_files(paths, shape):
-    return np.stack([read_image(path, shape) for path in paths])
+def _decode_files(paths, shape, background):
+    return np.stack([read_image(path, shape, background) for path in paths])
 
 
-def _measure_files(paths):
-    return [_measure(path) for path in paths]
+def _measure_files(paths, background):
+    return [_measure(path, background) for path in paths]
 
 
-def _measure(path):
+def _measure(path, background):
     try:
-        with Image.open(path) as image:
-            size, mode = image.size, image.mode
-            image.draft(None, (64, 64))
-            color = _resize(image, (*reversed(image.size), 3)).reshape(-1, 3).mean(axis=0).round(2)
+        image, stored, note = _open(path, (64, 64), background)
+        color = _resize(image, (*reversed(image.size), 3)).reshape(-1, 3).mean(axis=0).round(2)
     except Exception as error:  # a damaged image fails in many ways inside Pillow
-        return {"error": str(error).replace(str(path), path.name) or type(error).__name__}
-    return dict(zip(_MEASURES, (*size, mode, *color), strict=True)) | {"error": ""}
+        return {"note": "", "error": _explain(error)}
+    return dict(zip(_MEASURES, (*stored, *color), strict=True)) | {"note": note, "error": ""}
+
+
+def _open(source, size, background):
+    """Open an image; a JPEG may be decoded at a fraction of its size, but not below ``size``, width and height.
+
+    Return it upright, in 8 bits per channel, without transparency; its width, height and mode as stored; and the note.
+    """
+    content = BytesIO(source) if isinstance(source, bytes) else None
+    if not content and (obstacle := find_obstacle(Path(source))):  # a pipe would be waited for
+        raise ValueError(obstacle)
+    try:
+        with Image.open(content or source, formats=IMAGE_FORMATS) as image:
+            stored, notes = (*image.size, image.mode), []
+            raw = str(image.tile[0].args) if image.tile else ""  # how pixels are stored; unknown once they are decoded
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photograph and its preview
+            if frames > 1:
+                notes = [f"has {frames} {'pages' if image.format == 'TIFF' else 'frames'}: the first one taken"]
+            image.draft(None, size)
+            ImageOps.exif_transpose(image, in_place=True)
+            image.load()
+    except UnidentifiedImageError:
+        with content or open(source, "rb") as file:
+            file.seek(0)
+            what = recognize(file.read(HEAD))
+        remedy = "" if not what or ":" in what else ": save it as JPEG or PNG"
+        raise ValueError(f"is a {what}{remedy}" if what else "cannot identify image file") from None
+    image = _lay_on(_reduce_depth(image, raw, notes), background, notes)
+    return image, stored, "; ".join(notes)
+
+
+def _reduce_depth(image, raw, notes):
+    """Give an image in 8 bits per channel. ``raw`` is Pillow's name of how its pixels are stored."""
+    clear = image.info.get("transparency")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode} has no fixed range of values: convert it to 8 or 16 bits first")
+    if image.mode.startswith("I;16"):  # convert() would clip all but the darkest to white
+        levels = np.asarray(image)
+        depth = next(bits for bits in _DEPTHS if levels.max() < 2**bits)
+        grey = (levels / ((2**depth - 1) / 255)).round().astype("uint8")
+        if getattr(image, "tag_v2", {}).get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # 0 is white
+            grey = 255 - grey
+        notes.append("has 16 bits: scaled to 8 bits" if depth == 16 else f"has {depth} bits in 16: stretched to 8 bits")
+        return Image.fromarray(grey if clear is None else np.dstack([grey, (levels != clear) * np.uint8(255)]))
+    if ";16" in raw:  # of colours, Pillow takes the upper 8 bits
+        bands = dict(zip(image.getbands(), image.getextrema(), strict=True))
+        least, most = bands.pop("A", (255, 255))
+        highest = max(high for _, high in bands.values())
+        if highest < _DARK and not (highest == 0 and least < _DARK <= most):  # or black ink on a transparent ground
+            raise ValueError(
+                "fills only the lower of its 16 bits and would be nearly blank: stretch it to 8 bits first"
+            )
+        notes.append("has 16 bits: scaled to 8 bits")
+        if clear is not None:
+            image.info["transparency"] = tuple(level >> 8 for level in clear)
+    elif clear is not None and raw in _FACTORS:
+        image.info["transparency"] = clear * _FACTORS[raw]
+    return image
+
+
+def _lay_on(image, background, notes):
+    """Lay transparent pixels on the background, as viewers do."""
+    if image.mode in ("La", "LAB"):  # which cannot become every other mode
+        image = image.convert("LA" if image.mode == "La" else "RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        if layer.getchannel("A").getextrema()[0] < 255:
+            ground = Image.new("RGBA", image.size, (background, background, background, 255))
+            image = Image.alpha_composite(ground, layer).convert("RGB")
+            shade = {0: "black", 255: "white"}.get(background, f"grey level {background}")
+            notes.append(f"is transparent: laid on {shade}")
+        elif image.mode == "P":
+            image = layer
+    return image
+
+
+def _explain(error):
+    """Say why an image cannot be read; what the system says contains the path."""
+    return getattr(error, "strerror", None) or read_reason(error)
+
+
+def _compute_fingerprint(images, hashes):
+    columns = [name for name in ("image_id", "path", "array", "position") if name in images]
+    digest = hashlib.sha256(images[columns].to_csv(index=False).encode(errors="surrogateescape"))
+    for content in hashes.values():
+        digest.update(bytes.fromhex(content))
+    return f"sha256:{digest.hexdigest()}"
 
 
 def _name_cached(folder, key, ending):
     return folder / f"{hashlib.sha256(key).hexdigest()[:32]}.{ending}"
 
 
-def _hash_files(paths, folder, cache_dir=None):
-    """Hash the content of files, of each once as long as it stays in the same state; return a dict in their order."""
-    place = str(folder.absolute())
-    cached = cache_dir and _name_cached(cache_dir / "hashes", os.fsencode(place), "txt")
-    known, saved = _hashes.setdefault(place, {}), _load_hashes(cached) if cached else {}
-    settled = time.time_ns() - _RECENT
-    states = _read_states(paths, folder)
-
-    def list_new():
-        return [path for path, state in states.items() if not known.get(path, "").startswith(state)]
-
-    known.update({path: saved[path] for path in list_new() if path in saved})
-    new = list_new()
-    hashes = dict(zip(new, _read_files(_hash_contents, [folder / path for path in new]), strict=True))
-    for path in new:  # unlike the time of modification, that of change cannot be set back
-        if int(states[path].split()[2]) < settled:
-            known[path] = states[path] + hashes[path]
-    if cached and not known.items() <= saved.items():
-        _save_hashes(_load_hashes(cached) | known, cached)  # loaded again, because another process may have saved
-    return {path: hashes.get(path) or known[path][len(state) :] for path, state in states.items()}
-
-
-def _read_states(paths, folder):
-    """Read what changes with a file, as git does: size, times of change and inode."""
-    states = {}
-    for path in dict.fromkeys(paths):
-        try:
-            now = os.stat(f"{folder}/{path}")  # noqa: PTH116 - a Path for each file takes longer than its state
-        except OSError as error:
-            raise _name_unreadable(folder / path, error) from error
-        states[path] = f"{now.st_size} {now.st_mtime_ns} {now.st_ctime_ns} {now.st_ino} "
-    return states
-
-
-def _load_hashes(path):
-    """Load a file of hashes; none from one that is missing or damaged."""
-    try:
-        check, content = path.read_bytes().split(b"\n", 1)
-    except (OSError, ValueError):
-        return {}
-    return json.loads(content) if check == hashlib.sha256(content).hexdigest().encode() else {}
-
-
-def _save_hashes(hashes, path):
-    content = json.dumps(hashes)
-    with suppress(OSError), replace_atomically(path) as unfinished:  # a cache that cannot be written can be read
-        unfinished.write_bytes(f"{hashlib.sha256(content.encode()).hexdigest()}\n{content}".encode())
-
-
-def _hash_contents(paths):
-    digests = []
-    try:
-        for path in paths:
-            with open(path, "rb") as file:
-                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    except OSError as error:
-        raise _name_unreadable(path, error) from error
-    return digests
-
-
-def _name_unreadable(path, error):
-    return InputError(f"{path} cannot be opened ({error.strerror}). Fetch it again or remove it from the index.")
-
-
-def _read_files(function, paths):
-    """Call a function for files, some at a time, and join the lists that it returns in the order of the files."""
-    chunks = sorted(_read_chunks(function, paths), key=lambda found: found[0].start)
-    return [result for _, found in chunks for result in found]
-
-
-def _read_chunks(function, paths, largest=_CHUNK_IMAGES):
-    """Call a function for files, some at a time; yield positions and result of each chunk when it is finished."""
-    if not paths:
-        return
-    size = min(largest, len(paths) // (8 * count_workers()) + 1)  # so that all have work until the end
-    chunks = [slice(start, start + size) for start in range(0, len(paths), size)]
-    if uses_cluster():
-        paths, function = [path.absolute() for path in paths], partial(_read_seen, function)
-    for number, found in run_in_parallel(function, [paths[chunk] for chunk in chunks], context=refuse_bombs):
-        yield chunks[number], found
-
-
-def _read_seen(function, paths):
-    """Call a function for files on a worker that has them, which else would look like damaged images."""
-    try:
-        for path in paths:
-            open(path, "rb").close()
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be opened on {gethostname()} ({error.strerror}). The workers of DASK_SCHEDULER must see "
-            "the same folder as the notebook, under the same path."
-        ) from error
-    return function(paths)
-
-
 @contextmanager
 def refuse_bombs():
-    """Refuse small files that unpack to gigabytes: Pillow only warns below twice its limit, here the limit is one."""
+    """Refuse small files that unpack to gigabytes: Pillow only warns below twice its limit, here the limit is one.
+
+    Its other warnings are about what stands beside the pixels, such as Exif, and are not shown.
+    """
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 
 
 def _resize(image, shape):
     height, width, channels = shape
-    if image.mode.startswith("I;16"):  # convert() would clip all but the darkest to white
-        image = Image.fromarray((np.asarray(image) / 257).round().astype("uint8"))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"mode {image.mode} has no fixed range of values: convert it to 8 or 16 bits first")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
     if image.mode != _MODES[channels]:  # convert() would copy it
         image = image.convert(_MODES[channels])
     if image.size != (width, height):

@@ -51,6 +51,7 @@ def split_by_group(images, fractions, seed=42):
                 f"({', '.join(fractions)}). Leave the class out, or split into fewer sets."
             )
         members = members.iloc[rng.permutation(len(members))]
+        members = members.sort_values("size", ascending=False, kind="stable")  # the small ones even out the large ones
         chosen = _share_out(members["size"].to_numpy(), shares)
         set_by_group |= {group: names[number] for group, number in zip(members.index, chosen, strict=True)}
     return images["group"].map(set_by_group).rename("split")
@@ -78,6 +79,15 @@ def limit_images(images, most, seed=42, by="part", whole_groups=True):
             shares = {"kept": most / len(rows), "left out": 1 - most / len(rows)}
             kept[rows] = split_by_group(divided.iloc[rows], shares, seed) == "kept"
     return images[kept].reset_index(drop=True)
+
+
+def draw_examples(images, column, count, seed=42):
+    """Draw ``count`` images of each value of a column that has as many, to be shown as a grid with a row for each.
+
+    They are rows of ``images``, sorted by the column.
+    """
+    drawn = images.sample(frac=1, random_state=seed).groupby(column).head(count).sort_values(column)
+    return drawn[drawn.groupby(column)[column].transform("size") == count]
 
 
 def _share_out(sizes, shares):

@@ -74,9 +74,11 @@ def predict_with_forest(x_train, y_train, x_test, seed=42):
 def fit_regression(x, y):
     """Fit a logistic regression on features (n, n_features), each class of the one-hot ``y`` with the same weight.
 
-    Return a scikit-learn pipeline with ``predict_proba``; it standardizes the features first.
+    It has no penalty, which would make the weights too small, the more so the fewer images there are. Return a
+    scikit-learn pipeline with ``predict_proba``; it standardizes the features first.
     """
-    return make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced")).fit(x, y.argmax(axis=1))
+    regression = LogisticRegression(C=np.inf, class_weight="balanced")
+    return make_pipeline(StandardScaler(), regression).fit(x, y.argmax(axis=1))
 
 
 def get_coefficients(regression):

@@ -19,12 +19,14 @@ from helpers.evaluation.scores import (
     replace_probabilities,
 )
 
+_SMALLEST = np.finfo("float32").tiny  # a network gives 0 for less
+
 
 def compute_calibration(predictions, bins=BINS):
     """Compare confidence with accuracy in bins of confidence.
 
     Return one row per bin that has images: mean ``confidence``; ``accuracy`` with its 95 % Wilson interval, ``low`` to
-    ``high``; and the number of ``images``.
+    ``high``, which takes the images for independent; and the number of ``images``.
     """
     rows = []
     for _, part in predictions.groupby(bin_confidence(predictions["confidence"], bins)):
@@ -36,10 +38,12 @@ def compute_calibration(predictions, bins=BINS):
 def fit_temperature(predictions):
     """Find the temperature, from 0.05 to 20, that makes the labels of validation images as likely as possible.
 
-    It sharpens (below 1) or softens (above 1) all probabilities and leaves their order as it is (Guo et al. 2017).
+    It sharpens (below 1) or softens (above 1) all probabilities and leaves their order as it is (Guo et al. 2017). A
+    temperature at one of the limits says that the images have none: the lower one where all of them are right, the
+    upper one where the model tells nothing about them.
     """
     y_prob, class_names = get_probabilities(predictions)
-    log_prob = np.log(np.clip(y_prob, 1e-12, None))
+    log_prob = np.log(np.maximum(y_prob, _SMALLEST))
     y_true = encode_labels(predictions["y_true"], class_names)
 
     def loss(log_temperature):
@@ -52,7 +56,7 @@ def fit_temperature(predictions):
 def apply_temperature(predictions, temperature):
     """Sharpen or soften all probabilities by a temperature from `fit_temperature`; the classes stay the same."""
     y_prob, _ = get_probabilities(predictions)
-    log_prob = np.log(np.clip(y_prob, 1e-12, None)) / temperature
+    log_prob = np.log(np.maximum(y_prob, _SMALLEST)) / temperature
     return replace_probabilities(predictions, np.exp(log_prob - log_prob.max(axis=1, keepdims=True)))
 
 
@@ -179,14 +183,16 @@ def score_sets(predictions, thresholds, resamples=1000, seed=0):
 
     Return a table like `bootstrap`: coverage, the share of the images whose set holds the true class; mean_set_size;
     share_uncertain; accuracy_of_certain, of the other images; and ``coverage_<class>``; NaN where there are no images.
+    ``groups`` are those of the images that a row is about.
     """
     sets = predict_sets(predictions, thresholds)
     y_true, uncertain = predictions["y_true"].to_numpy(), sets["uncertain"].to_numpy()
     covered = sum((y_true == name) & sets[f"in_{name}"].to_numpy() for name in thresholds).astype(bool)
+    everything = np.ones(len(predictions), bool)
     averages = {
-        "coverage": (covered, np.s_[:]),
-        "mean_set_size": (sets["set_size"].to_numpy(), np.s_[:]),
-        "share_uncertain": (uncertain, np.s_[:]),
+        "coverage": (covered, everything),
+        "mean_set_size": (sets["set_size"].to_numpy() / len(thresholds), everything),  # of all classes, for now
+        "share_uncertain": (uncertain, everything),
         "accuracy_of_certain": (is_right(predictions).to_numpy(), ~uncertain),
     } | {f"coverage_{name}": (covered, y_true == name) for name in get_probabilities(predictions)[1]}
 
@@ -196,4 +202,7 @@ def score_sets(predictions, thresholds, resamples=1000, seed=0):
             for name, (values, rows) in averages.items()
         }
 
-    return bootstrap(compute, predictions["group"], resamples, seed)
+    parts = {name: [rows] for name, (_, rows) in averages.items()}
+    table = bootstrap(compute, predictions["group"], resamples, seed, parts)
+    table.loc["mean_set_size", ["value", "low", "high"]] *= len(thresholds)
+    return table

@@ -99,6 +99,22 @@ def plot_boxes(images, column, value, by=None, order=None, ylabel=None, title=""
     return ax
 
 
+def plot_distances(distances, title="Distance from the training images", ax=None):
+    """Draw the distances of each kind of images as boxes, on a logarithmic scale; beyond the line images are foreign.
+
+    ``distances`` is a table ``kind, distance``, in which 1 is the limit; the kind that comes first is known.
+    """
+    kinds = list(distances["kind"].unique())
+    ax = _new_axes(ax, height=1.4 + 0.32 * len(kinds))
+    sns.boxplot(
+        distances, x="distance", y="kind", order=kinds, color=PALETTE[0], fliersize=2, log_scale=(True, False), ax=ax
+    )
+    ax.patches[0].set_facecolor(PALETTE[1])
+    ax.axvline(1, color="black", ls="--", lw=1.2)
+    ax.set(xlabel="distance; 1 is the limit", ylabel="", title=title)
+    return ax
+
+
 def plot_image_sizes(sizes, by=None, ax=None):
     """Draw width and height of the images in pixels, the size of a point for their number.
 

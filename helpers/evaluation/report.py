@@ -10,12 +10,14 @@ import os
 import platform
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
-from helpers.files import InputError, replace_atomically
+from helpers.files import InputError, guard_cell, replace_atomically
 from helpers.settings import PROJECT_FOLDER, Settings
 
 FIGURES_FOLDER = PROJECT_FOLDER / "figures"
@@ -73,11 +75,18 @@ class Report:
         return figure
 
     def save_table(self, table, name, decimals=4):
-        """Export a DataFrame as CSV, numbers rounded; that of a sample has a column that says so."""
+        """Export a DataFrame as CSV, numbers rounded; that of a sample has a column that says so.
+
+        Texts that a spreadsheet would run are guarded by `helpers.files.guard_cell`; bytes of names that are no UTF-8
+        are written as escapes.
+        """
         if self.is_sample:
             table = table.assign(source="built-in sample")
+        table = table.round(decimals).apply(
+            lambda column: column if is_numeric_dtype(column) else column.map(guard_cell)
+        )
         with replace_atomically(self.folder / f"{name}.csv") as unfinished:
-            table.round(decimals).to_csv(unfinished, index=False)
+            table.rename(columns=guard_cell).to_csv(unfinished, index=False, errors="backslashreplace")
 
     def add_result(self, model, test_sets, cost=None, train=None):
         """Add the metrics of a model: for each test set a table of `helpers.evaluation.scores.compute_metrics`.
@@ -179,18 +188,21 @@ def update_tables(project_folder=PROJECT_FOLDER):
 
 
 def format_percent(metric):
-    """Format a metric as per cent with its interval, such as ``99.57 % (99.38 to 99.74)``."""
-    return "{:.2f} % ({:.2f} to {:.2f})".format(*(100 * metric[key] for key in ("value", "low", "high")))
+    """Format a metric as per cent with its interval, such as ``99.57 % (99.38 to 99.74)``.
+
+    Where there is no interval the number of groups tells why: ``89.09 % (1 group: no interval)``.
+    """
+    return f"{100 * metric['value']:.2f} % ({_describe_interval(metric, lambda value: f'{100 * value:.2f}')})"
 
 
 def format_value(metric, digits=3):
-    """Format a metric with its interval, such as ``0.957 (0.948 to 0.967)``."""
-    return f"{metric['value']:.{digits}f} ({metric['low']:.{digits}f} to {metric['high']:.{digits}f})"
+    """Format a metric with its interval as `format_percent` does, such as ``0.957 (0.948 to 0.967)``."""
+    return f"{metric['value']:.{digits}f} ({_describe_interval(metric, lambda value: f'{value:.{digits}f}')})"
 
 
 def format_difference(metric, digits=3):
     """Format a difference of metrics with its interval, such as ``+0.012 (−0.003 to +0.027)``."""
-    return "{} ({} to {})".format(*(_sign(metric[key], digits) for key in ("value", "low", "high")))
+    return f"{_sign(metric['value'], digits)} ({_describe_interval(metric, partial(_sign, digits=digits))})"
 
 
 def describe_difference(first, second, metric_row, name):
@@ -203,11 +215,27 @@ def describe_difference(first, second, metric_row, name):
     >>> describe_difference("frozen", "scratch", {"value": 0.031, "low": 0.012, "high": 0.05}, "roc_auc")
     'ROC AUC: frozen is better than scratch (+0.031, +0.012 to +0.050).'
     """
-    value, low, high = (_sign(metric_row[key]) for key in ("value", "low", "high"))
-    better, worse = metric_row["low"] > 0, metric_row["high"] < 0
-    verdict = "better than" if better else "worse than" if worse else "not distinguishable from"
-    title = _get_title(name)
-    return f"{title[:1].upper()}{title[1:]}: {first} is {verdict} {second} ({value}, {low} to {high})."
+    low, high = metric_row["low"], metric_row["high"]
+    if _lacks(low):
+        verdict = "not to be compared with"
+    else:
+        verdict = "better than" if low > 0 else "worse than" if high < 0 else "not distinguishable from"
+    title, about = _get_title(name), f"{_sign(metric_row['value'])}, {_describe_interval(metric_row, _sign)}"
+    return f"{title[:1].upper()}{title[1:]}: {first} is {verdict} {second} ({about})."
+
+
+def _describe_interval(metric, show):
+    """Give both ends of an interval, or say that there is none because it would rest on so few groups."""
+    if not _lacks(metric.get("low")):
+        return f"{show(metric['low'])} to {show(metric['high'])}"
+    if _lacks(groups := metric.get("groups")):
+        return "no interval"
+    return f"{groups:,.0f} group{'' if groups == 1 else 's'}: no interval"
+
+
+def _lacks(number):
+    """Tell whether a number is missing, as None or as NaN."""
+    return number is None or math.isnan(number)
 
 
 def _sign(value, digits=3):
@@ -222,7 +250,7 @@ def _get_title(name):
 
 def _format_metric(name, metric):
     """Format a metric in its unit; one that is missing or that these images do not allow is empty."""
-    if metric is None or metric["value"] is None:
+    if metric is None or _lacks(metric["value"]):
         return ""
     if name == "expected_calibration_error":
         return f"{metric['value']:.3f}"

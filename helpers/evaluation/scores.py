@@ -90,16 +90,25 @@ def compute_metrics(predictions, resamples=1000, seed=0):
     """Compute the metrics of a classifier with 95 % intervals.
 
     Images of one group are drawn together, because they are not independent (Efron and Tibshirani 1993, chapter 13).
-    The calibration error is a sum of absolute values, which chance only makes larger: for a well calibrated model its
-    interval lies too high and may leave the value out.
+    The calibration error is a sum of absolute values, which chance only makes larger: of a well calibrated model value
+    and interval are too high.
 
     Returns
     -------
-    DataFrame with the index ``metric`` and the columns ``value, low, high``: accuracy, balanced_accuracy (mean
-    sensitivity over the classes), macro_f1, weighted_f1, roc_auc (one against the rest, mean over the classes),
-    expected_calibration_error (15 bins) and majority_rate (share of the most frequent class: what guessing it scores).
+    DataFrame with the index ``metric`` and the columns ``value, low, high, groups`` of `bootstrap`: accuracy,
+    balanced_accuracy (mean sensitivity over the true classes), macro_f1 (mean over the classes that are true or
+    predicted), weighted_f1, roc_auc (one against the rest, mean over the true classes), expected_calibration_error
+    (15 bins) and majority_rate (share of the most frequent class: what guessing it scores). Means over classes rest on
+    the groups of each class, so that their ``groups`` are those of the class that has the fewest.
     """
-    return bootstrap(_prepare_metrics(predictions), predictions["group"], resamples, seed)
+    return bootstrap(_prepare_metrics(predictions), predictions["group"], resamples, seed, _split_by_class(predictions))
+
+
+def _split_by_class(predictions):
+    """Give the parts that the means over classes rest on: the images of each true class."""
+    y_true = predictions["y_true"].to_numpy()
+    classes = [y_true == name for name in np.unique(y_true)]
+    return {"balanced_accuracy": classes, "macro_f1": classes, "roc_auc": classes}
 
 
 def accuracy(y_true, y_pred, groups=None, resamples=1000, seed=0):
@@ -131,7 +140,7 @@ def roc_auc(y_true, y_prob, groups=None, class_names=None, resamples=1000, seed=
 
     Returns
     -------
-    float, or with ``groups`` a Series ``value, low, high, groups``, the last one their number.
+    float, or with ``groups`` a Series ``value, low, high, groups`` as in `compute_metrics`.
 
     Raises
     ------
@@ -167,8 +176,7 @@ def _score(metric, y_true, y_prob, class_names, groups, resamples, seed):
     table = make_predictions(images, y_prob, class_names)
     if groups is None:
         return float(compute_metrics(table, 0).loc[metric, "value"])
-    scores = compute_metrics(table, resamples, seed).loc[metric]
-    return pd.concat([scores, pd.Series({"groups": table["group"].nunique()})]).rename(metric)
+    return compute_metrics(table, resamples, seed).loc[metric]
 
 
 def compare_metrics(predictions, others, resamples=1000, seed=0):
@@ -185,7 +193,7 @@ def compare_metrics(predictions, others, resamples=1000, seed=0):
         second = compute_second(weights)
         return {name: value - second[name] for name, value in compute_first(weights).items()}
 
-    return bootstrap(compute, predictions["group"], resamples, seed)
+    return bootstrap(compute, predictions["group"], resamples, seed, _split_by_class(predictions), limits=(-1, 1))
 
 
 def compute_class_report(predictions, class_names):
@@ -203,11 +211,15 @@ def compute_class_report(predictions, class_names):
 def compute_class_metrics(predictions, resamples=1000, seed=0):
     """Compute sensitivity, specificity, precision and ROC AUC of each class against the rest, with 95 % intervals.
 
-    Return one row ``class, metric, value, low, high`` per class and metric.
+    Return one row ``class, metric, value, low, high, groups`` per class and metric. Sensitivity rests on the groups of
+    the class, specificity on the others, ROC AUC on both, and precision on the groups of which an image is predicted.
     """
-    classes = []
+    classes, parts = [], {}
     for name, true, score in _split_classes(predictions):
-        classes.append((name, true, predictions["y_pred"].to_numpy() == name, _prepare_roc_auc(score, true)))
+        predicted = predictions["y_pred"].to_numpy() == name
+        classes.append((name, true, predicted, _prepare_roc_auc(score, true)))
+        rests_on = {"sensitivity": [true], "specificity": [~true], "precision": [predicted], "roc_auc": [true, ~true]}
+        parts |= {(name, metric): rows for metric, rows in rests_on.items()}
 
     def compute(weights):
         values = {}
@@ -222,7 +234,9 @@ def compute_class_metrics(predictions, resamples=1000, seed=0):
             }
         return values
 
-    return bootstrap(compute, predictions["group"], resamples, seed).rename_axis(["class", "metric"]).reset_index()
+    return (
+        bootstrap(compute, predictions["group"], resamples, seed, parts).rename_axis(["class", "metric"]).reset_index()
+    )
 
 
 def compute_metrics_by(predictions, values, resamples=1000, seed=0):
@@ -230,21 +244,22 @@ def compute_metrics_by(predictions, values, resamples=1000, seed=0):
 
     The Series ``values`` has the subgroup of each image in the order of ``predictions``; images where it is missing are
     left out. The subgroups of a categorical Series keep the order of its categories. Return one row ``subgroup, images,
-    groups, metric, value, low, high`` per subgroup and metric.
+    metric, value, low, high, groups`` per subgroup and metric.
     """
     values = pd.Series(values).set_axis(predictions.index)
     tables = []
     for subgroup, part in predictions.groupby(values, sort=True, observed=True):
         table = compute_metrics(part, resamples, seed).reset_index()
-        about = {"subgroup": str(subgroup), "images": len(part), "groups": part["group"].nunique()}
+        about = {"subgroup": str(subgroup), "images": len(part)}
         tables.append(table.assign(**about)[[*about, *table]])
     return pd.concat(tables, ignore_index=True)
 
 
 def compute_roc(predictions):
-    """Compute the ROC curve of each class against the rest, except classes that all images or none belong to.
+    """Compute the ROC curve of each class against the rest, except classes that no image belongs to.
 
-    Return a row ``class, false_positive_rate, true_positive_rate, roc_auc`` for each point.
+    Return a row ``class, false_positive_rate, true_positive_rate, roc_auc`` for each point. Images of one class alone
+    are a ValueError.
     """
     parts = []
     for name, true, score in _split_classes(predictions, mixed=True):
@@ -271,6 +286,9 @@ def compute_precision_recall(predictions):
 def _split_classes(predictions, mixed=False):
     """Give name, truth and score of each class, or only of those that some images belong to and others do not."""
     y_prob, class_names = get_probabilities(predictions)
+    if mixed and predictions["y_true"].nunique() < 2:
+        only = ", ".join(map(str, predictions["y_true"].unique())) or "no class"
+        raise ValueError(f"All images are of {only}: a curve needs images of several classes.")
     for score, name in zip(y_prob.T, class_names, strict=True):
         true = predictions["y_true"].to_numpy() == name
         if not mixed or 0 < true.sum() < len(true):
@@ -323,7 +341,7 @@ def _prepare_metrics(predictions):
         return {
             "accuracy": hits.sum() / total,
             "balanced_accuracy": (hits[present] / true[present]).mean(),
-            "macro_f1": f1[present].mean(),
+            "macro_f1": f1[true + predicted > 0].mean(),
             "weighted_f1": (f1 * true).sum() / total,
             "roc_auc": np.mean(roc_aucs) if roc_aucs else np.nan,
             "expected_calibration_error": np.abs(np.bincount(bin_number, weights * surplus)).sum() / total,

@@ -71,7 +71,8 @@ def count_missed(scores, thresholds, per=1000):
     """Count what is missed, and how many false alarms are raised, at several thresholds.
 
     Return one row per threshold: ``threshold``; ``missed``, of ``per`` positives, and ``false_alarms``, of ``per``
-    negatives, each with its 95 % Wilson interval, ``missed_low`` to ``missed_high`` and so on.
+    negatives, each with its 95 % Wilson interval, ``missed_low`` to ``missed_high`` and so on, which takes the images
+    for independent.
     """
     positive, negative = _split_scores(scores, "Expected positive and negative images.")
     rows = []
@@ -97,7 +98,8 @@ def compute_alarm_metrics(scores, threshold, specificity=0.9, resamples=1000, se
 
     Return a table like `bootstrap`: accuracy, sensitivity, specificity and precision at the threshold; roc_auc; and
     sensitivity_at_specificity, at the given ``specificity``, read off the ROC curve of these very images: what the
-    ranking allows, with a threshold that nobody knows beforehand.
+    ranking allows, with a threshold that nobody knows beforehand. Sensitivity rests on the positive groups, specificity
+    on the negative ones, what comes from the ROC curve on both, and precision on the groups with an alarm.
     """
     positive, score = scores["positive"].to_numpy(), scores["score"].to_numpy()
     alarm = score >= threshold
@@ -118,4 +120,7 @@ def compute_alarm_metrics(scores, threshold, specificity=0.9, resamples=1000, se
             "sensitivity_at_specificity": rates[1][rates[0] <= 1 - specificity + 1e-9].max(),
         }
 
-    return bootstrap(compute, scores["group"], resamples, seed)
+    both = [positive, ~positive]
+    parts = {"sensitivity": both[:1], "specificity": both[1:], "precision": [alarm], "roc_auc": both}
+    parts["sensitivity_at_specificity"] = both
+    return bootstrap(compute, scores["group"], resamples, seed, parts)

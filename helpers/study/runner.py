@@ -3,15 +3,19 @@
 Each result is a file of its own, written at once, so that a study that was interrupted goes on where it stopped.
 """
 
+import ast
 import hashlib
 import inspect
 import json
 import os
+import sys
+import threading
 import time
 import traceback
 import warnings
 from contextlib import closing
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import patch
 
@@ -36,8 +40,9 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None, progress=False):
     Parameters
     ----------
     train : function ``(settings, seed, *arrays) -> dict of str to number``
-        A result is identified by its name and source, settings, seed and arrays, not by other code that it calls.
-        Anything but a function is a ValueError.
+        A result is identified by its name and source; by the code, without comments, of its module and of all modules
+        of its package and of this one that these import; by the versions of Keras, TensorFlow and NumPy; and by
+        settings, seed and arrays. Anything but a function is a ValueError.
     trials : DataFrame
         From `list_trials`.
     folder : str or Path
@@ -96,7 +101,9 @@ def _identify(train, arrays):
     """Hash function and data, which identify a result."""
     if not inspect.isfunction(train):
         raise ValueError(f"train is {train!r}; expected a function.")
-    digest = hashlib.sha256(f"{train.__module__}.{train.__qualname__}\n{inspect.getsource(train)}".encode())
+    versions = [version(package) for package in ("keras", "tensorflow", "numpy")]
+    about = [train.__module__, train.__qualname__, inspect.getsource(train), _read_code(train), versions]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for array in arrays:
         array = np.atleast_1d(array)
         digest.update(str((array.shape, array.dtype)).encode())
@@ -104,6 +111,60 @@ def _identify(train, arrays):
         digest.update((sample.astype(str) if sample.dtype == object else sample).tobytes())
         release_pages(array)
     return digest.hexdigest()
+
+
+def _read_code(train):
+    """Read the code, by module, that a function can run: see `run_study`. Nothing is imported for that.
+
+    Of a function in a notebook the modules are those that it names.
+    """
+    module = sys.modules.get(train.__module__)
+    package = sys.modules.get(train.__module__.partition(".")[0])
+    roots = {Path(__file__).parents[1].name: Path(__file__).parents[2]}
+    if hasattr(package, "__path__"):
+        roots[package.__name__] = Path(package.__path__[0]).parent
+
+    def find(name):
+        if module is not None and name == module.__name__:
+            return Path(getattr(module, "__file__", None) or "")
+        path = roots.get(name.partition(".")[0], Path()).joinpath(*name.split("."))
+        return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+    named = inspect.getclosurevars(train).globals.values()
+    waiting = [train.__module__, *(getattr(value, "__module__", None) or "" for value in named)]
+    waiting += [value.__name__ for value in named if inspect.ismodule(value)]
+    code = {}
+    while waiting:
+        name = waiting.pop()
+        path = find(name)
+        if name in code or not path.is_file() or name.partition(".")[0] not in {*roots, train.__module__}:
+            continue
+        tree = ast.parse(path.read_bytes())
+        code[name] = ast.unparse(tree)
+        parts = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                base = parts[: len(parts) + 1 - node.level] if node.level else []
+                base = ".".join([*base, *filter(None, [node.module])])
+                inner = [f"{base}.{alias.name}" for alias in node.names]
+                waiting += [name if find(name).is_file() else base for name in inner]
+    return code
+
+
+def end_with(parent):
+    """End this process within a second after the one that started it, whose id is ``parent``, however that ended.
+
+    A killed process cannot end those that it started. On Windows, where no id of a parent ever changes, nothing ends.
+    """
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _read_record(path):
@@ -161,7 +222,8 @@ def _run_in_processes(train, arrays, n_jobs, folder, trials):
     one_thread = patch.dict(os.environ, ONE_THREAD)
     get_reusable_executor(reuse=True).shutdown()  # older processes may have started TensorFlow with more threads
     try:
-        with one_thread, parallel_config(backend="loky", inner_max_num_threads=1), warnings.catch_warnings():
+        workers = {"inner_max_num_threads": 1, "initializer": end_with, "initargs": (os.getpid(),)}
+        with one_thread, parallel_config(backend="loky", **workers), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*tasks which were still being processed")  # when interrupted
             _remove(markers)  # of a study that was killed
             while waiting:

@@ -22,15 +22,14 @@ _BORDERS = {
     "constant": cv2.BORDER_CONSTANT,
     "nearest": cv2.BORDER_REPLICATE,
     "reflect": cv2.BORDER_REFLECT,
-    "wrap": cv2.BORDER_WRAP,
-}
+}  # no "wrap": in Keras and SciPy the first row lies upon the last one, in OpenCV beside it
 
 
 def make_augmenter(generator):
     """Make an augmenter that runs the settings of an ``ImageDataGenerator`` on whole batches.
 
-    With ``preprocessing_function``, ``zca_whitening``, an ``interpolation_order`` above 1 or channels first, Keras runs
-    the generator image by image, and a warning says so.
+    With ``preprocessing_function``, ``zca_whitening``, an ``interpolation_order`` above 1, the ``fill_mode`` "wrap" or
+    channels first, Keras runs the generator image by image, and a warning says so.
 
     Examples
     --------
@@ -42,6 +41,7 @@ def make_augmenter(generator):
         "preprocessing_function": generator.preprocessing_function is not None,
         "zca_whitening": generator.zca_whitening,
         f"interpolation_order={generator.interpolation_order}": generator.interpolation_order not in _INTERPOLATION,
+        f"fill_mode={generator.fill_mode!r}": generator.fill_mode not in _BORDERS,
         "data_format='channels_first'": generator.data_format != "channels_last",
     }
     if any(obstacles.values()):
@@ -125,13 +125,15 @@ def transform(images, fill_mode="constant", **parameters):
     """Transform images (n, height, width, channels) by given parameters of `draw_parameters`, to float32.
 
     Each parameter is a number for all images or an array of length n. ``fill_mode`` says what lies beyond the border:
-    "constant" (black), "nearest", "reflect" or "wrap".
+    "constant" (black), "nearest" or "reflect".
 
     Examples
     --------
     >>> transform(np.zeros((2, 28, 28, 1)), theta=[10, -10]).shape
     (2, 28, 28, 1)
     """
+    if fill_mode not in _BORDERS:
+        raise ValueError(f"fill_mode={fill_mode!r}: expected one of {', '.join(_BORDERS)}.")
     generator, size = ImageDataGenerator(fill_mode=fill_mode), images.shape[1:3]
     neutral = draw_parameters(generator, len(images), size, np.random.default_rng(0))
     if unknown := parameters.keys() - neutral.keys():
@@ -208,12 +210,13 @@ def make_exposure_augmenter(*, gamma=0.0, contrast=0.0, brightness=0.0, sharpnes
 def keep_background(augmenter, threshold):
     """Keep an augmenter that moves nothing from changing the background of images of single cells on black.
 
-    Pixels are background where no channel is above ``threshold``; they become 0, and the others stay above it.
+    Pixels are background where no channel is above ``threshold``; they become 0, and the others at least
+    ``threshold + 1``.
     """
 
     def augment(images, rng):
         is_cell = images.max(axis=-1, keepdims=True) > threshold
-        return np.where(is_cell, np.maximum(augmenter(images, rng), threshold + 1), 0).astype(images.dtype)
+        return np.where(is_cell, np.maximum(augmenter(images, rng), threshold + 1), 0).astype(np.float32)
 
     return augment
 

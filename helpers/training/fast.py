@@ -187,19 +187,36 @@ def predict_probabilities(model, images, rows=None, views=1, batch_size=None):
     return predict_views(model, images, rows, views, batch_size).mean(axis=0)
 
 
+def predict_with_features(model, images, rows=None, views=1, batch_size=None):
+    """Predict as `predict_probabilities` does, and give the features of the images as they are, from the same pass.
+
+    Return float32 arrays (m, n_classes) and (m, n_features); see `helpers.training.surgery.expose_features`.
+    """
+    outputs, features = _predict(model, images, rows, views, batch_size, with_features=True)
+    return outputs.mean(axis=0), features[0]
+
+
 def predict_views(model, images, rows=None, views=1, batch_size=None):
     """Predict as `predict_probabilities` does, without averaging: float32 array (views, m, n_outputs)."""
+    return _predict(model, images, rows, views, batch_size)[0]
+
+
+def _predict(model, images, rows, views, batch_size, with_features=False):
+    """Predict all views and, if asked, the features of the first one: arrays (views, m, k)."""
     rows = np.arange(len(images)) if rows is None else np.asarray(rows)
     batch_size = batch_size or int(np.clip(2**20 // np.prod(images.shape[1:3]), 16, 256))
     dtype = "uint8" if images.dtype == np.uint8 else "float32"  # bytes are a quarter to copy
-    graph = _trace_prediction(model, dtype)
-    outputs = np.empty((views, len(rows), model.output_shape[-1]), "float32")
+    graph = _trace_prediction(model, dtype, with_features)
+    kept = zip((views, 1), graph.outputs, strict=False)
+    arrays = [np.empty((count, len(rows), tensor.shape[-1]), "float32") for count, tensor in kept]
 
     def predict(start):
         batch = np.asarray(images[rows[start : start + batch_size]], dtype)
         release_pages(images)
         for number, view in enumerate(list_views(batch, views)):
-            outputs[number, start : start + batch_size] = graph(tf.constant(view)).numpy()
+            for array, tensor in zip(arrays, graph(tf.constant(view)), strict=True):
+                if number < len(array):
+                    array[number, start : start + batch_size] = tensor.numpy()
 
     starts = range(0, len(rows), batch_size)
     if len(starts) > 1:  # starting threads would slow a single image down by almost half
@@ -207,18 +224,22 @@ def predict_views(model, images, rows=None, views=1, batch_size=None):
             list(pool.map(predict, starts))
     else:
         list(map(predict, starts))
-    return outputs
+    return arrays
 
 
-def _trace_prediction(model, dtype):
+def _trace_prediction(model, dtype, with_features):
     """Trace a model once for batches of any size; Keras's predict_on_batch traces again for the last, smaller one."""
+    from helpers.training.surgery import expose_features  # here only: surgery imports this module
+
     graphs = model.__dict__.setdefault("prediction_graphs", {})  # set as an attribute, Keras would track them
-    key = dtype, *(getattr(layer, "activation", None) for layer in list_layers(model))  # which may be exchanged
+    parts = [(layer, getattr(layer, "activation", None)) for layer in list_layers(model)]  # which may be exchanged
+    key = dtype, with_features, *parts
     if key not in graphs:
+        network = expose_features(model) if with_features else model
 
         @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), dtype)])
         def predict(batch):
-            return model(tf.cast(batch, "float32"), training=False)
+            return tf.nest.flatten(network(tf.cast(batch, "float32"), training=False))
 
         graphs[key] = predict.get_concrete_function()
     return graphs[key]

@@ -4,14 +4,16 @@ Every random choice is drawn from the seed and the number of the epoch or step. 
 on the same machine, also when a training was killed and resumed.
 """
 
+import functools
 import hashlib
+import inspect
 import json
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import keras
@@ -46,9 +48,11 @@ class Recipe:
     monitor : {"val_loss", "val_accuracy", "last"}, says which epoch is the best
 
     Mixup blends each training image and its label with another one of the batch (Zhang et al. 2018). This works against
-    over-fitting; training loss and accuracy are then those of blended images. The validation accuracy (the last of
-    several highest) may still rise while over-confidence, which temperature scaling mends, makes the loss worse. With
-    "last" nothing is chosen, so that the validation images have no part in the training and may serve as test images.
+    over-fitting; training loss and accuracy are then those of blended images. With class weights the loss of a blended
+    image is the sum of the losses of its two parts, each weighted by its share and by its own class. The validation
+    accuracy (the last of several highest) may still rise while over-confidence, which temperature scaling mends, makes
+    the loss worse. With "last" nothing is chosen, so that the validation images have no part in the training and may
+    serve as test images.
     """
 
     epochs: int
@@ -87,7 +91,8 @@ def fit_model(model, training, validation, recipe, *, seed=42, progress=False, c
     checkpoint : str or Path, optional
         A file that keeps the state after each epoch, so that a training that was interrupted (which raises Interrupted)
         or killed goes on, and the weights of a finished one, so that it is not done again. That of another training is
-        ignored.
+        ignored. An augmenter is known by its code, by the values it holds (an object by its ``__getstate__``), and by
+        what it does to 8 images.
 
     Returns
     -------
@@ -168,7 +173,7 @@ def make_batches(training, recipe, seed, steps):
     pixels, labels, rows = _unpack(training)
     batch_size, class_weights = recipe.batch_size, recipe.class_weights
 
-    @lru_cache(maxsize=1)
+    @functools.lru_cache(maxsize=1)
     def shuffle(epoch):
         return np.random.default_rng([seed, _SHUFFLING, epoch]).permutation(len(labels))
 
@@ -183,7 +188,13 @@ def make_batches(training, recipe, seed, steps):
             images = recipe.augment(images, rng)
         if recipe.mixup:
             images, y = _blend(images, y, recipe.mixup, rng)
-        return (images, y) if class_weights is None else (images, y, y @ np.asarray(class_weights))
+        if class_weights is None:
+            return images, y
+        weights = y @ np.asarray(class_weights)
+        if recipe.mixup:  # the loss is that of the two parts, each weighted by its share and by its own class
+            parts = y * np.asarray(class_weights)
+            y = np.divide(parts, weights[:, None], out=np.float64(y), where=weights[:, None] > 0)
+        return images, y, weights
 
     shapes = [pixels.shape[1:], labels.shape[1:], *([] if class_weights is None else [()])]
     return _make_dataset(load, steps, shapes, batch_size)
@@ -338,7 +349,8 @@ def _identify(model, training, validation, recipe, seed):
         settings["class_weights"] = np.asarray(recipe.class_weights).tolist()
     network = re.sub(r'_\d+"', '"', json.dumps(model.get_config(), default=str))  # Keras counts on in automatic names
     digest = hashlib.sha256(json.dumps([network, keras.version(), settings], default=str).encode())
-    if recipe.augment is not None:  # a function is known by what it does
+    if recipe.augment is not None:  # what it does also tells what it calls in other modules
+        digest.update(repr(_describe(recipe.augment)).encode())
         first = training[0][training[2][:8]]
         digest.update(np.ascontiguousarray(recipe.augment(first, np.random.default_rng(0))).tobytes())
     for weight in model.get_weights():
@@ -351,3 +363,54 @@ def _identify(model, training, validation, recipe, seed):
             digest.update(np.ascontiguousarray(part).tobytes())
         release_pages(pixels)
     return digest.hexdigest()
+
+
+def _describe(value, seen=None):
+    """Describe a function, an object or data by code and content, so that another process describes it alike."""
+    seen = {} if seen is None else seen  # by id; kept, so that no id is given away again
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+
+    def describe(*inner):
+        return [_describe(part, seen) for part in inner]
+
+    if value is None or isinstance(value, str | bytes | int | float):
+        return value
+    if isinstance(value, type | types.ModuleType | types.BuiltinFunctionType | np.ufunc):
+        return value.__name__
+    if isinstance(value, types.CodeType):
+        return describe(value.co_code, value.co_names, value.co_consts)
+    if isinstance(value, tuple):
+        return describe(*value)
+    if isinstance(value, set | frozenset):
+        return sorted(map(repr, describe(*value)))
+    if id(value) in seen or len(seen) > 1000:
+        return kind
+    seen[id(value)] = value
+    try:
+        if isinstance(value, list):
+            return describe(*value)
+        if isinstance(value, Mapping):
+            return describe(*value.items())
+        if isinstance(value, functools.partial):
+            return describe(value.func, value.args, value.keywords)
+        if inspect.ismethod(value):
+            return describe(value.__func__, value.__self__)
+        if inspect.isfunction(value):
+            used = inspect.getclosurevars(value)
+            near = {  # of other modules the functions are left out
+                name: part
+                for name, part in used.globals.items()
+                if not inspect.isfunction(part) or part.__module__ == value.__module__
+            }
+            return describe(value.__code__, value.__defaults__, value.__kwdefaults__, used.nonlocals, near)
+        if hasattr(value, "__array__"):
+            array = np.asarray(value)
+            first = array.flat[: 2**20]
+            content = first[:1000].tolist() if array.dtype == object else hashlib.sha256(first.tobytes()).hexdigest()
+            return describe(array.shape, str(array.dtype), content)
+        if hasattr(value, "get_config"):  # a layer of Keras, which counts on in automatic names
+            return [kind, *describe(value.get_config() | {"name": None})]
+        call = type(value).__call__ if callable(value) else None
+        return [kind, *describe(call if inspect.isfunction(call) else None, value.__getstate__())]
+    except Exception:  # a lock, a file, an empty cell: whatever cannot be read
+        return kind

@@ -1,5 +1,6 @@
 """Saving: models as ``.keras`` files that are complete or not there, and as ONNX for programs without Keras."""
 
+import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -14,10 +15,10 @@ from helpers.training import tf
 from helpers.training.fast import FUSED_LAYERS
 from helpers.training.surgery import copy_model
 
-_ABOUT = "about.json"  # the member of a saved model that save_model adds
+_ABOUT, _ARRAYS = "about.json", "arrays.npz"  # the members of a saved model that save_model adds
 
 
-def save_model(model, path, about=None):
+def save_model(model, path, about=None, arrays=None):
     """Save a model as a ``.keras`` file, which is loaded once as a check and is either complete or not there.
 
     The folder is made, and the path is returned.
@@ -28,23 +29,31 @@ def save_model(model, path, about=None):
         What to know to use the model, such as ``class_names``; kept in the file, where Keras ignores it, for
         `read_about`. It holds what JSON can hold, and mappings, NumPy numbers and arrays, which come back as dicts,
         numbers and lists. Anything else is a TypeError.
+    arrays : dict of str to arrays, optional
+        What is too large for ``about``, kept likewise, for `read_arrays`. The same arrays are the same bytes.
 
     Raises
     ------
     ValueError
-        The name does not end in ``.keras``, or ``about`` is no mapping or holds NaN or infinity.
+        The name does not end in ``.keras``, ``about`` is no mapping or holds NaN or infinity, or ``arrays`` holds an
+        array of objects.
     """
     path = Path(path)
     if path.suffix != ".keras":
         raise ValueError(f"{path}: the name of a saved model ends in .keras.")
     if about is not None and not isinstance(about, Mapping):
         raise ValueError(f"about is a {type(about).__name__}; expected a dict.")
-    text = json.dumps(about, default=_simplify, allow_nan=False, ensure_ascii=False, indent=1)
+    members = {}
+    if about is not None:
+        members[_ABOUT] = json.dumps(about, default=_simplify, allow_nan=False, ensure_ascii=False, indent=1)
+    if arrays:
+        np.savez(buffer := io.BytesIO(), allow_pickle=False, **arrays)  # which writes no time either
+        members[_ARRAYS] = buffer.getvalue()
     with replace_atomically(path) as unfinished:
         model.save(unfinished)
-        if about is not None:
-            with zipfile.ZipFile(unfinished, "a") as archive:
-                archive.writestr(zipfile.ZipInfo(_ABOUT), text)  # without the time of writing
+        with zipfile.ZipFile(unfinished, "a") as archive:
+            for name, content in members.items():
+                archive.writestr(zipfile.ZipInfo(name), content)  # without the time of writing
         load_model(unfinished)
     return path
 
@@ -54,16 +63,25 @@ def read_about(path):
 
     A missing file is a FileNotFoundError, one that is no Keras model or damaged a ValueError.
     """
+    about = _read_member(path, _ABOUT, json.loads)
+    if not isinstance(about, dict):
+        raise ValueError(f"{path}: {_ABOUT} in it is a {type(about).__name__}; expected an object.")
+    return about
+
+
+def read_arrays(path):
+    """Read the arrays that `save_model` kept with a model: a dict, empty if there are none. Errors as `read_about`."""
+    return _read_member(path, _ARRAYS, lambda content: dict(np.load(io.BytesIO(content), allow_pickle=False)))
+
+
+def _read_member(path, name, parse):
     path = _find_archive(path)
     try:
         with zipfile.ZipFile(path) as archive:
             archive.getinfo("config.json")  # which every Keras model has
-            about = json.loads(archive.read(_ABOUT)) if _ABOUT in archive.namelist() else {}
-    except Exception as error:  # a damaged archive fails in many ways inside zipfile and zlib
+            return parse(archive.read(name)) if name in archive.namelist() else {}
+    except Exception as error:  # a damaged archive fails in many ways inside zipfile, zlib and NumPy
         raise ValueError(f"{path}: this is no .keras model, or it is damaged: {error}") from error
-    if not isinstance(about, dict):
-        raise ValueError(f"{path}: {_ABOUT} in it is a {type(about).__name__}; expected an object.")
-    return about
 
 
 def load_model(path):

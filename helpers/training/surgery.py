@@ -35,19 +35,55 @@ def build_in_temperature(model, temperature, name):
     """Copy a model in float32 with a temperature built in, so that its probabilities are the calibrated ones.
 
     The scores before the softmax are divided by the temperature, from `helpers.evaluation.calibration.fit_temperature`.
-    A model whose last layer is not dense is a ValueError.
+    Where the last layer is not dense, as in a model of `combine_networks`, the logarithms of the probabilities are,
+    which is the same; there a single output is a ValueError.
     """
-    if not isinstance(model.layers[-1], layers.Dense):
-        raise ValueError(f"The last layer of {model.name} is {type(model.layers[-1]).__name__}; expected a Dense one.")
     calibrated = copy_model(model, name, "float32")
     last = calibrated.layers[-1]
-    last.set_weights([weight / temperature for weight in last.get_weights()])
-    return calibrated
+    if isinstance(last, layers.Dense):
+        last.set_weights([weight / temperature for weight in last.get_weights()])
+        return calibrated
+    if calibrated.output_shape[-1] == 1:
+        raise ValueError(
+            f"{model.name} has one output, after {type(last).__name__}; expected a Dense layer at the end."
+        )
+    logarithm = ops.log(ops.maximum(calibrated.outputs[0], np.finfo("float32").tiny))
+    return keras.Model(calibrated.inputs[0], ops.softmax(logarithm / float(temperature)), name=name)
 
 
 def cut_at(model, layer):
     """Cut a model off after a layer, given by its name; the layers are shared, not copied."""
     return keras.Model(model.input, model.get_layer(layer).output, name=f"{model.name}_until_{layer}")
+
+
+def expose_features(model):
+    """Give a model its features as a second output, computed in the same pass; the layers are shared, not copied.
+
+    The features are the input of the last layer with a kernel, which is the classifier, as a float32 tensor (n, k);
+    those of a convolution are averaged over the image. Where the last part with weights is a model, as in that of
+    `combine_networks`, they are the features of all models within, side by side, of the first view. Without any such
+    layer they are the output itself.
+    """
+    inputs = layers.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype, name="pixels")
+    exposed, found = {}, {}  # models within; layers with a kernel and models, in their order: features
+
+    def call(layer, *arguments, **options):
+        if isinstance(layer, keras.Model):
+            exposed[layer] = exposed.get(layer) or expose_features(layer)
+            outputs, features = exposed[layer](*arguments, **options)
+        else:
+            outputs, features = layer(*arguments, **options), arguments[0]
+        if (hasattr(layer, "kernel") or layer in exposed) and (layer not in found or arguments[0] is inputs):
+            found[layer] = features
+        return outputs
+
+    functional = keras.Model(model.inputs[0], model.outputs[0])  # also of a sequential one, and not compiled
+    output = keras.models.clone_model(functional, inputs, lambda layer: layer, call).output
+    last = list(found)[-1:]
+    kept = [found[layer] for layer in (exposed if last and last[0] in exposed else last)] or [output]
+    kept = [ops.cast(x, "float32") for x in kept]
+    kept = [ops.mean(x, axis=list(range(1, len(x.shape) - 1))) if len(x.shape) > 2 else x for x in kept]
+    return keras.Model(inputs, [output, kept[0] if len(kept) == 1 else ops.concatenate(kept, axis=-1)], name=model.name)
 
 
 def combine_networks(networks, name, views=1, temperature=1.0, regression=None, threshold=None):

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -187,7 +188,7 @@ def test_many_files_left_out_stop_the_run(data_set, folder):
 
 def assert_are_second_copies(problems, count):
     (problem,) = problems
-    assert problem["problem"] == f"{count} second copies under the same part, class and name, of the same size"
+    assert problem["problem"] == f"{count} second copies under the same part, class and name, with the same content"
     assert problem["action"] == IGNORED
     assert problem["file"] == "*/chest_xray"
     assert pd.isna(problem["image_id"])
@@ -203,14 +204,14 @@ def test_a_second_copy_deeper_down_is_not_used(index, folder):
 
 
 def test_second_copies_are_counted_in_one_problem_and_not_as_left_out(data_set, folder):
-    """Those of another size have a problem each beside it."""
+    """Those with another content are told in a problem of their own."""
     for place in ("chest_xray", "archive/kept"):
         write(folder, *(f"{place}/{name}" for name in [f"chest_xray/{name}" for name in FILES]))
     other = "archive/kept/chest_xray/train/NORMAL/IM-0115-0001.jpeg"
     write(folder, other, content="another x-ray")
     images, problems = index_images(data_set, folder)
-    assert_are_second_copies(problems[problems["file"] != other].to_dict("records"), 2 * len(FILES) - 1)
-    assert problems.loc[problems["file"] == other, "action"].tolist() == [f"{NORMAL}/IM-0115-0001.jpeg used"]
+    assert_are_second_copies(problems[problems["file"] != "archive/"].to_dict("records"), 2 * len(FILES) - 1)
+    assert problems.iloc[0, :3].tolist() == ["archive/", "holds 1 images, but is no folder of the data set", IGNORED]
     assert len(problems) == 2
     kept, _ = leave_out_unusable(images, problems)
     assert len(kept) == len(FILES)
@@ -225,16 +226,84 @@ def test_a_thousand_second_copies_are_easy_to_read(index, folder):
     assert problem["problem"].startswith("1,200 second copies ")
 
 
-def test_a_copy_of_another_size_is_reported_and_the_least_deep_is_used(index, folder):
-    copy = "chest_xray/chest_xray/train/NORMAL/IM-0115-0001.jpeg"
-    write(folder, copy, content="another x-ray")
-    images, problems = index()
-    used = f"{NORMAL}/IM-0115-0001.jpeg"
-    assert images.loc["train/NORMAL/IM-0115-0001", "path"] == used
-    assert len(images) == len(FILES)
-    assert [{name: problem[name] for name in PROBLEM_COLUMNS[:3]} for problem in problems] == [
-        {"file": copy, "problem": f"is another copy of {used}, of another size", "action": f"{used} used"}
+@pytest.mark.parametrize("content", ["another x-ray", "x-raY"])
+@pytest.mark.parametrize("copy", ["chest_xray/chest_xray/train/NORMAL/IM-0115-0001.jpeg", f"{NORMAL}/IM-0115-0001.png"])
+def test_different_images_under_one_name_are_all_used_as_one_group(index, folder, copy, content):
+    """Also those of the same size."""
+    write(folder, copy, content=content)
+    images, (problem,) = index()
+    assert len(images) == len(FILES) + 1
+    both = images[images["path"].isin([f"{NORMAL}/IM-0115-0001.jpeg", copy])]
+    assert both["group"].tolist() == ["IM-0115"] * 2
+    assert problem["problem"] == "2 images have the part, class and name of another one"
+    assert problem["action"] == "all used"
+
+
+def test_different_images_under_one_name_have_the_ending_in_their_image_id(tmp_path):
+    names = [
+        f"{part}/{label}/{n}.jpg" for part in ("train", "test") for label in ("Benign", "Malignant") for n in (1, 2)
     ]
+    write(tmp_path, *names)
+    write(tmp_path, "train/Benign/1.png", content="another lesion")
+    write(tmp_path, "train/Benign/2.png")
+    images, problems = index_images(get_data_set("melanoma-isic"), tmp_path)
+    benign = images[(images["part"] == "train") & (images["label"] == "Benign")]
+    assert benign["image_id"].tolist() == ["train/Benign/1.jpg", "train/Benign/1.png", "train/Benign/2"]
+    assert benign["group"].tolist() == ["train/Benign/1", "train/Benign/1", "train/Benign/2"], "may be two copies"
+    assert problems["action"].tolist() == ["ignored", "all used"]
+    assert problems["problem"].str.startswith(("1 second copies", "2 images have")).all()
+
+
+def test_the_same_name_in_two_folders_of_the_layout(tmp_path):
+    for place in ("a", "b"):
+        write(tmp_path / place, *(name.replace(".jpeg", ".png") for name in FILES), content=place)
+    images, problems = index_images(get_data_set("chest-xray"), tmp_path)
+    assert len(images) == 2 * len(FILES)
+    assert images["image_id"].is_unique
+    assert problems["action"].tolist() == ["all used"]
+
+
+@pytest.mark.parametrize(
+    "place", ["CLAHE/train/NORMAL", "masks/train/NORMAL", f"{NORMAL}/128x128", "A/chest_xray/train/NORMAL"]
+)
+def test_altered_copies_beside_the_folders_of_the_catalog_are_set_aside_whatever_the_alphabet(index, folder, place):
+    expected, _ = index()
+    write(folder, f"{place}/IM-0115-0001.jpeg", f"{place}/NORMAL2-IM-0383-0001.png", content="altered")
+    images, (problem,) = index()
+    pd.testing.assert_frame_equal(images, expected)
+    aside = place if place.startswith(NORMAL) else place.split("/")[0]
+    assert problem["file"] == f"{aside}/"
+    assert problem["problem"] == "holds 2 images, but is no folder of the data set"
+    assert problem["action"] == IGNORED
+
+
+def test_the_folders_of_the_catalog_are_preferred_at_any_depth(data_set, folder):
+    (folder / "archive").mkdir()
+    (folder / "chest_xray").rename(folder / "archive" / "chest_xray")
+    write(folder, "archive/CLAHE/train/NORMAL/IM-0115-0001.jpeg", "a/train/NORMAL/IM-0115-0001.jpeg", content="altered")
+    images, problems = index_images(data_set, folder)
+    assert images["path"].str.startswith("archive/chest_xray/").all()
+    assert problems["file"].tolist() == ["a/", "archive/CLAHE/"]
+
+
+def test_another_data_set_of_the_same_publisher_is_set_aside(index, folder):
+    """Kermany's archive has retinas beside the chests, some of them in folders that are called NORMAL, too."""
+    expected, _ = index()
+    write(
+        folder, *(f"OCT/{part}/{label}/{label}-12-1.jpeg" for part in ("train", "test") for label in ("NORMAL", "CNV"))
+    )
+    images, problems = index()
+    pd.testing.assert_frame_equal(images, expected)
+    assert [problem["file"] for problem in problems] == ["OCT/"]
+
+
+def test_copies_stand_in_for_a_part_that_the_folders_of_the_catalog_lack(index, folder):
+    expected, _ = index()
+    (folder / "more").mkdir()
+    (folder / "chest_xray" / "val").rename(folder / "more" / "val")
+    images, problems = index()
+    pd.testing.assert_frame_equal(images.drop(columns="path"), expected.drop(columns="path"))
+    assert problems == []
 
 
 def test_a_copy_that_comes_first_in_the_alphabet_is_not_used_if_it_lies_deeper(index, folder):
@@ -273,8 +342,8 @@ def test_files_of_macos_are_counted_in_one_problem_and_are_no_images(index, fold
     images, problems = index()
     pd.testing.assert_frame_equal(images, expected)
     (problem,) = problems
-    assert problem["problem"] == "5 files that macOS leaves in archives; they are no images"
-    assert problem["file"] == "__MACOSX/, ._*"
+    assert problem["problem"] == "5 files that systems and tools leave behind; they are no images"
+    assert problem["file"] == "__MACOSX/, .*"
     assert problem["action"] == IGNORED
     assert pd.isna(problem["image_id"])
 
@@ -285,7 +354,7 @@ def test_a_number_too_long_to_be_one_does_not_stop_the_run(index, folder):
     assert len(images) + sum(problem["action"] == LEFT_OUT for problem in problems) == len(FILES) + 1
 
 
-@pytest.mark.parametrize("name", ["Thumbs.db", "notes.txt", ".DS_Store", "IM-0116-0001", "IM-0116-0001.dcm"])
+@pytest.mark.parametrize("name", ["notes.txt", "labels.csv"])
 def test_other_files_in_class_folders_are_ignored_but_reported(data_set, folder, name):
     write(folder, f"{NORMAL}/{name}")
     images, problems = index_images(data_set, folder)
@@ -299,8 +368,95 @@ def test_other_files_in_class_folders_are_ignored_but_reported(data_set, folder,
 
 
 @pytest.mark.parametrize(
-    "place", [".", "chest_xray", "chest_xray/train", "chest_xray/NORMAL", "chest_xray/NORMAL/train", f"{NORMAL}/kept"]
+    ("name", "what"),
+    [
+        ("IM-0116-0001", "file of an unknown format"),
+        ("IM-0116-0001.dcm", "DICOM file"),
+        ("IM-0116-0001.HEIC", "HEIC photograph"),
+        ("IM-0116-0001.xyz", "file of an unknown format"),
+    ],
 )
+def test_files_in_class_folders_that_are_not_read_are_left_out(data_set, folder, name, what):
+    write(folder, f"{NORMAL}/{name}")
+    images, problems = index_images(data_set, folder)
+    assert len(images) == len(FILES)
+    assert problems.to_numpy().tolist() == [
+        [f"{NORMAL}/{name}", f"is no image that is read: {what}", LEFT_OUT, f"{NORMAL}/{name}"]
+    ]
+    with pytest.raises(InputError, match=r"^9\.1% of the images cannot be used"):
+        leave_out_unusable(images, problems)
+
+
+def test_what_cannot_be_opened_is_left_out(data_set, folder):
+    os.mkfifo(folder / NORMAL / "IM-0116-0001.jpeg")
+    (folder / NORMAL / "IM-0117-0001.jpeg").symlink_to("nowhere")
+    (folder / "elsewhere.jpeg").symlink_to("nowhere")
+    images, problems = index_images(data_set, folder)
+    assert len(images) == len(FILES)
+    assert problems["action"].tolist() == [LEFT_OUT, LEFT_OUT, IGNORED]
+    assert problems["problem"].str.contains("pipe|leads nowhere|one of 1 files outside").all()
+
+
+def test_a_folder_that_cannot_be_entered_is_left_out(data_set, folder, monkeypatch):
+    scan = os.scandir
+
+    def refuse(place):
+        if str(place).endswith("val/NORMAL"):
+            raise PermissionError(13, "Permission denied")
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match=r"in val/NORMAL/\. chest_xray/val/NORMAL/ cannot be entered \(Permission den"):
+        index_images(data_set, folder)
+    shutil.rmtree(folder / "chest_xray" / "val" / "PNEUMONIA")
+    images, problems = index_images(data_set, folder)
+    assert len(images) == len(FILES) - 2
+    assert problems.iloc[0, :3].tolist() == [
+        "chest_xray/val/NORMAL/",
+        "cannot be entered (Permission denied)",
+        LEFT_OUT,
+    ]
+
+
+def test_a_link_to_the_folder_above_is_followed_once(index, folder):
+    expected, _ = index()
+    (folder / "chest_xray" / "up").symlink_to("..")
+    images, problems = index()
+    pd.testing.assert_frame_equal(images, expected)
+    assert problems == []
+
+
+@pytest.mark.parametrize(("ending", "told"), [(".dcm", ".dcm"), ("", "(none)")])
+def test_a_class_of_files_that_are_not_read_says_so(data_set, folder, ending, told):
+    for path in sorted((folder / NORMAL).iterdir()):
+        path.rename(path.with_suffix(ending))
+    with pytest.raises(InputError) as caught:
+        index_images(data_set, folder)
+    assert f"no images in train/NORMAL/. train/NORMAL/ has 3 files with the ending {told}, which is not" in str(
+        caught.value
+    )
+
+
+@pytest.mark.parametrize("magic", [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
+def test_images_without_an_ending_are_used(index, folder, magic):
+    (folder / NORMAL / "IM-0116-0001").write_bytes(magic)
+    images, problems = index()
+    assert images.loc["train/NORMAL/IM-0116-0001", "path"] == f"{NORMAL}/IM-0116-0001"
+    assert problems == []
+
+
+def test_names_of_any_bytes_stay_apart_and_can_be_printed(tmp_path):
+    names = [f"{part}/{label}/1.jpg" for part in ("train", "test") for label in ("Benign", "Malignant")]
+    write(tmp_path, *names, "train/Benign/\\xff.jpg", "train/Benign/\udcff.jpg", "train/Benign/\udcff.heic")
+    images, problems = index_images(get_data_set("melanoma-isic"), tmp_path)
+    odd = images[images["path"].str.contains("xff|\udcff")]
+    assert odd["path"].tolist() == ["train/Benign/\\xff.jpg", "train/Benign/\udcff.jpg"]
+    assert odd["image_id"].tolist() == ["train/Benign/\\xff", "train/Benign/\\xff (2)"]
+    assert images["group"].is_unique
+    assert problems["file"].tolist() == ["train/Benign/\\xff.heic"]
+
+
+@pytest.mark.parametrize("place", [".", "chest_xray", "chest_xray/train", "chest_xray/train/other", f"{NORMAL}/kept"])
 def test_images_outside_the_class_folders_are_left_out_and_listed(data_set, index, folder, place):
     """Other files there are none of the data set's business."""
     write(folder, f"{place}/IM-0116-0001.jpeg", f"{place}/notes.txt", f"{place}/IM-0117-0001.PNG")
@@ -316,7 +472,7 @@ def test_misplaced_images_count_as_left_out(data_set, folder):
     write(folder, *(f"chest_xray/train/NORMAL/IM-{number:04}-0001.jpeg" for number in range(2000, 2030)))
     images, problems = index_images(data_set, folder)
     assert problems.empty
-    write(folder, "chest_xray/extra/IM-0116-0001.jpeg", "chest_xray/IM-0116-0001.jpeg")
+    write(folder, "chest_xray/train/IM-0116-0001.jpeg", "chest_xray/IM-0116-0001.jpeg")
     images, problems = index_images(data_set, folder)
     kept, _ = leave_out_unusable(images, problems)  # 2 of 42
     assert len(kept) == len(FILES) + 30
@@ -330,7 +486,7 @@ def test_misplaced_images_count_as_left_out(data_set, folder):
 def test_images_of_macos_outside_the_class_folders_are_not_misplaced(index, folder):
     write(folder, "__MACOSX/IM-0116-0001.jpeg", "chest_xray/._IM-0116-0001.jpeg")
     (problem,) = index()[1]
-    assert problem["problem"].startswith("2 files that macOS leaves")
+    assert problem["problem"].startswith("2 files that systems and tools leave")
 
 
 @pytest.mark.parametrize("ending", ["JPEG", "jpg", "png", "tif"])
@@ -442,12 +598,45 @@ def test_every_problem_is_listed(index, folder):
     write(folder, f"{NORMAL}/scan.jpeg", f"{NORMAL}/notes.txt", f"{PNEUMONIA}/IM-0116-0001.jpeg", "__MACOSX/._train")
     write(folder, f"chest_xray/{NORMAL}/IM-0115-0001.jpeg", content="another x-ray")
     images, problems = index()
+    assert len(images) == len(FILES) + 1
+    actions = [problem["action"] for problem in problems]
+    assert sorted(actions) == ["all used", *[IGNORED] * 2, *[LEFT_OUT] * 2]
+
+
+OWN = ["validation/NORMAL/IM-9-0001.jpeg", "validation/PNEUMONIA/person9_virus_1.jpeg", "kept/person9_virus_2.jpeg"]
+
+
+def test_folders_beside_the_shipped_ones_are_set_aside_in_one_line(data_set, folder):
+    write(folder / "chest_xray", *OWN)
+    images, problems = index_images(data_set, folder)
     assert len(images) == len(FILES)
-    assert sorted(problem["action"] for problem in problems) == [
-        f"{NORMAL}/IM-0115-0001.jpeg used",
-        *[IGNORED] * 2,
-        *[LEFT_OUT] * 2,
+    assert problems.to_numpy()[:, :3].tolist() == [
+        ["chest_xray/kept/", "holds 1 images, but is no folder of the data set", IGNORED],
+        ["chest_xray/validation/", "holds 2 images, but is no folder of the data set", IGNORED],
     ]
+    assert len(leave_out_unusable(images, problems)[0]) == len(FILES)
+
+
+@pytest.mark.parametrize(
+    ("shipped", "there", "told"),
+    [
+        ("test", "testing", "chest_xray/testing/ with 2 images: rename it to test/ if"),
+        ("train", "own", "chest_xray/own/ with 6 images: rename it if"),
+        ("train/NORMAL", "train/NORMALS", "chest_xray/train/NORMALS/ with 3 images: rename it to NORMAL/ if"),
+    ],
+)
+def test_a_part_or_class_under_another_name_is_named(data_set, folder, shipped, there, told):
+    (folder / "chest_xray" / shipped).rename(folder / "chest_xray" / there)
+    with pytest.raises(InputError) as caught:
+        index_images(data_set, folder)
+    assert f"There is {told} it is what is missing. Expected: " in str(caught.value)
+
+
+def test_the_parts_under_other_names_are_named(data_set, folder):
+    for part in ("train", "val", "test"):
+        (folder / "chest_xray" / part).rename(folder / "chest_xray" / f"{part}ing set")
+    with pytest.raises(InputError, match=r"There is chest_xray/training set/ with 6 images: rename it to train/ if it"):
+        index_images(data_set, folder)
 
 
 @pytest.mark.parametrize("order", ["backwards", "shuffled"])
@@ -455,13 +644,14 @@ def test_the_order_does_not_depend_on_that_of_the_file_system(data_set, folder, 
     write(folder, f"{NORMAL}/scan.jpeg", f"{PNEUMONIA}/notes.txt", f"{NORMAL}/IM-0115-0001.png")
     write(folder, "a/train/NORMAL/IM-0117-0001.jpeg", "b/train/NORMAL/IM-0117-0001.jpeg")
     expected = index_images(data_set, folder)
-    walk, rng = os.walk, np.random.default_rng(0)
+    scan, rng = os.scandir, np.random.default_rng(0)
 
-    def walk_otherwise(*args, **kwargs):
-        found = [(place, folders, sorted(names, reverse=True)) for place, folders, names in walk(*args, **kwargs)]
-        return found[::-1] if order == "backwards" else [found[number] for number in rng.permutation(len(found))]
+    def scan_otherwise(*args):
+        found = list(scan(*args))
+        order_of_found = range(len(found))[::-1] if order == "backwards" else rng.permutation(len(found))
+        return nullcontext([found[number] for number in order_of_found])
 
-    monkeypatch.setattr(os, "walk", walk_otherwise)
+    monkeypatch.setattr(os, "scandir", scan_otherwise)
     for found, before in zip(index_images(data_set, folder), expected, strict=True):
         pd.testing.assert_frame_equal(found, before)
 
@@ -627,7 +817,7 @@ def test_other_files_in_a_flat_folder_are_ignored_but_reported(index_plants):
     )
     assert (images["part"] == "test").sum() == 1
     found = [problem["problem"] for problem in problems if "classes" not in problem["problem"]]
-    assert found == ["is no image file", "1 files that macOS leaves in archives; they are no images"]
+    assert found == ["is no image file", "1 files that systems and tools leave behind; they are no images"]
 
 
 def test_flat_images_of_classes_that_are_not_there_are_ignored(index_plants):
@@ -635,6 +825,13 @@ def test_flat_images_of_classes_that_are_not_there_are_ignored(index_plants):
     assert images.loc[images["part"] == "test", "label"].tolist() == [SCAB]
     (problem,) = [each["problem"] for each in problems if each["file"].endswith("TomatoHealthy1.JPG")]
     assert problem == "its class, Tomato___healthy, is not in this copy"
+
+
+def test_class_folders_in_a_part_that_has_none_are_set_aside(index_plants):
+    images, problems = index_plants(f"test/{SCAB}/x___FREC_Scab 1.JPG", "test/test/PotatoHealthy1.JPG")
+    assert len(images) == len(LEAF_FILES) + 1
+    assert problems[0]["file"] == f"test/{SCAB}/"
+    assert [problem["action"] for problem in problems] == [IGNORED] * 2
 
 
 def test_the_flat_folder_may_be_missing(index_plants):
@@ -645,7 +842,7 @@ def test_a_second_copy_in_a_folder_of_other_case_is_counted(index_plants, tmp_pa
     copies = [name.replace(PLANTS, PLANTS.lower(), 1) for name in LEAF_FILES]
     images, problems = index_plants(*copies)
     if not (tmp_path / PLANTS).samefile(tmp_path / PLANTS.lower()):
-        assert problems[0]["problem"] == "4 second copies under the same part, class and name, of the same size"
+        assert problems[0]["problem"] == "4 second copies under the same part, class and name, with the same content"
     assert len(images) == len(LEAF_FILES)
     assert set(images["path"]) == set(LEAF_FILES)
 

@@ -190,14 +190,14 @@ def test_testing_may_be_missing(index, folder, data_set):
 
 def test_files_of_macos_and_others_are_no_images(index, folder):
     expected, _ = index()
-    for name in (f"__MACOSX/{FILES[0]}", f"{VALIDATION}/._1.bmp", f"__MACOSX/{TABLE}", f"{TESTING}/Thumbs.db"):
+    for name in (f"__MACOSX/{FILES[0]}", f"{VALIDATION}/._1.bmp", f"__MACOSX/{TABLE}", f"{TESTING}/notes.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"\0\5\26\7")
     images, problems = index()
     pd.testing.assert_frame_equal(images, expected)
     assert dict(zip(problems["file"], problems["problem"], strict=True)) == {
-        f"{TESTING}/Thumbs.db": "is no image file",
-        "__MACOSX/, ._*": "3 files that macOS leaves in archives; they are no images",
+        f"{TESTING}/notes.txt": "is no image file",
+        "__MACOSX/, .*": "3 files that systems and tools leave behind; they are no images",
     }
     assert set(problems["action"]) == {IGNORED}
 
@@ -237,8 +237,8 @@ def test_second_copies_are_one_image(index, folder):
     images, problems = index()
     pd.testing.assert_frame_equal(images, expected)
     assert problems[["file", "problem", "action"]].to_numpy().tolist() == [
-        [f"again/{FILES[0]}", f"is another copy of {FILES[0]}, of another size", f"{FILES[0]} used"],
-        [f"*/{ROOT}", "10 second copies under the same folder and name, of the same size", IGNORED],
+        ["again/", "holds 1 images, but is no folder of the data set", IGNORED],
+        [f"*/{ROOT}", "10 second copies under the same folder and name, with the same content", IGNORED],
     ]
 
 
@@ -248,7 +248,62 @@ def test_twins_with_other_endings_are_one_image(index, folder):
         shutil.copy(folder / name, folder / name.replace(".bmp", ".png"))
     images, problems = index()
     pd.testing.assert_frame_equal(images, expected)
-    assert problems["problem"].tolist() == ["3 second copies under the same folder and name, of the same size"]
+    assert problems["problem"].tolist() == ["3 second copies under the same folder and name, with the same content"]
+
+
+def test_different_images_under_one_name_are_both_left_out(index, folder):
+    expected, _ = index()
+    for name in (FILES[0], f"{VALIDATION}/1.bmp", f"{TESTING}/2.bmp"):
+        write_image(folder / name.replace(".bmp", ".png"), size=8)
+    images, problems = index()
+    kept = expected[~expected["path"].isin([FILES[0], f"{VALIDATION}/1.bmp", f"{TESTING}/2.bmp"])]
+    pd.testing.assert_frame_equal(images, kept.reset_index(drop=True))
+    assert problems["problem"].tolist() == ["is one of 2 different images of this name"] * 6
+    assert set(problems["action"]) == {LEFT_OUT}
+
+
+def test_images_of_validation_that_cannot_be_read_are_left_out(index, folder):
+    (folder / VALIDATION / "1.bmp").rename(folder / VALIDATION / "1.heic")
+    images, problems = index()
+    assert (images["part"] == "validation_data").sum() == 2
+    assert problems["action"].tolist() == [LEFT_OUT]
+
+
+# The publisher's folders
+
+PUBLISHED = "PKG - C-NMC 2019"
+
+
+def publish(folder, root=PUBLISHED, training="C-NMC_training_data"):
+    """Rename Kaggle's folders to those of the publisher, who has the table beside the images, too."""
+    (folder / TRAINING).rename(folder / ROOT / training)
+    for place, name in ((VALIDATION, VALIDATION), (TESTING, TESTING), (TABLE, TABLE)):
+        (folder / place).rename(folder / ROOT / name.rpartition("/")[2])
+    (folder / ROOT).rename(folder / root)
+
+
+@pytest.mark.parametrize("root", [PUBLISHED, ROOT, "."])
+@pytest.mark.parametrize("training", ["C-NMC_training_data", "training_data", "c-nmc_TRAINING_data"])
+def test_the_folders_of_the_publisher(index, folder, root, training):
+    expected, _ = index()
+    publish(folder, root if root != "." else PUBLISHED, training)
+    if root == ".":
+        for path in (folder / PUBLISHED).iterdir():
+            path.rename(folder / path.name)
+    images, problems = index()
+    pd.testing.assert_frame_equal(images.drop(columns="path"), expected.drop(columns="path"))
+    where = images["path"].str.rpartition("/")[0].str.replace(r"fold_\d/(all|hem)", "*", regex=True)
+    above = "" if root == "." else f"{root}/"
+    names = [f"{training}/*", "C-NMC_test_prelim_phase_data", "C-NMC_test_final_phase_data"]
+    assert where.unique().tolist() == [f"{above}{name}" for name in names]
+    assert [problem for problem in problems["problem"] if "systems" not in problem] == []
+
+
+def test_a_part_under_another_name_is_named(index, folder):
+    (folder / TRAINING).rename(folder / ROOT / "C-NMC_training")
+    refuse(
+        index, f"There is {ROOT}/C-NMC_training/ with 5 images: rename it to training_data/ if it is what is missing"
+    )
 
 
 # What is missing
@@ -277,8 +332,14 @@ def test_no_images_in_validation(index, folder, missing):
 
 
 def test_no_table_of_labels(index, folder):
-    (folder / TABLE).rename(folder / "C-NMC_test_prelim_phase_data_labels.csv")
+    (folder / TABLE).rename(folder / "labels.csv")
     refuse(index, f"{folder} has no C-NMC_test_prelim_phase_data_labels.csv.", "validation_data/C-NMC_test_prelim")
+
+
+def test_the_table_of_labels_may_lie_elsewhere(index, folder):
+    expected, _ = index()
+    (folder / TABLE).rename(folder / "C-NMC_test_prelim_phase_data_labels.csv")
+    pd.testing.assert_frame_equal(index()[0], expected)
 
 
 # The table of labels

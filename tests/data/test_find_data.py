@@ -1,15 +1,21 @@
 """Finding a data set: which of local files, download and sample is taken, and what is said when it cannot be."""
 
+import gzip
+import os
+import shutil
 import sys
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import samples
 from helpers.data.catalog import get_data_set
 from helpers.data.opening import choose_data_set, find_data, index_images
+from helpers.data.pixels import load_pixels
 from helpers.files import InputError
 from helpers.settings import read_settings
 
@@ -56,11 +62,22 @@ def test_the_sample_is_taken_when_asked_for(read, data_set, folder, tmp_path):
 
 
 def test_auto_takes_the_sample_and_says_so_where_the_data_set_is_not(read, data_set, tmp_path):
-    (tmp_path / "data" / "other").mkdir(parents=True)
-    found = find_data(data_set, read("auto"))
+    make_other(tmp_path / "data")
+    found = find_data(data_set, replace(read("auto"), data_dir_given=False))
     assert found.is_sample
     assert "data/mnist" in found.note
     assert "say nothing about real images" in found.note
+
+
+def test_a_folder_that_was_named_never_ends_in_the_sample(read, data_set, tmp_path):
+    make_other(tmp_path / "data")
+    (tmp_path / "data" / "notes.txt").touch()
+    with pytest.raises(InputError) as caught:
+        find_data(data_set, read("auto"))
+    there = (
+        "data has no folder mnist; it holds notes.txt, other/. If one of these folders holds the data set, rename it"
+    )
+    assert f"{there} to mnist. Put " in str(caught.value)
 
 
 @pytest.mark.parametrize("source", ["auto", "local", "sample"])
@@ -130,36 +147,253 @@ def test_a_full_run_takes_the_sample_only_when_asked_for(data_set, tmp_path):
     assert find_data(data_set, read_settings(settings | {"DATA_SOURCE": "sample"})).is_sample
 
 
-@pytest.mark.parametrize("source", ["auto", "local"])
-@pytest.mark.parametrize("name", ["mnist", "chest-xray"])
-def test_the_folder_of_the_data_set_is_not_its_parent(name, source, read, tmp_path):
-    data_set = get_data_set(name)
-    (tmp_path / name / data_set.key_file).mkdir(parents=True)
-    with pytest.raises(InputError, match=f"/{name} is the folder of {name} itself: name its parent") as caught:
-        find_data(data_set, read(source, tmp_path / name))
-    assert "move" not in str(caught.value)
-    assert find_data(data_set, read(source, tmp_path)).folder == tmp_path / name, "the advice does not help"
+def write_classes(folder, parts=("train", "test"), labels=("NORMAL", "PNEUMONIA"), suffix=".jpeg"):
+    for part in parts:
+        for label in labels:
+            (folder / part / label).mkdir(parents=True)
+            (folder / part / label / f"1{suffix}").touch()
 
 
-@pytest.mark.parametrize("source", ["auto", "local"])
-@pytest.mark.parametrize("name", ["mnist", "chest-xray"])
-@pytest.mark.parametrize("called", ["downloads", "chest_xray", "mnist2"])
-def test_what_lies_in_the_folder_of_all_data_sets_belongs_into_one_of_its_own(name, called, source, read, tmp_path):
-    """Its parent would be no better: it has no folder of the data set's name."""
-    data_set, data_dir = get_data_set(name), tmp_path / called
-    key = data_set.key_file
-    (data_dir / key).mkdir(parents=True)
-    before = list_files(tmp_path)
+MELANOMA = ("benign", "malignant")
+CHESTS = ("NORMAL", "PNEUMONIA")
+
+
+@pytest.mark.parametrize("source", ["auto", "local", "download"])
+@pytest.mark.parametrize(
+    ("place", "found", "note"),
+    [
+        ("chest-xray/chest_xray", "chest-xray", "data/chest-xray"),
+        ("chest-xray-pneumonia/chest_xray", "chest-xray-pneumonia", "data/chest-xray-pneumonia"),
+        ("Chest_XRay/CHEST_XRAY", "Chest_XRay", "data/Chest_XRay"),
+        ("chest xray", "chest xray", "data/chest xray"),
+        ("chest_xray", "chest_xray", "data/chest_xray"),
+        ("chest-xray", "chest-xray", "data/chest-xray"),
+        ("chest-xray/archive/chest_xray", "chest-xray/archive", "data/chest-xray/archive"),
+        ("archive", "archive", "data/archive"),
+        ("ZhangLabData/CellData/chest_xray", "ZhangLabData/CellData", "data/ZhangLabData/CellData"),
+        ("datasets/paultimothymooney/chest-xray-pneumonia/versions/2/chest_xray", *["{}/versions/2"] * 2),
+        (".", ".", "data"),
+    ],
+)
+def test_folders_as_people_have_them(source, place, found, note, read, tmp_path):
+    data_dir = tmp_path / "data"
+    write_classes(data_dir / place)
+    source = find_data(get_data_set("chest-xray"), read(source))
+    owner = "datasets/paultimothymooney/chest-xray-pneumonia"
+    assert source.folder == data_dir / found.format(owner)
+    assert source.note.endswith(f", from {note.format(f'data/{owner}')}.")
+    assert not source.is_sample
+
+
+@pytest.mark.parametrize("place", ["chest-xray", "chest_xray"])
+def test_the_folder_that_was_named_may_be_that_of_the_data_set(place, read, tmp_path):
+    for folder in (tmp_path / place, tmp_path / place / "chest_xray"):
+        write_classes(folder)
+        found = find_data(get_data_set("chest-xray"), read("auto", tmp_path / place))
+        assert found.folder == folder
+        for part in ("train", "test"):
+            shutil.rmtree(folder / part)
+
+
+@pytest.mark.parametrize("place", ["mnist", "MNIST", "downloads", "archive/keras"])
+def test_the_key_file_is_found_in_other_folders(place, read, data_set, folder, tmp_path):
+    target = tmp_path / "elsewhere" / place
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder.rename(target)
+    assert find_data(data_set, read("auto", tmp_path / "elsewhere")).folder == target
+    assert find_data(data_set, read("auto", target)).folder == target
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "found"),
+    [
+        ("melanoma", {"archive/melanoma_cancer_dataset": MELANOMA}, "archive"),
+        ("melanoma", {"archive": MELANOMA}, "archive"),
+        ("melanoma", {"archive": ("Benign", "Malignant")}, None),
+        ("melanoma", {"melanoma": ("Benign", "Malignant")}, None),
+        ("melanoma", {"melanoma-isic": MELANOMA}, None),
+        ("melanoma", {"melanoma-isic": ("Benign", "Malignant")}, None),
+        ("melanoma-isic", {"archive": ("Benign", "Malignant")}, "archive"),
+        ("melanoma-isic", {"archive": MELANOMA}, None),
+        ("melanoma-isic", {"archive/melanoma_cancer_dataset": MELANOMA}, None),
+        ("melanoma-isic", {"melanoma-cancer-dataset": ("Benign", "Malignant")}, "melanoma-cancer-dataset"),
+        ("melanoma", {"melanoma-cancer-dataset": ("Benign", "Malignant")}, None),
+        ("melanoma", {"a": MELANOMA, "b": ("Benign", "Malignant")}, "a"),
+        ("melanoma-isic", {"a": MELANOMA, "b": ("Benign", "Malignant")}, "b"),
+        ("chest-xray", {"covid": ("COVID19", "NORMAL", "PNEUMONIA")}, None),
+        ("chest-xray", {"CellData/OCT": ("CNV", "NORMAL"), "CellData/chest_xray": CHESTS}, "CellData"),
+        ("chest-xray", {"chest-xray/archive": CHESTS, "archive": CHESTS}, "chest-xray/archive"),
+        ("chest-xray", {"x/versions/1/chest_xray": CHESTS, "x/versions/2/chest_xray": CHESTS}, "x/versions/2"),
+        ("plants", {"PlantVillage": ("Apple___healthy", "Tomato___healthy")}, "PlantVillage"),
+        ("plants", {"plants": ("Apple___healthy", "Tomato___healthy")}, "plants"),
+    ],
+)
+def test_a_data_set_is_known_by_its_layout_and_never_taken_for_another(name, there, found, read, tmp_path):
+    for place, labels in there.items():
+        write_classes(tmp_path / "data" / place, ("train", "valid" if name == "plants" else "test"), labels)
+    if found:
+        assert find_data(get_data_set(name), read("auto")).folder == tmp_path / "data" / found
+        assert choose_data_set(["mnist", name], read("auto")).name == name
+    else:
+        with pytest.raises(InputError, match=r"has no .*; it holds "):
+            find_data(get_data_set(name), read("auto"))
+
+
+def test_several_folders_that_fit_are_listed(read, tmp_path):
+    for place in ("a", "b"):
+        write_classes(tmp_path / "data" / place)
+    with pytest.raises(InputError, match=rf"lies in several folders: {tmp_path}/data/a, {tmp_path}/data/b\. Keep one"):
+        find_data(get_data_set("chest-xray"), read("auto"))
+    (tmp_path / "data" / "b").rename(tmp_path / "data" / "chest-xray")
+    assert find_data(get_data_set("chest-xray"), read("auto")).folder == tmp_path / "data" / "chest-xray"
+
+
+def test_links_lead_to_a_data_set_but_not_in_circles(read, tmp_path):
+    write_classes(tmp_path / "disk" / "chest_xray")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "xrays").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "up").symlink_to("..")
+    assert find_data(get_data_set("chest-xray"), read("auto")).folder == tmp_path / "data" / "xrays"
+
+
+@pytest.mark.parametrize("place", ["leukemia", ".", "archive"])
+@pytest.mark.parametrize(
+    "inner", ["C-NMC_Leukemia/training_data", "PKG - C-NMC 2019/C-NMC_training_data", "TRAINING_DATA"]
+)
+def test_the_cells_are_found_in_the_folders_of_kaggle_and_of_the_publisher(place, inner, read, tmp_path):
+    training = tmp_path / "data" / place / inner
+    (training / "fold_0" / "all").mkdir(parents=True)
+    found = find_data(get_data_set("leukemia"), read("auto"))
+    assert training.is_relative_to(found.folder)
+    assert len(training.relative_to(found.folder).parts) <= 2
+
+
+@pytest.mark.parametrize(
+    "place", ["ham10000", "HAM10000", ".", "dataverse_files", "skin-cancer-mnist-ham10000/archive"]
+)
+@pytest.mark.parametrize("table", ["HAM10000_metadata.csv", "HAM10000_metadata.tab"])
+def test_the_table_of_lesions_is_found(place, table, read, tmp_path):
+    folder = tmp_path / "data" / place
+    (folder / "HAM10000_images_part_1").mkdir(parents=True)
+    (folder / table).write_text("lesion_id,image_id,dx")
+    found = find_data(get_data_set("ham10000"), read("auto")).folder
+    assert folder.is_relative_to(found)
+    assert found != tmp_path / "data" or place == "."
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("archive.zip", "python -m zipfile -e {}/archive.zip {}"),
+        ("a b.TAR.GZ", "python -m tarfile -e '{}/a b.TAR.GZ' {}"),
+        ("xrays.tgz", "python -m tarfile -e {}/xrays.tgz {}"),
+        ("xrays.7z", "7z x {}/xrays.7z -o{}"),
+        ("xrays.rar", "7z x {}/xrays.rar -o{}"),
+    ],
+)
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_packed_archive_is_named_with_the_command_that_unpacks_it(name, command, inside, read, tmp_path):
+    own = tmp_path / "data" / "chest-xray"
+    place = own if inside else tmp_path / "data"
+    place.mkdir(parents=True)
+    (place / name).write_bytes(b"PK")
     with pytest.raises(InputError) as caught:
-        find_data(data_set, read(source, data_dir))
-    message = str(caught.value)
-    assert f"DATA_DIR={data_dir} holds {key} itself: move it into a folder {name} there. " in message
-    assert "name its parent" not in message
-    assert f"Expected: {data_dir}/{name}/{key}" in message
-    assert list_files(tmp_path) == before
-    (data_dir / name).mkdir()
-    (data_dir / key).rename(data_dir / name / key)
-    assert find_data(data_set, read(source, data_dir)).folder == data_dir / name, "the advice does not help"
+        find_data(get_data_set("chest-xray"), read("auto"))
+    assert f"{name} is packed: unpack it with {command.format(place, own)}. Put " in str(caught.value)
+
+
+def test_folders_that_cannot_be_entered_are_passed_over(read, data_set, folder, monkeypatch):
+    (folder.parent / "closed").mkdir()
+    folder.rename(folder.parent / "open")
+    exists = Path.exists
+
+    def refuse(path):
+        if "closed" in path.parts or path.parent.name == "mnist":
+            raise PermissionError(13, "Permission denied")
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert find_data(data_set, read("auto")).folder == folder.parent / "open"
+
+
+def test_a_named_folder_that_cannot_be_entered_is_no_missing_one(read, data_set, tmp_path, monkeypatch):
+    make_other(tmp_path / "data")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(InputError, match=r"DATA_DIR=.*/data cannot be entered\. Put"):
+        find_data(data_set, read("auto"))
+
+
+# The IDX files of MNIST's publisher
+
+IDX = {
+    "x_train": "train-images-idx3-ubyte",
+    "y_train": "train-labels-idx1-ubyte",
+    "x_test": "t10k-images-idx3-ubyte",
+    "y_test": "t10k-labels-idx1-ubyte",
+}
+
+
+def write_idx(folder, arrays, change=lambda name: name):
+    folder.mkdir(parents=True, exist_ok=True)
+    for key, name in IDX.items():
+        array = arrays[key]
+        content = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
+        name = change(name)
+        (folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+
+
+@pytest.mark.parametrize(
+    "change", [str, lambda name: f"{name}.gz", lambda name: name.replace("-idx", ".idx"), str.upper], ids=range(4)
+)
+@pytest.mark.parametrize("place", ["mnist", "MNIST/raw", "mnist-dataset"])
+def test_idx_files_are_read_like_the_archive(change, place, read, data_set, folder, arrays, tmp_path):
+    expected, _ = index_images(data_set, folder)
+    pixels = load_pixels(expected, folder, (28, 28, 1), tmp_path / "cache")
+    (folder / "mnist.npz").unlink()
+    write_idx(tmp_path / "data" / place, arrays, change)
+    found = find_data(data_set, read("auto"))
+    assert found.folder == tmp_path / "data" / place
+    images, problems = index_images(data_set, found.folder)
+    assert problems.empty
+    pd.testing.assert_frame_equal(images.drop(columns="path"), expected.drop(columns="path"))
+    np.testing.assert_array_equal(load_pixels(images, found.folder, (28, 28, 1), tmp_path / "cache"), pixels)
+
+
+def test_packed_idx_files_and_folders_of_the_same_name_may_lie_beside(read, data_set, folder, arrays):
+    (folder / "mnist.npz").unlink()
+    write_idx(folder, arrays, lambda name: f"{name}.gz")
+    (folder / IDX["x_train"]).mkdir()
+    write_idx(folder, arrays | {"x_test": 255 - arrays["x_test"]}, lambda name: name.replace("-idx", ".idx"))
+    images, _ = index_images(data_set, find_data(data_set, read("auto")).folder)
+    assert images["path"].unique().tolist() == ["train-images.idx3-ubyte", "t10k-images.idx3-ubyte"]
+
+
+@pytest.mark.parametrize("place", ["FashionMNIST/raw", "fashion-mnist", "archive"])
+def test_idx_files_of_others_are_not_taken_for_mnist(place, read, data_set, arrays, tmp_path):
+    write_idx(tmp_path / "data" / place, arrays)
+    with pytest.raises(InputError, match="has no folder mnist; it holds "):
+        find_data(data_set, read("auto"))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0\0\x0d\3", b"\x1f\x8b\x08", b"\0\0\x08\3\0\0\0\1\0\0\0\1\0\0\0\2\7", b"no"]
+)
+def test_damaged_idx_files_are_named(content, data_set, folder, arrays):
+    (folder / "mnist.npz").unlink()
+    write_idx(folder, arrays)
+    (folder / IDX["x_test"]).write_bytes(content)
+    with pytest.raises(InputError, match=r"t10k-images-idx3-ubyte cannot be read as an IDX file .* may be truncated"):
+        index_images(data_set, folder)
+
+
+def test_mnist_as_tables_says_what_is_read(read, data_set, tmp_path):
+    (tmp_path / "data" / "mnist").mkdir(parents=True)
+    (tmp_path / "data" / "mnist" / "mnist_train.csv").touch()
+    with pytest.raises(InputError, match=r"it holds mnist_train\.csv\. .* tables of pixels \(\.csv\) are not read"):
+        find_data(data_set, read("auto"))
+
+
+# Key folders in upper and lower case
 
 
 def write_plants(folder, outer):
@@ -190,7 +424,7 @@ def test_the_key_folder_is_found_in_upper_and_lower_case(source, outer, read, tm
 @pytest.mark.parametrize("name", ["new plant diseases dataset", "new plant diseases dataset(augmented).zip", "train"])
 def test_a_name_that_is_only_similar_is_no_key_folder(name, read, tmp_path):
     (tmp_path / "data" / "plants" / name).mkdir(parents=True)
-    with pytest.raises(InputError, match=r"/plants has no New Plant Diseases Dataset\(Augmented\)\. Put the"):
+    with pytest.raises(InputError, match=r"/plants has no New Plant Diseases Dataset\(Augmented\); it holds "):
         find_data(get_data_set("plants"), read("auto"))
 
 
@@ -205,24 +439,28 @@ def test_a_file_where_the_folder_should_be_is_no_data_set(source, read, tmp_path
 
 def test_a_missing_folder_is_no_data_set(read, tmp_path):
     make_other(tmp_path / "data")
-    with pytest.raises(InputError, match=r"data has no folder plants\. "):
-        find_data(get_data_set("plants"), read("local"))
-    assert find_data(get_data_set("plants"), read("auto")).is_sample
+    for source in ("local", "auto"):
+        with pytest.raises(InputError, match=r"data has no folder plants; it holds other/\. "):
+            find_data(get_data_set("plants"), read(source))
 
 
 @pytest.mark.parametrize("name", ["MNIST.NPZ", "Mnist.npz"])
 @pytest.mark.parametrize("source", ["auto", "local"])
 def test_key_files_are_opened_by_their_name_and_not_found_under_another(name, source, read, data_set, folder):
     (folder / "mnist.npz").rename(folder / name)
-    with pytest.raises(InputError, match=r"/mnist has no mnist\.npz\. Put the files there"):
+    with pytest.raises(InputError, match=rf"/mnist has no mnist\.npz; it holds {name}\. Put the files there"):
         index_images(data_set, find_data(data_set, read(source)).folder)
 
 
 @pytest.mark.parametrize("outer", ["new plant diseases dataset(augmented)", "New Plant Diseases Dataset(Augmented)"])
-def test_the_folder_of_plants_is_not_its_parent_in_any_case(outer, read, tmp_path):
-    write_plants(tmp_path / "plants", outer)
-    with pytest.raises(InputError, match="/plants is the folder of plants itself: name its parent"):
-        find_data(get_data_set("plants"), read("auto", tmp_path / "plants"))
+@pytest.mark.parametrize("place", ["plants", "downloads", "new-plant-diseases-dataset"])
+def test_the_folder_of_plants_may_be_the_one_that_was_named(outer, place, read, tmp_path):
+    """It holds them twice, as Kaggle ships them, and some in a folder beside."""
+    write_plants(tmp_path / place, outer)
+    write_plants(tmp_path / place, "NEW plant DISEASES dataset(AUGMENTED)")
+    (tmp_path / place / "test" / "test").mkdir(parents=True)
+    (tmp_path / place / "test" / "test" / "AppleScab1.JPG").touch()
+    assert find_data(get_data_set("plants"), read("auto", tmp_path / place)).folder == tmp_path / place
 
 
 @pytest.fixture
@@ -292,7 +530,7 @@ def test_download_to_a_full_disk_leaves_nothing(read, data_set, keras_download, 
 
     monkeypatch.setattr(np, "savez_compressed", fail)
     assert_failed_download(data_set, read("download"), "No space left", tmp_path)
-    assert find_data(data_set, read("auto")).is_sample
+    assert find_data(data_set, replace(read("auto"), data_dir_given=False)).is_sample
 
 
 def test_unknown_data_set_lists_those_there_are():

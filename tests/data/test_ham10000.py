@@ -1,6 +1,9 @@
 """The index of HAM10000: every row of the metadata and every image file is used, or listed with what is wrong."""
 
+import dataclasses
+import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,6 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers.data.catalog import get_data_set
+from helpers.data.layouts.ham10000 import find_table
 from helpers.data.opening import LEFT_OUT, PROBLEM_COLUMNS, index_images
 from helpers.files import InputError
 
@@ -24,7 +28,7 @@ ROWS = [
 
 @pytest.fixture
 def data_set():
-    return get_data_set("ham10000")
+    return dataclasses.replace(get_data_set("ham10000"), class_names=("bkl", "mel", "nv"))
 
 
 @pytest.fixture
@@ -109,13 +113,14 @@ def test_columns_in_another_order(data_set, folder):
         ("old", np.nan, "'old'"),
         ("50 years", np.nan, "'50 years'"),
         ("-5", np.nan, "'-5'"),
+        ("057,5", 57.5, None),
         ("121", np.nan, "'121'"),
         ("inf", np.nan, "'inf'"),
         ("1987-04-01", np.nan, "'1987-04-01'"),
     ],
 )
 def test_ages(data_set, folder, written, expected, complaint):
-    write_metadata(folder, [ROWS[0], ROWS[1].replace("80.0", written), *ROWS[2:]])
+    write_metadata(folder, [ROWS[0], ROWS[1].replace("80.0", f'"{written}"'), *ROWS[2:]])
     images, problems = index_images(data_set, folder)
     np.testing.assert_array_equal(images["age"], [80, expected, 45, np.nan])
     if complaint:
@@ -172,11 +177,10 @@ def test_every_missing_needed_column_is_named(data_set, folder):
         b"PK\x03\x04" + bytes(500),
         b"<html><body>404 Not Found</body></html>\n" * 20,
         (HEADER + "\n" + ROWS[0] + "\nHAM_9,ISIC_9,nv,histo,1,male,back,more,and,more\n").encode(),
-        HEADER.replace(",", ";").encode(),
+        HEADER.replace(",", " ").encode(),
         b'lesion_id,image_id,dx\n"HAM_1,ISIC_1,bkl\n',
-        "lesion_id,image_id,dx\nHAM_1,ISIC_1,b\u00e4\n".encode("latin-1"),
     ],
-    ids=["empty", "jpeg", "zip", "html", "ragged", "semicolons", "open quote", "latin-1"],
+    ids=["empty", "jpeg", "zip", "html", "ragged", "blanks", "open quote"],
 )
 def test_no_table_under_the_tables_name(data_set, folder, content):
     (folder / NAME).write_bytes(content)
@@ -192,6 +196,67 @@ def test_missing_table_and_folder_in_its_place(data_set, folder):
     (folder / NAME).mkdir()
     with pytest.raises(InputError, match=f"{NAME} cannot be read as a table"):
         index_images(data_set, folder)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "ham10000_metadata.CSV",
+        "HAM10000_metadata.tab",
+        "HAM10000_metadata.txt",
+        "HAM10000_metadata",
+        "tables/HAM10000_metadata.csv",
+        "archive/tables/HAM10000_metadata.tsv",
+    ],
+)
+def test_the_table_under_other_names_and_in_other_folders(data_set, folder, place):
+    expected, _ = index_images(data_set, folder)
+    (folder / place).parent.mkdir(parents=True, exist_ok=True)
+    (folder / NAME).rename(folder / place)
+    (folder / "HAM10000_metadata.xlsx").write_bytes(b"PK\3\4")  # the same for people
+    assert find_table(folder) == Path(place)
+    images, problems = index_images(data_set, folder)
+    pd.testing.assert_frame_equal(images, expected)
+    assert problems.empty
+
+
+def test_a_table_far_below_is_not_looked_for(folder):
+    (folder / "a/b/c").mkdir(parents=True)
+    (folder / NAME).rename(folder / "a/b/c" / NAME)
+    assert find_table(folder) is None
+
+
+def test_a_spreadsheet_and_the_table_of_the_challenge_are_refused(data_set, folder):
+    (folder / NAME).unlink()
+    challenge = folder / "ISIC2018_Task3_Training_GroundTruth" / "ISIC2018_Task3_Training_GroundTruth.csv"
+    challenge.parent.mkdir()
+    challenge.write_text("image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\nISIC_1,0,1,0,0,0,0,0\n")
+    with pytest.raises(InputError) as caught:
+        index_images(data_set, folder)
+    assert str(caught.value).startswith(f"{challenge} does not tell which images show the same lesion")
+    assert NAME in str(caught.value)
+    (folder / "HAM10000_metadata.xlsx").write_bytes(b"PK\3\4 and more")
+    with pytest.raises(InputError, match=r"HAM10000_metadata\.xlsx cannot be read .* save it as CSV"):
+        index_images(data_set, folder)
+
+
+@pytest.mark.parametrize(
+    "change", [str.lower, str.upper, lambda name: f"{name}.jpg", lambda name: f"{name.lower()}.JPEG"]
+)
+def test_ids_in_another_case_and_with_an_ending(data_set, folder, change):
+    expected, _ = index_images(data_set, folder)
+    write_metadata(folder, [re.sub(r"ISIC_\d", lambda match: change(match[0]), row) for row in ROWS])
+    images, problems = index_images(data_set, folder)
+    assert problems.empty
+    assert images["image_id"].str.upper().tolist() == expected["image_id"].tolist()
+    columns = ["path", "label", "group", "part", "metadata_row"]
+    pd.testing.assert_frame_equal(images[columns], expected[columns])
+    write_metadata(folder, [*ROWS, ROWS[0].replace("ISIC_1", change("ISIC_1"))])
+    _, problems = index_images(data_set, folder)
+    assert problems["action"].tolist() == ["first line used"]
+    write_metadata(folder, [*ROWS, ROWS[0].replace("ISIC_1", change("ISIC_1")).replace("bkl", "mel")])
+    images, _ = index_images(data_set, folder)
+    assert images["path"].tolist() == expected["path"].tolist()[1:]
 
 
 def test_listed_but_missing_and_present_but_not_listed(data_set, folder):
@@ -219,9 +284,9 @@ def test_listed_but_missing_and_present_but_not_listed(data_set, folder):
 @pytest.mark.parametrize(
     ("row", "complaint", "concerns"),
     [
-        ("HAM_1,ISIC_2,scc,histo,80.0,male,scalp", "diagnosis 'scc' is none of akiec, bcc, bkl, ", "ISIC_2"),
-        ("HAM_1,ISIC_2,BKL,histo,80.0,male,scalp", "diagnosis 'BKL' is none of akiec", "ISIC_2"),
-        ("HAM_1,ISIC_2,,histo,80.0,male,scalp", "diagnosis nan is none of akiec", "ISIC_2"),
+        ("HAM_1,ISIC_2,scc,histo,80.0,male,scalp", "diagnosis 'scc' is none of bkl, mel, nv", "ISIC_2"),
+        ("HAM_1,ISIC_2,BKL,histo,80.0,male,scalp", "diagnosis 'BKL' is none of bkl", "ISIC_2"),
+        ("HAM_1,ISIC_2,,histo,80.0,male,scalp", "diagnosis nan is none of bkl", "ISIC_2"),
         (",ISIC_2,bkl,histo,80.0,male,scalp", "ISIC_2 has no lesion_id", "ISIC_2"),
         ("HAM_1,,bkl,histo,80.0,male,scalp", "has no image_id", f"{NAME}, line 3"),
     ],
@@ -283,6 +348,27 @@ def test_rows_are_counted_as_in_the_file(data_set, folder):
     assert table.loc[images["metadata_row"], "image_id"].tolist() == images["image_id"].tolist()
 
 
+@pytest.mark.parametrize("labels", [["nv", "mel"], ["mel", "bkl", "odd"]])
+def test_classes_that_are_not_there_are_named(folder, labels):
+    write_metadata(
+        folder, [ROWS[number].replace(ROWS[number].split(",")[2], label) for number, label in enumerate(labels)]
+    )
+    images, problems = index_images(get_data_set("ham10000"), folder)
+    assert set(images["label"]) == set(labels[:2])
+    lacking = ", ".join(name for name in ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc") if name not in labels)
+    assert problems.loc[0, ["file", "problem", "action"]].tolist() == [
+        NAME,
+        f"5 of 7 classes are not in this copy: {lacking}",
+        "ignored",
+    ]
+
+
+def test_one_class_is_nothing_to_tell_apart(data_set, folder):
+    write_metadata(folder, [row.replace(",bkl,", ",nv,").replace(",mel,", ",odd,") for row in ROWS])
+    with pytest.raises(InputError, match="all images that can be used are of one class, nv"):
+        index_images(data_set, folder)
+
+
 @pytest.mark.parametrize("remove", ["images", "rows", "matches"])
 def test_nothing_usable_is_an_error_that_says_what_was_found(data_set, folder, remove):
     if remove == "images":
@@ -317,7 +403,7 @@ def test_no_row_and_no_file_is_lost_in_silence(data_set, tmp_path):
         write_metadata(folder, rows)
         images, problems = index_images(data_set, folder)
         used = set(images["metadata_row"])
-        listed = {int(file.rpartition(" ")[2]) - 2 for file in problems["file"] if file.startswith(NAME)}
+        listed = {int(file.rpartition(" ")[2]) - 2 for file in problems["file"] if file.startswith(f"{NAME}, line")}
         assert used | listed == set(range(16))
         assert images["image_id"].is_unique
         assert not used & listed

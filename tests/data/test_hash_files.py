@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from helpers.data import pixels as module
+from helpers.data import reading
 from helpers.data.pixels import compute_fingerprint, hash_files, load_pixels, measure_images
 from helpers.files import InputError
 
@@ -80,15 +80,15 @@ def hashed(monkeypatch):
         hashed.append(Path(file.name).name)
         return digest(file, name)
 
-    monkeypatch.setattr(module.hashlib, "file_digest", hash_file)
-    monkeypatch.setattr(module, "_RECENT", 0)
+    monkeypatch.setattr(reading.hashlib, "file_digest", hash_file)
+    monkeypatch.setattr(reading, "_RECENT", 0)
     forget(monkeypatch)
     return hashed
 
 
 def forget(monkeypatch):
     """Know as little as a new process."""
-    monkeypatch.setattr(module, "_hashes", {})
+    monkeypatch.setattr(reading, "_hashes", {})
 
 
 def find_saved(cache):
@@ -109,14 +109,14 @@ CODE = """
 import json, sys
 from pathlib import Path
 import pandas as pd
-from helpers.data import pixels as module
-hashed, digest = [], module.hashlib.file_digest
-module.hashlib.file_digest = lambda file, name: hashed.append(file.name) or digest(file, name)
-module._RECENT = 0
+from helpers.data import pixels, reading
+hashed, digest = [], reading.hashlib.file_digest
+reading.hashlib.file_digest = lambda file, name: hashed.append(file.name) or digest(file, name)
+reading._RECENT = 0
 folder = Path(sys.argv[1])
 images = pd.DataFrame({"image_id": sys.argv[2:], "path": sys.argv[2:]})
-measured = module.measure_images(images, folder, folder / "cache")
-fingerprint = module.compute_fingerprint(images, folder)
+measured = pixels.measure_images(images, folder, folder / "cache")
+fingerprint = pixels.compute_fingerprint(images, folder)
 sys.stdout.write(json.dumps([len(hashed), fingerprint, measured["error"].tolist()]))
 """
 
@@ -171,15 +171,15 @@ def test_a_file_of_the_same_size_is_noticed(images, tmp_path, cache, hashed, mon
 def test_each_part_of_the_state_tells_a_change(images, tmp_path, cache, hashed, monkeypatch, number):
     compute_fingerprint(images, tmp_path, cache)
     forget(monkeypatch)
-    read = module._read_states
+    read = reading._read_states
 
     def change(paths, folder):
         states = {path: state.split() for path, state in read(paths, folder).items()}
         states["four.jpeg"][number] += "1"
         return {path: " ".join(state) + " " for path, state in states.items()}
 
-    monkeypatch.setattr(module, "_read_states", change)
-    monkeypatch.setattr(module, "_RECENT", -(10**20))
+    monkeypatch.setattr(reading, "_read_states", change)
+    monkeypatch.setattr(reading, "_RECENT", -(10**20))
     compute_fingerprint(images, tmp_path, cache)
     assert hashed[4:] == ["four.jpeg"]
 
@@ -195,18 +195,18 @@ def test_exchanged_files_and_another_order_have_other_fingerprints(images, tmp_p
 
 def test_the_hash_of_a_file_that_has_just_changed_is_not_kept(images, tmp_path, cache, hashed, monkeypatch):
     """It could change again within the same tick of the file system's clock, and its state would not tell."""
-    monkeypatch.setattr(module, "_RECENT", 3600 * 10**9)
+    monkeypatch.setattr(reading, "_RECENT", 3600 * 10**9)
     first = compute_fingerprint(images, tmp_path, cache)
     assert not cache.exists()
-    states = module._read_states(images["path"], tmp_path)
+    states = reading._read_states(images["path"], tmp_path)
     (tmp_path / "a/one.jpeg").write_bytes(b"X-ray")
-    monkeypatch.setattr(module, "_read_states", lambda *_: states)  # the clock has not ticked
+    monkeypatch.setattr(reading, "_read_states", lambda *_: states)  # the clock has not ticked
     assert compute_fingerprint(images, tmp_path, cache) != first
     assert len(hashed) == 8
 
 
 def test_what_is_just_changed_is_some_seconds():
-    assert 10**9 < module._RECENT < 10**10
+    assert 10**9 < reading._RECENT < 10**10
 
 
 @pytest.mark.parametrize(
@@ -246,14 +246,14 @@ def test_hashes_of_a_part_are_added_to_those_of_others(images, tmp_path, cache, 
 
 def test_two_processes_may_write_at_the_same_time(images, tmp_path, cache, hashed, monkeypatch):
     first = compute_fingerprint(images, tmp_path)
-    content = {path: value for path, value in module._hashes[str(tmp_path)].items() if path < "b"}
-    save = module._save_hashes
+    content = {path: value for path, value in reading._hashes[str(tmp_path)].items() if path < "b"}
+    save = reading._save_hashes
 
     def save_twice(hashes, path):
         save(hashes, path)
         save(content, path)  # by a process that has read nothing of the one above
 
-    monkeypatch.setattr(module, "_save_hashes", save_twice)
+    monkeypatch.setattr(reading, "_save_hashes", save_twice)
     assert compute_fingerprint(images, tmp_path, cache) == first
     forget(monkeypatch)
     assert compute_fingerprint(images, tmp_path, cache) == first

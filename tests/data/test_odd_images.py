@@ -1,15 +1,23 @@
-"""Images of odd kinds: too large to open, empty, cut off, with deep or coloured pixels where grey ones are wanted."""
+"""Images of odd kinds: too large, cut off, deep, transparent, several in a file; and what is no image file at all."""
 
+import contextlib
+import os
+import socket
+import struct
 import warnings
+import zlib
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import AvifImagePlugin, Image
 
+from benchmarks import fuzz
+from helpers.data import reading
 from helpers.data.audit import leave_out_unusable
 from helpers.data.opening import PROBLEM_COLUMNS
-from helpers.data.pixels import load_pixels, measure_images
+from helpers.data.pixels import compute_fingerprint, decode_image, load_pixels, measure_images, read_image
 from helpers.files import InputError
 
 NONE = pd.DataFrame(columns=PROBLEM_COLUMNS)
@@ -45,7 +53,7 @@ def test_an_image_that_may_be_a_bomb_is_measured_as_an_error(bombs, cache, name)
     measured = measure_images(make_index("allowed.png", name), bombs, cache)
     assert measured.loc[0, ["width", "height", "red", "error"]].tolist() == [20, 10, 90, ""]
     assert "exceeds limit" in measured.loc[1, "error"]
-    assert measured.loc[1].drop("error").isna().all()
+    assert measured.loc[1].drop(["note", "error"]).isna().all()
 
 
 @WARNINGS_OFF
@@ -194,3 +202,359 @@ def test_numbers_without_a_fixed_range_are_errors(tmp_path, cache, dtype, mode):
     assert f"mode {mode} has no fixed range" in measure_images(make_index("numbers.tif"), tmp_path, cache)["error"][0]
     with pytest.raises(InputError, match=rf"numbers\.tif .*mode {mode} has no fixed range"):
         load_pixels(make_index("numbers.tif"), tmp_path, (16, 12, 1), cache)
+
+
+def test_lab_colours_can_be_read_as_grey(tmp_path):
+    """They could be measured, which wants colours, but not loaded."""
+    Image.new("LAB", (12, 16), (128, 128, 128)).save(tmp_path / "lab.tif")
+    assert decode_image(tmp_path / "lab.tif", (16, 12, 1))[0].std() == 0
+
+
+# Transparency
+
+ALPHA = np.tile(np.linspace(0, 255, 12).astype("uint8"), (16, 1))
+BLACK = np.zeros_like(GREY)
+
+
+def lay_on(levels, alpha, background):
+    """Compute what a viewer shows."""
+    share = alpha.astype(float).reshape(16, 12, 1) / 255
+    return share * np.reshape(levels, (16, 12, -1)) + (1 - share) * background
+
+
+def make_layers(levels, alpha):
+    return Image.fromarray(np.dstack([levels, alpha]).astype("uint8"))
+
+
+@pytest.mark.parametrize("background", [255, 0, 128])
+@pytest.mark.parametrize(
+    ("ending", "mode", "image", "levels"),
+    [
+        ("png", "RGBA", make_layers(COLOUR, ALPHA), COLOUR),
+        ("png", "LA", make_layers(GREY, ALPHA), GREY),
+        ("png", "LA", make_layers(BLACK, ALPHA), BLACK),
+        ("tif", "RGBA", make_layers(COLOUR, ALPHA), COLOUR),
+        ("tif", "PA", make_layers(np.zeros_like(COLOUR), ALPHA).convert("PA"), BLACK),
+        ("webp", "RGBA", make_layers(COLOUR, ALPHA), COLOUR),
+    ],
+)
+def test_transparent_pixels_are_laid_on_the_background(tmp_path, ending, mode, image, levels, background):
+    image.save(tmp_path / f"ink.{ending}", **({"lossless": True, "exact": True} if ending == "webp" else {}))
+    with Image.open(tmp_path / f"ink.{ending}") as stored:
+        assert stored.mode == mode
+    found, note = decode_image(tmp_path / f"ink.{ending}", (16, 12, 3), background)
+    np.testing.assert_allclose(found, np.broadcast_to(lay_on(levels, ALPHA, background), found.shape), atol=1.01)
+    shade = {255: "white", 0: "black", 128: "grey level 128"}[background]
+    assert note == f"is transparent: laid on {shade}"
+
+
+def test_levels_that_were_multiplied_with_their_opacity(tmp_path):
+    make_layers(BLACK, ALPHA).save(tmp_path / "ink.tif")
+    content = (tmp_path / "ink.tif").read_bytes()
+    entry = struct.pack("<HHI", 338, 3, 1)  # what the second channel is
+    (tmp_path / "ink.tif").write_bytes(content.replace(entry + b"\2", entry + b"\1"))
+    with Image.open(tmp_path / "ink.tif") as stored:
+        assert stored.mode == "La"
+    np.testing.assert_allclose(decode_image(tmp_path / "ink.tif", (16, 12, 1))[0], lay_on(BLACK, ALPHA, 255), atol=1)
+
+
+def write_png(path, depth, color_type, content, *chunks):
+    """Write a PNG file of 12 x 16 pixels that Pillow would not write."""
+    rows = np.frombuffer(content, "uint8").reshape(16, -1)
+    pixels = zlib.compress(np.pad(rows, ((0, 0), (1, 0))).tobytes())  # each row begins with its filter, 0
+    header = struct.pack(">IIBBBBB", 12, 16, depth, color_type, 0, 0, 0)
+    with open(path, "wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for name, data in ((b"IHDR", header), *chunks, (b"IDAT", pixels), (b"IEND", b"")):
+            file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)))
+
+
+CLEAR = np.zeros((16, 12), bool)
+CLEAR[2:9, 3:7] = True
+
+
+@pytest.mark.parametrize(
+    ("depth", "color_type", "clear", "other", "shown"),
+    [
+        (8, 0, 7, 9, 9),
+        (16, 0, 65_535, 257 * 40, 40),
+        (16, 0, 1, 65_535, 255),
+        (8, 2, 7, 9, 9),
+        (16, 2, 40 * 256 + 3, 200 * 256 + 3, 200),
+    ],
+)
+def test_one_level_of_a_png_may_be_transparent(tmp_path, depth, color_type, clear, other, shown):
+    bands = 3 if color_type == 2 else 1
+    levels = np.repeat(np.where(CLEAR, clear, other)[..., None], bands, -1)
+    chunks = [(b"tRNS", struct.pack(f">{bands}H", *[clear] * bands))]
+    write_png(tmp_path / "key.png", depth, color_type, levels.astype(f">u{depth // 8}").tobytes(), *chunks)
+    found, note = decode_image(tmp_path / "key.png", (16, 12, 1))
+    np.testing.assert_array_equal(found[..., 0], np.where(CLEAR, 255, shown))
+    assert note.endswith("is transparent: laid on white")
+
+
+@pytest.mark.parametrize(("depth", "clear", "other", "shown"), [(1, 0, 1, 255), (2, 1, 2, 170), (4, 9, 3, 51)])
+def test_one_level_of_few_bits_may_be_transparent(tmp_path, depth, clear, other, shown):
+    bits = np.unpackbits(np.where(CLEAR, clear, other).astype("uint8")[..., None], axis=-1)[..., -depth:]
+    content = np.packbits(bits.reshape(16, -1), axis=-1).tobytes()
+    write_png(tmp_path / "key.png", depth, 0, content, (b"tRNS", struct.pack(">H", clear)))
+    found, _ = decode_image(tmp_path / "key.png", (16, 12, 1), background=128)
+    np.testing.assert_array_equal(found[..., 0], np.where(CLEAR, 128, shown))
+
+
+@pytest.mark.parametrize(("ending", "transparency"), [("gif", 1), ("png", 1), ("png", bytes([255, 0, 255]))])
+def test_a_colour_of_a_palette_may_be_transparent(tmp_path, ending, transparency):
+    image = Image.fromarray(np.where(CLEAR, 1, 2).astype("uint8"))
+    image.putpalette([255, 0, 0, 0, 0, 0, 60, 60, 60])
+    image.save(tmp_path / f"ink.{ending}", transparency=transparency)
+    found, note = decode_image(tmp_path / f"ink.{ending}", (16, 12, 1))
+    np.testing.assert_array_equal(found[..., 0], np.where(CLEAR, 255, 60))
+    assert note == "is transparent: laid on white"
+
+
+@pytest.mark.parametrize("image", [make_layers(COLOUR, 255 + BLACK), make_layers(GREY, 255 + BLACK)])
+def test_an_opaque_image_stays_as_it_is(tmp_path, image):
+    image.save(tmp_path / "opaque.png")
+    found, note = decode_image(tmp_path / "opaque.png", (16, 12, 3), background=0)
+    np.testing.assert_array_equal(found, image.convert("RGB"))
+    assert note == ""
+
+
+def test_the_background_is_part_of_what_is_kept(tmp_path, cache):
+    make_layers(BLACK, ALPHA).save(tmp_path / "ink.png")
+    images = make_index("ink.png")
+    for background in (255, 0):
+        pixels = load_pixels(images, tmp_path, (16, 12, 1), cache, background)
+        measured = measure_images(images, tmp_path, cache, background)
+        assert pixels[0, :, 0].tolist() == [[background]] * 16
+        assert measured.loc[0, "red"] == pytest.approx(pixels.mean(), abs=0.01)
+        assert measured.loc[0, "note"].startswith("is transparent")
+
+
+# Depth
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("depth", [8, 10, 12, 14])
+def test_grey_levels_that_fill_a_part_of_16_bits_are_stretched(tmp_path, depth, ending):
+    ramp = np.linspace(0, 2**depth - 1, 16 * 12).round().reshape(16, 12).astype("uint16")
+    Image.fromarray(ramp).save(tmp_path / f"deep.{ending}")
+    found, note = decode_image(tmp_path / f"deep.{ending}", (16, 12, 1))
+    np.testing.assert_allclose(found[..., 0], ramp * (255 / (2**depth - 1)), atol=0.51)
+    assert note == f"has {depth} bits in 16: stretched to 8 bits"
+
+
+def test_black_of_16_bits_stays_black(tmp_path):
+    Image.fromarray(np.zeros((16, 12), "uint16")).save(tmp_path / "black.png")
+    assert not decode_image(tmp_path / "black.png", (16, 12, 1))[0].any()
+
+
+def test_16_bits_whose_0_is_white(tmp_path):
+    ramp = np.linspace(0, 65535, 16 * 12).reshape(16, 12).astype("uint16")
+    Image.fromarray(ramp).save(tmp_path / "film.tif", tiffinfo={262: 0})
+    np.testing.assert_allclose(decode_image(tmp_path / "film.tif", (16, 12, 1))[0][..., 0], 255 - ramp / 257, atol=0.51)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("bands", [3, 4])
+def test_colours_of_16_bits(tmp_path, ending, bands):
+    levels = np.dstack([COLOUR.astype("uint16") * 257, np.full((16, 12, bands - 3), 65535, "uint16")])
+    for depth in (16, 14, 12, 8):
+        path = tmp_path / f"{depth}.{ending}"
+        levels[..., :3] >>= 16 - depth
+        path.write_bytes(cv2.imencode(f".{ending}", levels)[1].tobytes())  # in the order blue, green, red
+        levels[..., :3] <<= 16 - depth
+        if depth == 16:
+            found, note = decode_image(path, (16, 12, 3))
+            np.testing.assert_array_equal(found, COLOUR[..., ::-1])
+            assert note == "has 16 bits: scaled to 8 bits"
+        else:
+            with pytest.raises(InputError, match="would be nearly blank: stretch it to 8 bits first"):
+                decode_image(path, (16, 12, 3))
+
+
+def test_black_ink_of_16_bits_on_a_transparent_ground(tmp_path):
+    levels = np.dstack([np.zeros((16, 12, 3), "uint16"), ALPHA.astype("uint16") * 257])
+    (tmp_path / "ink.png").write_bytes(cv2.imencode(".png", levels)[1].tobytes())
+    found, note = decode_image(tmp_path / "ink.png", (16, 12, 1))
+    np.testing.assert_allclose(found, lay_on(BLACK, ALPHA, 255), atol=1)
+    assert note == "has 16 bits: scaled to 8 bits; is transparent: laid on white"
+
+
+# Files of several images, of other formats, and no files
+
+
+@pytest.mark.parametrize(
+    ("ending", "what"), [("gif", "frames"), ("png", "frames"), ("webp", "frames"), ("tif", "pages")]
+)
+def test_of_several_images_the_first_one_is_taken(tmp_path, ending, what):
+    first, *others = (Image.new("L", (12, 16), level) for level in (250, 10, 90))
+    first.save(
+        tmp_path / f"many.{ending}",
+        save_all=True,
+        append_images=others,
+        **({"lossless": True} if ending == "webp" else {}),
+    )
+    found, note = decode_image(tmp_path / f"many.{ending}", (16, 12, 1))
+    assert set(found.ravel().tolist()) == {250}
+    assert note == f"has 3 {what}: the first one taken"
+
+
+def test_the_preview_beside_a_photograph_is_not_noted(tmp_path):
+    photograph = Image.fromarray(np.tile(COLOUR, (10, 10, 1)))
+    photograph.save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=[photograph.reduce(4)])
+    with Image.open(tmp_path / "phone.jpg") as stored:
+        assert (stored.format, stored.n_frames) == ("MPO", 2)
+    assert decode_image(tmp_path / "phone.jpg", (16, 12, 3))[1] == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "is a HEIC photograph: save it as JPEG or PNG"),
+        (bytes(128) + b"DICM" + bytes(50), "is a DICOM file: save it as JPEG or PNG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is a drawing: save it as JPEG or PNG"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS: fetch the file itself"),
+        (b"P5 2 2 255\n1234", "cannot identify image file"),
+        (b"", "cannot identify image file"),
+    ],
+)
+def test_files_of_other_formats_are_told(tmp_path, cache, content, complaint):
+    (tmp_path / "photo.jpg").write_bytes(content)
+    for source in (tmp_path / "photo.jpg", content):
+        with pytest.raises(InputError, match=complaint) as caught:
+            decode_image(source, (16, 12, 1))
+        name = "The file" if source == content else str(source)
+        assert str(caught.value).startswith(f"{name} cannot be read as an image (")
+    assert complaint in measure_images(make_index("photo.jpg"), tmp_path, cache)["error"][0]
+
+
+def test_content_is_decoded_as_the_file_is(tmp_path):
+    make_layers(COLOUR, ALPHA).save(tmp_path / "ink.png")
+    for source in (tmp_path / "ink.png", str(tmp_path / "ink.png"), (tmp_path / "ink.png").read_bytes()):
+        found, note = decode_image(source, (8, 6, 3))
+        np.testing.assert_array_equal(found, read_image(tmp_path / "ink.png", (8, 6, 3)))
+        assert note == "is transparent: laid on white"
+
+
+def test_a_format_that_pillow_lacks_is_a_problem(tmp_path, cache, monkeypatch):
+    Image.fromarray(COLOUR).save(tmp_path / "photo.avif")
+    monkeypatch.setattr(AvifImagePlugin, "SUPPORTED", False)
+    assert measure_images(make_index("photo.avif"), tmp_path, cache)["error"].tolist() == ["cannot identify image file"]
+
+
+def test_warnings_of_pillow_about_exif_are_not_shown(tmp_path, cache):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a name"
+    Image.fromarray(COLOUR).save(tmp_path / "photo.jpg", exif=exif.tobytes()[:-20])
+    assert load_pixels(make_index("photo.jpg"), tmp_path, (12, 16, 3), cache).shape == (1, 12, 16, 3)
+
+
+def make_pipe(path):
+    os.mkfifo(path)
+
+
+def make_socket(path):
+    with socket.socket(socket.AF_UNIX) as opened, contextlib.chdir(path.parent):  # whose paths may be short only
+        opened.bind(path.name)
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (make_pipe, "is a pipe, no regular file"),
+        (make_socket, "is a socket, no regular file"),
+        (lambda path: path.symlink_to("/dev/null"), "is a device, no regular file"),
+        (lambda path: path.symlink_to("nowhere"), "is a link that leads nowhere"),
+        (lambda path: path.symlink_to(path), "is a link that leads nowhere"),
+        (lambda path: path.mkdir(), "Is a directory"),
+        (lambda path: None, "cannot be reached"),
+    ],
+    ids=["pipe", "socket", "device", "dangling link", "circular link", "folder", "missing"],
+)
+def test_what_is_no_file_ends_no_run(tmp_path, cache, make, complaint):
+    good = [f"{number:02d}.png" for number in range(20)]
+    for name in good:
+        Image.fromarray(GREY).save(tmp_path / name)
+    make(tmp_path / "bad.png")
+    images = make_index(*good, "bad.png")
+    measured = measure_images(images, tmp_path, cache)
+    assert complaint in measured["error"].iloc[-1]
+    kept, problems = leave_out_unusable(images, NONE, measured)
+    assert kept["path"].tolist() == good
+    assert problems["file"].tolist() == ["bad.png"]
+    with pytest.raises(InputError, match=r"bad\.png cannot be opened"):
+        load_pixels(images, tmp_path, (16, 12, 1), cache)
+    with pytest.raises(InputError, match=r"bad\.png cannot be read as an image"):
+        decode_image(tmp_path / "bad.png", (16, 12, 1))
+
+
+def test_a_file_that_may_not_be_read_ends_no_run_and_is_read_when_it_may(tmp_path, cache, monkeypatch):
+    for name in ("good.png", "closed.png"):
+        Image.fromarray(GREY).save(tmp_path / name)
+    images, opens, may = make_index("good.png", "closed.png"), open, os.access
+    monkeypatch.setattr(reading, "_RECENT", 0)  # what was hashed just now is remembered too
+
+    def refuse(path, *rest, **options):
+        if "closed" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opens(path, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: "closed" not in str(path) and may(path, mode))
+        closed = compute_fingerprint(images, tmp_path, cache)  # without trying, because workers would try too
+        patch.setattr("builtins.open", refuse)
+        assert measure_images(images, tmp_path, cache)["error"].tolist() == ["", "Permission denied"]
+        with pytest.raises(InputError, match=r"closed\.png cannot be opened"):
+            load_pixels(images, tmp_path, (16, 12, 1), cache)
+        patch.setattr(os, "access", may)  # as it may be on a shared drive
+        assert compute_fingerprint(images, tmp_path, cache) == closed
+    assert compute_fingerprint(images, tmp_path, cache) != closed
+    assert measure_images(images, tmp_path, cache)["error"].tolist() == ["", ""]
+    assert load_pixels(images, tmp_path, (16, 12, 1), cache).shape == (2, 16, 12, 1)
+
+
+def test_names_of_any_bytes(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(reading, "_RECENT", 0)
+    name = os.fsdecode(b"caf\xe9.png")
+    Image.fromarray(GREY).save(tmp_path / "good.png")
+    (tmp_path / "good.png").rename(tmp_path / name)
+    images = make_index(name)
+    for _ in range(2):  # hashed, then from the cache
+        monkeypatch.setattr(reading, "_hashes", {})
+        assert measure_images(images, tmp_path, cache)["error"].tolist() == [""]
+        np.testing.assert_array_equal(load_pixels(images, tmp_path, (16, 12, 1), cache)[0, ..., 0], GREY)
+    (tmp_path / name).write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"caf\\xe9\.png cannot be read as an image"):
+        load_pixels(images, tmp_path, (16, 12, 1), cache)
+
+
+# Damaged at random
+
+
+def test_libtiff_writes_nothing_to_stderr(tmp_path, cache, capfd):
+    Image.fromarray(np.tile(GREY, (9, 9))).save(tmp_path / "bad.tif", compression="tiff_adobe_deflate")
+    content = (tmp_path / "bad.tif").read_bytes()
+    (tmp_path / "bad.tif").write_bytes(content[:50] + bytes(50) + content[100:])
+    assert measure_images(make_index("bad.tif"), tmp_path, cache)["error"][0] != ""
+    assert capfd.readouterr().err == ""
+
+
+def test_damaged_files_are_read_or_refused(monkeypatch):
+    monkeypatch.setattr(fuzz, "_decode_strictly", lambda *_: None)  # it imports TensorFlow
+    table, wrong = fuzz.measure(60)
+    assert wrong == []
+    assert table["files"].sum() == 60
+    assert 0 < table["read"].sum() == 60 - table["refused"].sum() < 60
+
+
+def test_what_goes_wrong_with_a_damaged_file_is_noticed(monkeypatch):
+    def decode(*_):
+        warnings.warn("odd", stacklevel=1)
+        os.write(2, b"bad code")
+        raise IndexError("out of range")
+
+    monkeypatch.setattr(fuzz, "decode_image", decode)
+    table, wrong = fuzz.measure(1)
+    assert table["wrong"].sum() == 1
+    assert wrong == [f"0 (JPEG): {fault}" for fault in ("IndexError('out of range')", "odd", "bad code")]

@@ -1,5 +1,7 @@
 """Opening a data set: what is joined, left out, limited, split and shown, on the samples and on tiny folders."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -65,6 +67,11 @@ def keep(image):
 
 def mirror(image):
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def make_transparent(image):
+    image.putalpha(0)
+    return image
 
 
 # Which data set
@@ -291,6 +298,17 @@ def test_pixels_and_images_are_the_same(opened):
     pixels = cells.load_pixels((24, 20, 3))
     assert pixels.shape == (610, 24, 20, 3)
     np.testing.assert_array_equal(cells.read_images(cells.images.iloc[[7, 2]], (24, 20, 3)), pixels[[7, 2]])
+
+
+def test_transparent_images_are_laid_on_the_background_of_the_record(tmp_path, open_folder):
+    lesions = open_folder("melanoma-isic", LESIONS, {LESIONS[0]: (LESIONS[1], make_transparent)})
+    assert not {"note", "error"} & set(lesions.images)
+    assert (lesions.load_pixels((8, 8, 3))[0] == 255).all()
+    assert (lesions.read_images(lesions.images[:1], (8, 8, 3))[0] == 255).all()
+    cells = open_data_set(dataclasses.replace(lesions.record, background=0), lesions.settings)
+    assert cells.found["red"][0] == 0 != lesions.found["red"][0]
+    assert (cells.load_pixels((8, 8, 3))[0] == 0).all()
+    assert (cells.read_images(cells.images[:1], (8, 8, 3))[0] == 0).all()
 
 
 # What it tells of itself

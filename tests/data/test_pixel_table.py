@@ -46,6 +46,31 @@ def test_each_image_gets_the_pixels_of_its_row(read, table, pixels):
     np.testing.assert_array_equal(read(table[["label", *table.columns[:-1]]]), found)  # wherever the label stands
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_tables_as_other_programs_save_them(tmp_path, table, images, pixels, separator, encoding):
+    table.to_csv(tmp_path / "table.csv", index=False, sep=separator, encoding=encoding)
+    found = read_pixel_table(tmp_path / "table.csv", images, CLASSES, SHAPE)
+    np.testing.assert_array_equal(found, pixels[[0, 5, 2, 3, 1]])
+
+
+@pytest.mark.parametrize("longer", [[1], [4], [1, 2, 3, 4, 5, 6]], ids=["first", "fourth", "all"])
+@pytest.mark.parametrize("end", [",", ",0"])
+def test_rows_that_are_longer_than_the_head(tmp_path, table, images, longer, end):
+    lines = table.to_csv(index=False).splitlines()
+    for number in longer:
+        lines[number] += end
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="cannot be read as a table of pixels"):
+        read_pixel_table(tmp_path / "table.csv", images, CLASSES, SHAPE)
+
+
+def test_a_row_that_is_shorter_than_the_head(tmp_path, table, images):
+    (tmp_path / "table.csv").write_text(table.to_csv(index=False).rstrip()[:-2])
+    with pytest.raises(InputError, match="cannot be read as a table of pixels"):
+        read_pixel_table(tmp_path / "table.csv", images, CLASSES, SHAPE)
+
+
 def test_rows_follow_metadata_row_not_the_index(read, table, images, pixels):
     chosen = images.set_index(np.array([9, 3, 7, 1, 5])).iloc[[4, 0]]
     np.testing.assert_array_equal(read(table, chosen), pixels[[1, 0]])

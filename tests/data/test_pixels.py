@@ -320,8 +320,8 @@ def test_damaged_png_files_end_in_pixels_or_in_an_input_error(tmp_path):
 def test_interrupted_build_leaves_no_cache(table, folder, cache, arrays, monkeypatch):
     whole = module._decode
 
-    def stop_half_way(images, folder, pixels):
-        whole(images.iloc[:30], folder, pixels)
+    def stop_half_way(images, *rest):
+        whole(images.iloc[:30], *rest)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "_decode", stop_half_way)
@@ -336,7 +336,7 @@ def test_no_more_than_a_chunk_stays_in_memory_while_decoding(files, cache, monke
     images, folder, pixels = files
     released = []
     monkeypatch.setattr(module, "release_pages", released.append)
-    monkeypatch.setattr(module, "_CHUNK_IMAGES", 1)
+    monkeypatch.setattr(module, "CHUNK_FILES", 1)
     np.testing.assert_array_equal(load_pixels(images, folder, pixels.shape[1:], cache), pixels)
     assert len(released) == len(pixels)
     assert all(isinstance(array, np.memmap) for array in released)

@@ -62,7 +62,7 @@ def test_nothing_is_wrong_with_it_but_the_second_copies_and_the_missing_classes(
     absent = [name for name in data_set.class_names if name not in set(images["label"])]
     copies = (images["part"] != "test").sum()
     assert problems["problem"].tolist() == [
-        f"{copies:,} second copies under the same part, class and name, of the same size",
+        f"{copies:,} second copies under the same part, class and name, with the same content",
         f"26 of 38 classes are not in this copy: {', '.join(absent)}",
     ]
     assert problems["action"].tolist() == [IGNORED] * 2

@@ -1,11 +1,13 @@
 """Splits: whole groups, every class shared out alike, decided by the seed and nothing else."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from helpers.data.audit import find_leaks
-from helpers.data.split import limit_images, split_by_group, split_by_image
+from helpers.data.split import limit_images, list_runs, split_by_group, split_by_image
 from helpers.files import InputError
 
 HALVES = {"train": 0.5, "validation": 0.5}
@@ -78,6 +80,42 @@ def test_shares_are_exact_where_groups_allow():
     counts = pd.crosstab(images["label"], split_by_group(images, THIRDS))
     assert counts.loc["a"].to_dict() == {"train": 70, "validation": 20, "test": 10}
     assert counts.loc["b"].to_dict() == {"train": 700, "validation": 200, "test": 100}
+
+
+def share_out(sizes, fractions, seed=42):
+    """Split groups of these sizes, of one class; return the largest deviation of a set from its share, in images."""
+    images = pd.DataFrame({"label": "a", "group": np.repeat(np.arange(len(sizes)), sizes)})
+    counts = split_by_group(images, fractions, seed).value_counts()
+    return max(abs(counts.get(name, 0) - share * len(images)) for name, share in fractions.items())
+
+
+def test_a_huge_group_does_not_take_the_share_of_others():
+    sizes, fractions = [6, 5, 5, 3, 2, 4, 7, 77], {"train": 0.85, "validation": 0.15}
+    assert all(share_out(sizes, fractions, seed) < 1 for seed in range(20))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_shares_are_met_about_as_closely_as_whole_groups_allow(count):
+    """Beside the best of all ways to share out the groups."""
+    rng = np.random.default_rng(0)
+    for _ in range(25):
+        sizes = rng.lognormal(1.5, 1.2, 6).round().clip(1, 60).astype(int)
+        shares = rng.dirichlet(np.full(count, 4))
+        found = share_out(sizes, dict(zip("abc", shares, strict=False)))
+        best = min(
+            np.abs(np.bincount(way, sizes, count) - shares * sizes.sum()).max()
+            for way in product(range(count), repeat=6)
+            if len(set(way)) == count
+        )
+        assert found <= sizes.max()
+        assert found <= best + 0.06 * sizes.sum()
+
+
+def test_folds_are_as_equal_as_whole_groups_allow():
+    sizes = [1, 1, 2, 3, 4, 5, 8, 8, 20, 20]
+    images = pd.DataFrame({"label": "a", "group": np.repeat(np.arange(10), sizes)})
+    for seed in range(10):
+        assert sorted(len(run["test"]) for run in list_runs(images, 3, seed).values()) == [24, 24, 24]
 
 
 def test_no_class_is_left_out_of_a_small_set():

@@ -19,7 +19,7 @@ def make_images(count):
 def make_measured(count, damaged):
     modes = [None if number in damaged else "L" for number in range(count)]
     errors = ["truncated" if number in damaged else "" for number in range(count)]
-    return pd.DataFrame({"mode": modes, "error": errors})
+    return pd.DataFrame({"mode": modes, "note": "", "error": errors})
 
 
 def make_problems(image_ids, action=LEFT_OUT):
@@ -116,7 +116,7 @@ def test_all_images_damaged():
 
 def test_images_of_16_bits_are_noted_and_kept():
     measured = make_measured(100, [50])
-    measured.loc[[3, 50, 70], "mode"] = ["I;16", None, "I;16B"]
+    measured.loc[[3, 70], "note"] = "has 16 bits: scaled to 8 bits"
     images, found = make_images(100), make_problems(["a"])
     kept, problems = leave_out_unusable(images, found, measured)
     pd.testing.assert_frame_equal(kept, images.drop(index=50).reset_index(drop=True))
@@ -129,25 +129,21 @@ def test_images_of_16_bits_are_noted_and_kept():
     assert "part/ISIC_050.jpg" in problems["file"].tolist()
 
 
-def test_a_damaged_image_of_16_bits_is_left_out_and_not_noted():
-    measured = make_measured(100, [50])
-    measured.loc[50, "mode"] = "I;16"
-    kept, problems = leave_out_unusable(make_images(100), NONE, measured)
-    assert len(kept) == 99
-    assert problems["problem"].tolist() == ["cannot be read: truncated"]
-
-
-def test_images_of_16_bits_never_stop_the_run():
-    measured = make_measured(20, [])
-    measured["mode"] = "I;16"
+def test_each_part_of_a_note_is_a_row_and_stops_no_run():
+    measured = make_measured(20, []).assign(note="has 5 frames: the first one taken; is transparent: laid on white")
     kept, problems = leave_out_unusable(make_images(20), NONE, measured)
-    assert (len(kept), len(problems)) == (20, 20)
+    assert (len(kept), len(problems)) == (20, 40)
+    assert problems.iloc[:2, :3].to_numpy().tolist() == [
+        ["part/ISIC_000.jpg", "has 5 frames", "the first one taken"],
+        ["part/ISIC_000.jpg", "is transparent", "laid on white"],
+    ]
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK", "P", "1", "LA"])
-def test_images_of_8_bits_are_not_noted(mode):
-    measured = make_measured(20, []).assign(mode=mode)
-    assert leave_out_unusable(make_images(20), NONE, measured)[1].empty
+def test_names_of_any_bytes_are_shown():
+    images, measured = make_images(100), make_measured(100, [0])
+    images.loc[:1, "path"] = ["caf\udce9.png", "two\nlines.png"]
+    measured.loc[1, "note"] = "is transparent: laid on white"
+    assert leave_out_unusable(images, NONE, measured)[1]["file"].tolist() == ["two\\nlines.png", "caf\\xe9.png"]
 
 
 def test_contradictions_are_left_out_after_the_damaged_images():

@@ -4,6 +4,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -19,6 +20,20 @@ def close_figures(monkeypatch):
     monkeypatch.setattr(plt, "show", show)
     yield
     plt.close("all")
+
+
+@pytest.fixture
+def find_interval():
+    """Compute an interval by hand, from resampled values and the sizes of the groups of each part."""
+
+    def find_interval(value, resampled, *parts):
+        effective = np.array([np.sum(sizes) ** 2 / np.sum(np.square(sizes)) for sizes in parts])
+        freedom = np.sum(1 / effective) ** 2 / np.sum(1 / effective**2 / (effective - 1))
+        half = t.ppf(0.975, freedom) * np.sqrt((freedom + 1) / freedom) * np.std(resampled, ddof=1)
+        odds = value / (1 - value) * np.exp(np.array([-half, half]) / (value * (1 - value)))
+        return odds / (1 + odds)
+
+    return find_interval
 
 
 @pytest.fixture

@@ -85,6 +85,19 @@ def test_of_the_convolution_the_heatmap_is_the_feature_that_speaks_for_the_class
         np.testing.assert_allclose(found[0], expected, atol=1e-5)
 
 
+def test_what_speaks_against_the_class_is_left_out():
+    """Bright pixels speak for class 0 and half as strongly against it, dark ones against it alone."""
+    model = build_detector(3, gains_of_other=(0, 3))
+    model.get_layer("conv").set_weights([model.get_layer("conv").get_weights()[0], np.array([0.0, 1.0])])
+    model.get_layer("probabilities").set_weights([np.array([[3.0, 0.0], [-3.0, 0.0]]), np.zeros(2)])
+    image = make_squares([(4, 4)])
+    found = compute_grad_cam(model, image, [0], "conv")[0]
+    bright = np.array([[image[0, max(r - 1, 0) : r + 2, max(c - 1, 0) : c + 2, 0].sum() / 2295 for c in range(SIDE)]
+                       for r in range(SIDE)])  # fmt: skip
+    np.testing.assert_allclose(found, np.maximum(2 * bright - 1, 0), atol=1e-5)
+    assert (found[bright < 0.5] == 0).all()
+
+
 def test_each_image_is_explained_for_its_own_class():
     """Class 0 looks for bright pixels, class 1 for dark ones."""
     model = build_detector(3, gains_of_other=(0, 3))

@@ -610,6 +610,18 @@ def test_an_interval_beside_its_value_is_drawn_where_it_lies():
     np.testing.assert_allclose(sorted(segment[:, 0]), [0.03, 0.05])
 
 
+def test_values_without_an_interval_are_drawn_alone():
+    """As those over a few groups are."""
+    table = pd.DataFrame({"value": [0.5], "low": [np.nan], "high": [np.nan], "groups": [1]}, index=["accuracy"])
+    axes = [
+        plots.plot_metrics({"clean": {"test": table}}),
+        plots.plot_intervals(table.assign(name="a"), "name", "share"),
+    ]
+    for ax in axes:
+        assert 0.5 in [x for line in get_lines(ax) for x in line[0]]
+        ax.figure.canvas.draw()
+
+
 def test_robustness_is_a_line_and_a_band_for_each_model(curves):
     ax = plots.plot_robustness(curves, "rotation in degrees", limit=20)
     lines = get_lines(ax)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -164,6 +165,14 @@ def test_tables(make):
     assert list_files(report.folder) == ["table.csv"]
 
 
+def test_cells_that_a_spreadsheet_would_run_and_bytes_that_are_no_text_are_written_harmlessly(make):
+    table = pd.DataFrame({"file": ["=1+1", "caf\udce9", "é"], "value": np.float32([-0.5, 0.1, 1])})
+    report = make()
+    report.save_table(table.assign(kind=pd.Categorical(["@", "b", "b"])), "table")
+    text = (report.folder / "table.csv").read_text(encoding="utf-8")
+    assert text == "file,value,kind\n'=1+1,-0.5,'@\ncaf\\udce9,0.1,b\né,1.0,b\n"
+
+
 def test_tables_of_the_sample_say_so(make):
     table = pd.DataFrame({"value": [1, 2]})
     report = make(is_sample=True)
@@ -205,7 +214,8 @@ def test_results(make, scores):
     clean = written["results"]["cnn_clean"]
     assert list(clean) == ["test", "style_1", "train", "cost"]
     assert clean["test"]["accuracy"] == scores["test"].loc["accuracy"].to_dict()
-    assert clean["test"]["roc_auc"] == {"value": None, "low": None, "high": None}
+    assert clean["test"]["roc_auc"] == {"value": None, "low": None, "high": None, "groups": None}
+    assert clean["style_1"]["accuracy"]["groups"] == 60
     assert clean["train"] == {"accuracy": {"value": 0.75}, "loss": {"value": None}}
     assert clean["cost"] == {"epochs": 3, "cpu_minutes": 1.5, "wall_minutes": None}
     assert list(written["results"]["cnn_mixed"]) == ["test"]
@@ -298,6 +308,38 @@ def test_value():
     metric = {"value": 0.9567, "low": 0.9481, "high": 0.9666}
     assert format_value(metric) == "0.957 (0.948 to 0.967)"
     assert format_value(pd.Series(metric), digits=1) == "1.0 (0.9 to 1.0)"
+
+
+@pytest.mark.parametrize("missing", [None, np.nan])
+def test_without_an_interval_the_number_of_groups_is_told(missing):
+    metric = {"value": 0.8909, "low": missing, "high": missing, "groups": 1}
+    assert format_percent(metric) == "89.09 % (1 group: no interval)"
+    assert format_percent(pd.Series(metric | {"groups": 4})) == "89.09 % (4 groups: no interval)"
+    assert format_value(metric) == "0.891 (1 group: no interval)"
+    assert format_difference(metric) == "+0.891 (1 group: no interval)"
+    assert format_value({"value": 0.5, "low": missing, "high": missing}) == "0.500 (no interval)"
+    expected = "Accuracy: frozen is not to be compared with scratch (+0.891, 1 group: no interval)."
+    assert describe_difference("frozen", "scratch", metric, "accuracy") == expected
+
+
+def test_results_over_too_few_groups_show_no_interval(make, predict):
+    table = predict(60, groups=np.arange(60) % 3)
+    report = make()
+    report.add_result("cnn", {"test": compute_metrics(table, 20)})
+    written = report.save_results({}, "")
+    metric = written["results"]["cnn"]["test"]["accuracy"]
+    assert (metric["low"], metric["high"], metric["groups"]) == (None, None, 3)
+    assert read_cells(format_results([written]))["accuracy"] == format_percent(metric)
+    assert tabulate_scores({"cnn": {"test": compute_metrics(table, 20)}}).iloc[0, 0] == format_percent(metric)
+
+
+@pytest.mark.parametrize(("platform", "unit"), [("linux", 2**10), ("darwin", 2**20)])
+def test_peak_memory_has_the_unit_of_the_system(monkeypatch, platform, unit):
+    """Linux counts in KiB, macOS in bytes."""
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(module.sys, "platform", platform)
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=300 * unit))
+    assert module.measure_peak_memory() == 300
 
 
 def test_difference():

@@ -11,6 +11,7 @@ from sklearn import metrics as sklearn_metrics
 from helpers.evaluation.bootstrap import compute_proportion
 from helpers.evaluation.calibration import compute_calibration
 from helpers.evaluation.scores import (
+    _prepare_metrics,
     accuracy,
     balanced_accuracy,
     compare_metrics,
@@ -110,9 +111,23 @@ def test_values_are_those_of_scikit_learn(predict, class_names, decimals):
         }
         found = compute_metrics(table, resamples=2)
         assert found.index.name == "metric"
-        assert found.columns.tolist() == ["value", "low", "high"]
+        assert found.columns.tolist() == ["value", "low", "high", "groups"]
         assert found["value"].to_dict() == pytest.approx(expected, rel=1e-12)
         assert len({round(value, 6) for value in expected.values()}) >= 5  # none passes in another's place
+
+
+@pytest.mark.parametrize("class_names", [("a", "b"), ("a", "b", "c", "d")], ids=len)
+def test_classes_that_are_predicted_but_absent_count_in_f1(predict, class_names):
+    """In the images as well as in resamples of them, as scikit-learn has it."""
+    for seed in range(8):
+        table = predict(30, class_names, seed, skill=0.3, groups=np.arange(30) // 2)
+        table = table[table["y_true"] != "a"] if seed % 2 else table
+        found, copies = _prepare_metrics(table), np.random.default_rng(seed).integers(0, 3, len(table))
+        for weights in (np.ones(len(table), int), copies):
+            drawn = table.loc[table.index.repeat(weights)]
+            for average in ("macro", "weighted"):
+                expected = sklearn_metrics.f1_score(drawn["y_true"], drawn["y_pred"], average=average, zero_division=0)
+                assert found(weights.astype(float))[f"{average}_f1"] == pytest.approx(expected)
 
 
 def test_calibration_error_by_hand():
@@ -195,12 +210,16 @@ def test_the_interval_of_the_majority_rate_contains_the_value_where_classes_are_
     assert rate["low"] <= 0.1 <= rate["high"]
 
 
-def test_a_perfect_classifier_has_no_spread():
+def test_a_perfect_classifier_may_still_err():
+    """No error in 20 groups of each class does not mean that there are none."""
     images = pd.DataFrame({"image_id": range(60), "group": range(60), "label": list("abc") * 20})
     found = compute_metrics(make_predictions(images, np.eye(3)[np.arange(60) % 3], tuple("abc")), 50)
     expected = dict.fromkeys(["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "roc_auc"], 1)
-    for column in ("value", "low", "high"):
-        assert found[column].drop("majority_rate").to_dict() == pytest.approx(expected | {ECE: 0})
+    found = found.drop("majority_rate")
+    assert found["value"].to_dict() == pytest.approx(expected | {ECE: 0})
+    assert found["low"].drop(ECE).between(0.93, 0.95).all()
+    assert (found["high"].drop(ECE) == 1).all()
+    assert found["groups"].tolist() == [60, 20, 20, 60, 20, 60]
 
 
 def test_the_interval_of_accuracy_agrees_with_the_binomial_one(predict):
@@ -208,8 +227,8 @@ def test_the_interval_of_accuracy_agrees_with_the_binomial_one(predict):
     right = is_right(table).sum()
     found = compute_metrics(table, 1000).loc["accuracy"]
     low, high = binom.ppf([0.025, 0.975], 600, right / 600) / 600
-    assert found["low"] == pytest.approx(low, abs=0.006)
-    assert found["high"] == pytest.approx(high, abs=0.006)
+    assert found["low"] == pytest.approx(low, abs=0.007)
+    assert found["high"] == pytest.approx(high, abs=0.007)
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
@@ -237,7 +256,7 @@ def test_resamples_without_a_rare_class_give_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = compute_metrics(make_predictions(images, y_prob, ("a", "b")), 50)
-    assert found.loc["roc_auc"].tolist() == [1, 1, 1]
+    np.testing.assert_array_equal(found.loc["roc_auc"], [1, np.nan, np.nan, 1])
 
 
 def test_images_of_one_class_have_no_roc_curve():
@@ -245,7 +264,7 @@ def test_images_of_one_class_have_no_roc_curve():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = compute_metrics(make_predictions(images, [[0.8, 0.2]] * 20, ("a", "b")), 5)
-    assert found.loc["roc_auc"].isna().all()
+    assert found.loc["roc_auc", ["value", "low", "high"]].isna().all()
     assert found.drop("roc_auc").notna().all(axis=None)
 
 
@@ -261,7 +280,7 @@ def pair(predict):
 def test_the_difference_is_the_first_minus_the_second(pair):
     better, worse = pair
     found = compare_accuracy(better, worse, 300)
-    assert list(found.index) == ["value", "low", "high"]
+    assert list(found.index) == ["value", "low", "high", "groups"]
     assert found["value"] == pytest.approx(is_right(better).mean() - is_right(worse).mean())
     assert 0 < found["low"] < found["value"] < found["high"]
     turned = compare_accuracy(worse, better, 300)
@@ -283,7 +302,7 @@ def test_the_comparison_is_paired(pair):
 
 def test_identical_predictions_do_not_differ(predict):
     table = predict(100)
-    assert (compare_metrics(table, table.copy(), 50) == 0).all(axis=None)
+    assert (compare_metrics(table, table.copy(), 50)[["value", "low", "high"]] == 0).all(axis=None)
 
 
 def test_every_metric_is_compared(pair):
@@ -318,12 +337,13 @@ def test_the_comparison_resamples_groups(pair):
 
 
 def test_groups_of_several_sizes_are_weighted_by_their_images():
-    """Right against wrong on every image: whatever groups are drawn, the difference is 1."""
-    sizes = np.array([1, 2, 30, 7])
-    images = pd.DataFrame({"image_id": range(40), "group": np.repeat(list("wxyz"), sizes), "label": "a"})
+    """Right against wrong on every image: whatever groups are drawn, the difference is 1. They count as two."""
+    sizes = np.array([1, 2, 23, 7, 7])
+    images = pd.DataFrame({"image_id": range(40), "group": np.repeat(list("vwxyz"), sizes), "label": "a"})
     right, wrong = (make_predictions(images, [row] * 40, ("a", "b")) for row in ([0.9, 0.1], [0.1, 0.9]))
-    assert compare_accuracy(right, wrong, 50).tolist() == [1, 1, 1]
-    assert compute_metrics(right, 50).loc["accuracy"].tolist() == [1, 1, 1]
+    low = 0.025 ** (np.square(sizes).sum() / 40**2)
+    assert compare_accuracy(right, wrong, 50).tolist() == pytest.approx([1, 2 * low - 1, 1, 5])
+    assert compute_metrics(right, 50).loc["accuracy"].tolist() == pytest.approx([1, low, 1, 5])
 
 
 def test_the_comparison_goes_by_order_not_by_index(pair):
@@ -429,8 +449,9 @@ def test_metrics_of_arrays_are_those_of_scikit_learn_and_of_the_table(predict, n
     assert found == pytest.approx(expected, rel=1e-12)
     found = ARRAYS[name](y_true, predicted, table["group"], resamples=40, seed=3)
     assert found.index.tolist() == ["value", "low", "high", "groups"]
-    assert found["groups"] == 38
-    pd.testing.assert_series_equal(found[["value", "low", "high"]], compute_metrics(table, 40, 3).loc[name])
+    of_each_class = table.groupby("y_true")["group"].nunique()
+    assert found["groups"] == (38 if name == "accuracy" else of_each_class.min())
+    pd.testing.assert_series_equal(found, compute_metrics(table, 40, 3).loc[name])
 
 
 @pytest.mark.parametrize("name", ARRAYS)
@@ -529,7 +550,7 @@ def test_without_resamples_there_are_values_but_no_intervals(predict):
 def test_metrics_of_a_class_are_those_of_scikit_learn(predict, decimals):
     table = predict(300, ("c", "a", "b"), decimals=decimals)
     found = compute_class_metrics(table, 20)
-    assert list(found.columns) == ["class", "metric", "value", "low", "high"]
+    assert list(found.columns) == ["class", "metric", "value", "low", "high", "groups"]
     kinds = ["sensitivity", "specificity", "precision", "roc_auc"]
     assert found[["class", "metric"]].to_numpy().tolist() == [[name, kind] for name in "cab" for kind in kinds]
     values = found.set_index(["class", "metric"])["value"]
@@ -545,7 +566,7 @@ def test_metrics_of_a_class_are_those_of_scikit_learn(predict, decimals):
         assert len({round(value, 6) for value in expected.values()}) == 4
 
 
-def test_intervals_of_a_class_are_those_of_its_resampled_images():
+def test_intervals_of_a_class_are_those_of_its_resampled_images(find_interval):
     """Resamples made by copying rows, scored by scikit-learn."""
     rng = np.random.default_rng(3)
     groups = np.repeat(np.arange(20), 4)
@@ -565,38 +586,43 @@ def test_intervals_of_a_class_are_those_of_its_resampled_images():
                 "roc_auc": sklearn_metrics.roc_auc_score(true, copies["p_b"]),
             }
         )
-    expected = pd.DataFrame(resampled).quantile([0.025, 0.975])
-    for kind, bounds in expected.items():
-        np.testing.assert_allclose(found.loc[("b", kind), ["low", "high"]].to_numpy("float64"), bounds)
+    true, predicted = table["y_true"] == "b", table["y_pred"] == "b"
+    parts = {"sensitivity": [true], "specificity": [~true], "precision": [predicted], "roc_auc": [true, ~true]}
+    for kind, values in pd.DataFrame(resampled).items():
+        row, sizes = found.loc[("b", kind)], [table[part].value_counts("group") for part in parts[kind]]
+        np.testing.assert_allclose(row[["low", "high"]], find_interval(row["value"], values, *sizes))
+        assert row["groups"] == min(map(len, sizes))
 
 
 def test_what_a_class_lacks_is_missing():
-    """No image of b, no prediction of c; c stands in one group, which many resamples do not draw."""
+    """No image of b, no prediction of c; c stands in one group, so that nothing is known of another one."""
     images = pd.DataFrame({"image_id": range(8), "group": range(8), "label": list("aaaaaaac")})
     y_prob = [[0.7, 0.2, 0.1]] * 6 + [[0.3, 0.6, 0.1]] * 2
     found = compute_class_metrics(make_predictions(images, y_prob, ("a", "b", "c")), 100)
     found = found.set_index(["class", "metric"])
-    assert found.loc[[("b", "sensitivity"), ("b", "roc_auc"), ("c", "precision")]].isna().all(axis=None)
+    lacking = found.loc[[("b", "sensitivity"), ("b", "roc_auc"), ("c", "precision")]]
+    assert lacking["groups"].tolist() == [0, 0, 0]
+    assert lacking.drop(columns="groups").isna().all(axis=None)
     assert found.loc[("b", "specificity"), "value"] == 0.75
     assert found.loc[("b", "precision"), "value"] == 0
-    assert found.loc[("c", "sensitivity")].tolist() == [0, 0, 0]
-    assert found.loc[("c", "specificity")].tolist() == [1, 1, 1]
-    assert found.loc[("c", "roc_auc")].tolist() == [0.5, 0.5, 0.5]  # all scores are the same
-    assert found.loc[("a", "precision")].tolist() == [1, 1, 1]
+    np.testing.assert_array_equal(found.loc[("c", "sensitivity")], [0, np.nan, np.nan, 1])
+    np.testing.assert_allclose(found.loc[("c", "specificity")], [1, 0.025 ** (1 / 7), 1, 7])
+    np.testing.assert_array_equal(found.loc[("c", "roc_auc")], [0.5, np.nan, np.nan, 1])  # all scores are the same
+    np.testing.assert_allclose(found.loc[("a", "precision")], [1, 0.025 ** (1 / 6), 1, 6])
 
 
 def test_metrics_of_subgroups_are_those_of_their_images(predict):
     table = predict(90, groups=np.arange(90) // 2)
     sex = pd.Series(np.resize(["male", "female", None, "female"], 90), index=range(1000, 1090))
     found = compute_metrics_by(table, sex, 30, seed=3)
-    assert list(found.columns) == ["subgroup", "images", "groups", "metric", "value", "low", "high"]
+    assert list(found.columns) == ["subgroup", "images", "metric", "value", "low", "high", "groups"]
     assert found["subgroup"].unique().tolist() == ["female", "male"]  # the missing ones are left out
     for name, part in found.groupby("subgroup"):
         rows = table[(sex == name).to_numpy()]
         expected = compute_metrics(rows, 30, seed=3)
-        pd.testing.assert_frame_equal(part.set_index("metric")[["value", "low", "high"]], expected)
+        pd.testing.assert_frame_equal(part.set_index("metric")[["value", "low", "high", "groups"]], expected)
         assert set(part["images"]) == {len(rows)}
-        assert set(part["groups"]) == {rows["group"].nunique()}
+        assert part["groups"].max() == rows["group"].nunique()
     assert found.drop_duplicates("subgroup")["images"].sum() == 90 - sex.isna().sum()
     assert found.loc[found["subgroup"] == "female", "groups"].iloc[0] == 45
 
@@ -642,3 +668,24 @@ def test_curves_are_those_of_scikit_learn(predict, class_names, decimals):
 def test_classes_without_images_have_no_curve(predict, compute):
     table = predict(100)
     assert compute(table[table["y_true"] != "b"])["class"].unique().tolist() == ["a", "c"]
+
+
+@pytest.mark.parametrize("compute", [compute_roc, compute_precision_recall])
+def test_images_of_one_class_alone_have_no_curve(predict, compute):
+    table = predict(50)
+    with pytest.raises(ValueError, match="All images are of b: a curve needs images of several classes"):
+        compute(table[table["y_true"] == "b"])
+
+
+def test_one_person_of_a_class_is_no_ground_for_an_interval(predict):
+    """Three people, one of them healthy, with many images each; a mean over classes rests on the healthy one."""
+    table = predict(300, ("healthy", "ill"))
+    table["group"] = np.where(table["y_true"] == "healthy", 0, 1 + np.arange(300) % 2)
+    found = compute_metrics(table, 50)
+    assert found["groups"].to_dict() == {
+        "accuracy": 3, "balanced_accuracy": 1, "macro_f1": 1, "weighted_f1": 3, "roc_auc": 1, ECE: 3, "majority_rate": 3
+    }  # fmt: skip
+    assert found[["low", "high"]].isna().all(axis=None)
+    difference = compare_metrics(table, table, 50)
+    assert difference["groups"].equals(found["groups"])
+    assert difference[["low", "high"]].isna().all(axis=None)

@@ -57,7 +57,7 @@ def test_too_many_unusable_images_end_in_their_table(tmp_path, run_on):
     lines = ["lesion_id,image_id,dx,dx_type,age,sex,localization"]
     for number in range(10):
         Image.new("RGB", (20, 15), (number, 0, 0)).save(folder / f"HAM10000_images_part_1/ISIC_000000{number}.jpg")
-        lines.append(f"HAM_{number},ISIC_000000{number},nv,histo,50.0,male,back")
+        lines.append(f"HAM_{number},ISIC_000000{number},{'mel' if number else 'nv'},histo,50.0,male,back")
     (folder / "HAM10000_images_part_1/ISIC_0000003.jpg").write_bytes(b"no image")
     lines.append("HAM_10,ISIC_0000010,mel,histo,50.0,male,back")
     (folder / "HAM10000_metadata.csv").write_text("\n".join(lines))
@@ -84,3 +84,12 @@ def test_unusable_chest_images_end_in_their_table(tmp_path, run_on):
     assert "chest_xray/train/NORMAL/IM-0002-0001.jpeg" in shown
     assert "its name says PNEUMONIA" in shown
     assert "Traceback" not in shown
+
+
+def test_a_folder_of_data_without_the_data_set_does_not_end_in_the_sample(tmp_path, run_on):
+    (tmp_path / "archive.zip").write_bytes(b"PK")
+    shown = run_on(tmp_path, "06_leukemia")
+    assert (
+        "has no folder leukemia; it holds archive.zip. archive.zip is packed: unpack it with python -m zipfile" in shown
+    )
+    assert len(shown.splitlines()) <= 4

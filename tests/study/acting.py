@@ -33,6 +33,8 @@ def act(settings, seed, *arrays):
         raise RuntimeError("no luck")
     if does == "kill" or (does == "kill once" and first):
         os.kill(os.getpid(), signal.SIGKILL)
+    if does == "wait":
+        time.sleep(600)
     if does == "interrupt once" and first:
         while len(list((folder / "study").glob("[!.]*.json"))) < 2:
             time.sleep(0.01)

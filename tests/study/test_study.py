@@ -1,9 +1,14 @@
 """Studies: every trial once, nothing lost, nothing taken for something else. Networks and images are tiny."""
 
+import importlib
 import json
 import os
+import subprocess
 import sys
+import time
 from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
 
 import joblib
 import keras
@@ -157,6 +162,68 @@ def test_results_of_other_source_are_not_taken(run, tmp_path, monkeypatch):
     assert len(read_calls(tmp_path)) == 8
 
 
+TRAIN = """
+from . import near
+from .within.deep import compute as made
+
+def train(settings, seed):
+    import package.lazy
+    return {"total": near.value()}
+"""
+NEAR = "def value():\n    return 1\n"
+MODULES = {
+    "__init__": "import package.other", "run": TRAIN, "near": NEAR, "lazy": "", "other": "x = 1",
+    "within/__init__": "", "within/deep": "from package import beside\ndef compute(): pass", "beside": "a = 1",
+}  # fmt: skip
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Make a package, some modules of which a training uses: its folder, and the training."""
+    for name, code in MODULES.items():
+        path = tmp_path / "package" / f"{name}.py"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path / "package", importlib.import_module("package.run").train
+    for name in [name for name in sys.modules if name.partition(".")[0] == "package"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("changed", ["run", "near", "lazy", "within/deep", "beside"])
+def test_results_of_other_code_are_not_taken(package, changed):
+    folder, train = package
+    before, path = runner._identify(train, ()), folder / f"{changed}.py"
+    path.write_text(path.read_text() + "\ny = 2\n")
+    assert runner._identify(train, ()) != before
+
+
+def test_comments_and_modules_that_are_not_imported_do_not_count(package):
+    folder, train = package
+    before = runner._identify(train, ())
+    (folder / "other.py").write_text("x = 2")
+    (folder / "near.py").write_text(f"# of no use\n{NEAR}")
+    assert runner._identify(train, ()) == before
+
+
+def test_results_of_other_versions_are_not_taken(package, monkeypatch):
+    before = runner._identify(package[1], ())
+    monkeypatch.setattr(runner, "version", lambda name: "9.9" if name == "keras" else version(name))
+    assert runner._identify(package[1], ()) != before
+
+
+def test_a_study_of_networks_knows_the_code_of_training_and_of_its_scores():
+    def in_a_notebook(settings, seed):
+        return train_cnn(settings, seed, build_cnn)
+
+    in_a_notebook.__module__ = "__main__"
+    for train in (train_cnn, in_a_notebook):
+        names = runner._read_code(train).keys()
+        assert {"helpers.study.cnn", "helpers.training", "helpers.training.fit", "helpers.training.augment"} <= names
+        assert {"helpers.training.networks", "helpers.evaluation.scores", "helpers.files"} <= names
+        assert not names & {"helpers", "helpers.experiment", "helpers.evaluation.plots", "helpers.study.runner"}
+
+
 def test_results_of_other_settings_and_seeds_are_not_taken(run, tmp_path):
     run()
     read_calls(tmp_path)
@@ -292,6 +359,47 @@ def test_each_process_has_one_thread(interrupted):
 def test_large_arrays_are_mapped_into_memory(interrupted):
     assert set(interrupted[-1]["mapped"]) == {2}
     assert set(interrupted[-1]["own_file"]) == {1}  # which was mapped before, and is not copied
+
+
+def run_in_vain(folder):
+    """Run a study whose trials wait for good."""
+    run_study(act, make_trials(folder, "wait", "wait"), folder / "study", n_jobs=2)
+
+
+def run_benchmark_in_vain(folder):
+    from benchmarks.common import run_alone
+
+    run_alone(act, make_base(folder, does="wait"), 0)
+
+
+@pytest.mark.parametrize("start", ["run_in_vain", "run_benchmark_in_vain"])
+def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path, start):
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    code = (
+        f"import sys; sys.path[:0] = {paths}; import test_study; test_study.{start}(test_study.Path({str(tmp_path)!r}))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    parent = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    expected = 2 if start == "run_in_vain" else 1
+    try:
+        wait_for(lambda: len(find_waiting(tmp_path)) == expected, 60)
+        processes = find_waiting(tmp_path)
+    finally:
+        parent.kill()
+        parent.wait()
+    wait_for(lambda: not any(map(psutil.pid_exists, processes)), 10)
+
+
+def find_waiting(folder):
+    calls = folder / "calls"
+    return [int(line.split()[2]) for line in calls.read_text().splitlines()] if calls.exists() else []
+
+
+def wait_for(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from helpers.training.fast import (
     list_layers,
     predict_probabilities,
     predict_views,
+    predict_with_features,
     set_precision,
     set_seed,
 )
@@ -524,14 +525,80 @@ def test_other_views_are_refused(views, size):
         predict_probabilities(model, make_pixels(size=size), views=views)
 
 
-def test_an_exchanged_activation_is_noticed():
+@pytest.mark.parametrize("views", [1, 8])
+def test_features_come_with_the_same_predictions(views):
+    model, pixels, rows = make_square_cnn(), make_pixels(9, (6, 6)), np.array([7, 2, 2])
+    expected = keras.Model(model.input, model.get_layer("features").output)(pixels)
+    for given, batch_size in ((None, None), (None, 4), (rows, 2), (rows[:0], None)):
+        probabilities, features = predict_with_features(model, pixels, given, views, batch_size)
+        np.testing.assert_array_equal(probabilities, predict_probabilities(model, pixels, given, views, batch_size))
+        wanted = expected if given is None else expected.numpy()[given]
+        assert (features.shape, features.dtype) == (wanted.shape, np.float32)
+        np.testing.assert_allclose(features, wanted, rtol=1e-5, atol=1e-5)
+
+
+def exchange_activation(model):
+    model.layers[-1].activation = keras.activations.linear
+
+
+def exchange_activation_within(model):
+    model.layers[-2].layers[-1].activation = keras.activations.tanh
+
+
+def exchange_activation_by_own_function(model):
+    model.layers[-1].activation = lambda scores: scores / 2
+
+
+def exchange_weights(model):
+    model.set_weights([weight + 1 for weight in model.get_weights()])
+
+
+def exchange_layer(model):
+    last = model.layers[-1]
+    model.pop()
+    model.add(layers.Dense(3, "softmax", kernel_initializer="ones", name=last.name))
+
+
+@pytest.mark.parametrize(
+    "exchange",
+    [
+        exchange_activation,
+        exchange_activation_within,
+        exchange_activation_by_own_function,
+        exchange_weights,
+        exchange_layer,
+    ],
+)
+def test_what_is_exchanged_after_a_prediction_is_noticed(exchange):
+    set_seed(0)
+    inner = keras.Sequential([layers.Input((8, 6, 2)), layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(4)])
+    model, pixels = keras.Sequential([inner, layers.Dense(3, "softmax")]), make_pixels()
+    before = predict_probabilities(model, pixels)
+    predict_with_features(model, pixels)
+    exchange(model)
+    expected = model(pixels.astype("float32"))
+    assert np.abs(expected - before).max() > 0.01
+    np.testing.assert_allclose(predict_probabilities(model, pixels), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(predict_with_features(model, pixels)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_exchanged_activation_can_be_put_back():
     model, pixels = make_cnn(), make_pixels()
     before, last = predict_probabilities(model, pixels), model.layers[-1]
-    last.activation = keras.activations.linear
-    np.testing.assert_allclose(predict_probabilities(model, pixels), model(pixels), rtol=1e-5, atol=1e-6)
+    exchange_activation(model)
     assert np.abs(predict_probabilities(model, pixels) - before).max() > 0.1
     last.activation = keras.activations.softmax
     np.testing.assert_array_equal(predict_probabilities(model, pixels), before)
+
+
+def test_a_model_is_traced_once(monkeypatch):
+    model, traced = make_cnn(), []
+    call = type(model).call
+    monkeypatch.setattr(type(model), "call", lambda *a, **options: traced.append(1) or call(*a, **options))
+    for _ in range(3):
+        predict_probabilities(model, make_pixels(5), batch_size=2)
+        predict_with_features(model, make_pixels(5), batch_size=2)
+    assert len(traced) == 2
 
 
 def test_prediction_leaves_the_model_as_it_is():

@@ -1,11 +1,14 @@
 """Fitting: learning, determinism, resuming, the best epoch. Small networks on 8 x 8 pixels."""
 
+import functools
 import gc
+import json
 import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -15,7 +18,7 @@ import pytest
 from keras import layers
 
 from helpers.files import Interrupted
-from helpers.training import fit, tf
+from helpers.training import augment, fit, tf
 from helpers.training.fast import FusedBatchNormalization, set_precision
 from helpers.training.fit import compute_class_weights
 from helpers.training.networks import build_cnn
@@ -86,6 +89,9 @@ class Augmenter:
             if self.batches == self.at:
                 self.action()
         return images + rng.normal(0, 5, images.shape)
+
+    def __getstate__(self):
+        """Tell nothing: what it counts and does beside is no part of the training."""
 
 
 def run(model, augment=None, **settings):
@@ -499,6 +505,90 @@ def test_checkpoint_of_another_augmenter_is_ignored(find_start, checkpoint):
     assert find_start(make_mlp(), lambda images, rng: 255.0 - images, checkpoint=checkpoint) == 0
 
 
+class Darken:
+    def __init__(self, share):
+        self.share = share
+
+    def __call__(self, images, rng):
+        return images * np.float32(1 - rng.random() * self.share)
+
+
+def write_augmenters(share, factor, name):
+    """Write the code of augmenters, as in a notebook, and run it: each with a setting that 8 images may not show."""
+    scope = {
+        "np": np,
+        "FACTOR": factor,
+        "Darken": Darken,
+        "augment": augment,
+        "partial": functools.partial,
+        "layers": layers,
+    }
+    code = f"""
+def double(images):
+    return images * {factor}
+
+def by_code(images, rng):
+    return double(images) if rng.random() < {share} else images
+
+def by_global(images, rng):
+    return images * FACTOR if rng.random() < 1e-9 else images
+
+def scale(images, rng, factor):
+    return images * factor if rng.random() < 1e-9 else images
+
+mixed = augment.mix_augmenters([None, Darken(0.5)], [1 - {share} / 1e9, {share} / 1e9])
+found = {{
+    "code": by_code, "global": by_global, "partial": partial(scale, factor={factor}), "object": Darken({share}),
+    "mixed": mixed, "chained": augment.chain_augmenters(mixed, by_global), "kept": augment.keep_background(mixed, 8),
+    "exposure": augment.make_exposure_augmenter(noise={share}),
+    "generator": augment.make_augmenter(augment.ImageDataGenerator(rotation_range={factor})),
+    "method": Darken({share}).__call__, "lambda": lambda images, rng: images + min({share}, 0),
+    "layer": (lambda layer: lambda images, rng: layer(images))(layers.RandomContrast({share}, seed=1)),
+    "array": (lambda table: lambda images, rng: images + 0 * table[0])(np.array([1.0, {share}])),
+}}
+"""
+    exec(compile(code, name, "exec"), scope)  # where no source can be read
+    return scope["found"]
+
+
+def test_an_augmenter_is_known_by_its_code_and_settings():
+    ours, again = write_augmenters(0.5, 2, "cell 1"), write_augmenters(0.5, 2, "cell 2")
+    other = write_augmenters(0.6, 3, "cell 1")
+    for kind, function in ours.items():
+        described = repr(fit._describe(function))
+        assert described == repr(fit._describe(again[kind])), kind
+        assert described != repr(fit._describe(other[kind])), kind
+        assert " at 0x" not in described
+
+
+def test_an_augmenter_that_holds_itself_or_what_cannot_be_read_is_described_alike():
+    def make(factor):
+        held = {"lock": threading.Lock(), "factor": factor}
+
+        def augmenter(images, rng):
+            with held["lock"]:
+                return images * held["factor"]
+
+        held["itself"] = augmenter
+        return repr(fit._describe(augmenter))
+
+    assert make(1.0) == make(1.0)
+    assert make(1.0) != make(2.0)
+
+
+def test_checkpoint_of_an_augmenter_with_other_shares_is_ignored(tmp_path):
+    """Both leave the first images alone."""
+
+    def train(share):
+        augmenter = augment.mix_augmenters([None, lambda images, rng: images + 9], [1 - share, share])
+        run(make_mlp(), augmenter, epochs=1, checkpoint=tmp_path / "checkpoint.npz")
+        with np.load(tmp_path / "checkpoint.npz") as state:
+            return json.loads(str(state["about"]))["identity"]
+
+    assert train(1e-9) != train(2e-9)
+    assert train(1e-9) == train(1e-9)
+
+
 def test_ignored_checkpoint_leaves_no_trace_in_the_training(other, checkpoint):
     model, augment = make_mlp(), Augmenter()
     history = run(model, augment, seed=8, checkpoint=checkpoint)
@@ -763,10 +853,40 @@ def test_blending_is_decided_by_seed_and_number_alone():
 def test_blended_images_weigh_what_their_parts_weigh():
     weights = np.linspace(0.2, 3, 50)
     blended, _ = read_blended(50, 8, 0.5, range(6), class_weights=weights)
-    for _, labels, weighted in blended:
+    shares, _ = read_blended(50, 8, 0.5, range(6))
+    for (_, _, weighted), (_, labels) in zip(blended, shares, strict=True):
         assert weighted.shape == (8,)
         assert weighted.dtype == "float32"
         np.testing.assert_allclose(weighted, labels @ weights, rtol=1e-5)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("mixup", [0.0, 1.0])
+def test_balancing_weights_balance_blended_images_too(mixup, label_smoothing):
+    """Of the constant predictions, the mean label of the loss is the best; with balancing weights all classes share."""
+    labels = make_labels(360, 40)
+    training, weights = (np.zeros((400, 2, 2, 1)), labels), compute_class_weights(labels)
+    steps = range(50)
+    total = np.zeros(2)
+    for _, y, weighted in make_batches(training, 400, 3, None, steps, weights, mixup):
+        np.testing.assert_allclose(np.sum(y, axis=1), 1, rtol=1e-5)  # as the gradient of the softmax needs it
+        total += np.asarray(weighted) @ ((1 - label_smoothing) * np.asarray(y) + label_smoothing / 2)
+    np.testing.assert_allclose(total / total.sum(), [0.5, 0.5], atol=0.005)
+    assert total.sum() / 400 / len(steps) == pytest.approx(1, abs=0.01)
+
+
+def test_the_loss_of_a_blended_image_is_that_of_its_parts():
+    weights, losses = np.linspace(0.2, 3, 50), np.linspace(1, 2, 50)  # of each class
+    weighted, _ = read_blended(50, 8, 0.5, range(6), class_weights=weights)
+    plain, _ = read_blended(50, 8, 0.5, range(6))
+    for (_, labels, total), (_, shares) in zip(weighted, plain, strict=True):
+        np.testing.assert_allclose(total * (labels @ losses), shares @ (weights * losses), rtol=1e-5)
+
+
+def test_blended_images_of_classes_without_weight_stay_finite():
+    ((_, labels, weights),), _ = read_blended(8, 8, 0.5, range(1), class_weights=np.zeros(8))
+    assert np.isfinite(labels).all()
+    assert not weights.any()
 
 
 def test_blending_comes_after_augmentation():

@@ -21,7 +21,7 @@ from helpers.data.cells import BACKGROUND_LEVEL
 from helpers.training import saving
 from helpers.training.fast import FusedBatchNormalization, set_precision
 from helpers.training.networks import build_cnn
-from helpers.training.saving import load_model, read_about, run_onnx, save_model, save_onnx
+from helpers.training.saving import load_model, read_about, read_arrays, run_onnx, save_model, save_onnx
 from helpers.training.surgery import combine_networks, copy_model, join
 from helpers.training.transfer import build_feature_extractor, build_head, compute_features
 
@@ -321,6 +321,59 @@ def test_about_of_a_missing_file_names_it(tmp_path):
     for path in (tmp_path / "missing.keras", tmp_path):
         with pytest.raises(FileNotFoundError, match=path.name):
             read_about(path)
+
+
+# Arrays beside a model
+
+ARRAYS = {
+    "prototypes": np.arange(12, dtype="float32").reshape(3, 4),
+    "ids": np.array(["a", "Ä"]),
+    "none": np.zeros((0, 2)),
+}
+
+
+def test_arrays_are_kept_with_a_model_that_opens_in_plain_keras(tmp_path):
+    model, pixels = make_cnn(), make_pixels()
+    path = save_model(model, tmp_path / "model.keras", ABOUT, ARRAYS)
+    read = read_arrays(str(path))
+    assert list(read) == list(ARRAYS)
+    for name, array in ARRAYS.items():
+        assert read[name].dtype == array.dtype
+        np.testing.assert_array_equal(read[name], array)
+    assert read_about(path) == ABOUT
+    np.testing.assert_allclose(keras.models.load_model(path)(pixels), model(pixels), atol=1e-5)
+    save_model(model, path)
+    assert read_arrays(path) == {}
+
+
+def test_the_same_arrays_are_the_same_bytes(tmp_path, monkeypatch):
+    members = []
+    for year in (1990, 2020):
+        monkeypatch.setattr("time.localtime", lambda *_, year=year: (year, 1, 1, 0, 0, 0, 0, 1, 0))
+        with zipfile.ZipFile(save_model(make_cnn(), tmp_path / "model.keras", arrays=ARRAYS)) as archive:
+            members.append((archive.getinfo("arrays.npz").date_time, archive.read("arrays.npz")))
+    assert members[0] == members[1]
+
+
+def test_arrays_of_objects_are_neither_written_nor_read(tmp_path):
+    path = save_model(make_cnn(), tmp_path / "model.keras")
+    before, objects = path.read_bytes(), np.array([{"a": 1}], object)
+    with pytest.raises(ValueError, match="Object arrays cannot be saved"):
+        save_model(make_cnn(), path, arrays={"objects": objects})
+    assert path.read_bytes() == before
+    with zipfile.ZipFile(path, "a") as archive, archive.open("arrays.npz", "w") as member:
+        np.savez(member, objects=objects)
+    with pytest.raises(ValueError, match=r"model\.keras.*allow_pickle"):
+        read_arrays(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no arrays", b"\x93NUMPY"])
+def test_arrays_that_are_damaged_are_refused_by_name(tmp_path, content):
+    path = save_model(make_cnn(), tmp_path / "model.keras")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("arrays.npz", content)
+    with pytest.raises(ValueError, match=r"model\.keras"):
+        read_arrays(path)
 
 
 # save_onnx

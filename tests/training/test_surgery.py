@@ -4,13 +4,23 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from keras import layers
 from small_networks import build_cell_network, draw_cells, make_cnn, make_pixels
 
 from helpers.data.cells import BACKGROUND_LEVEL
 from helpers.training.fast import list_layers, predict_probabilities, set_precision
-from helpers.training.networks import build_cnn
-from helpers.training.saving import load_model, save_model
-from helpers.training.surgery import build_in_temperature, combine_networks, copy_model, cut_at
+from helpers.training.networks import build_cnn, build_resnet18, standardize_cells
+from helpers.training.saving import load_model, save_model, save_onnx
+from helpers.training.surgery import (
+    build_in_temperature,
+    combine_networks,
+    copy_model,
+    cut_at,
+    expose_features,
+    join,
+    unfreeze_from,
+)
+from helpers.training.transfer import build_feature_extractor, build_head, compute_features, to_pixel_range
 
 # Keras hands TensorFlow's variables to NumPy in the old way when it writes a file.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -162,13 +172,118 @@ def test_a_model_with_its_temperature_can_be_saved(tmp_path):
     np.testing.assert_allclose(loaded(pixels), calibrated(pixels), atol=1e-6)
 
 
-def test_temperature_needs_a_dense_layer_at_the_end():
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, keras.layers.Activation("softmax")(keras.layers.Dense(2)(inputs)))
-    combined = combine_networks([model], "combined")
-    for other in (model, combined):
-        with pytest.raises(ValueError, match="expected a Dense one"):
-            build_in_temperature(other, 2.0, "cooled")
+def build_transfer(prepare=None):
+    extractor = build_feature_extractor((32, 32, 3), None, until="block_2_add", prepare=prepare)
+    return join(extractor, build_head(compute_features(extractor, draw_cells(size=32)), 2))
+
+
+def standardize(pixels):
+    return standardize_cells(pixels, 20, BACKGROUND_LEVEL)
+
+
+def combine_cells(**options):
+    return combine_networks([build_cell_network()], "combined", **options)
+
+
+BUILT = {  # every kind of network that the notebooks build
+    "cnn": make_cnn,
+    "cnn, all options": lambda: make_cnn(
+        first_stride=2, average_pooling=True, batch_norm=False, residual=True, dropout=0
+    ),
+    "cells": build_cell_network,
+    "resnet18": lambda: build_resnet18((24, 24, 3), 2, standardize, blocks=1),
+    "transfer": build_transfer,
+    "transfer of cells": lambda: build_transfer(lambda pixels: to_pixel_range(standardize(pixels), 32)),
+    "fine-tuned": lambda: unfreeze_from(model := build_transfer(), "block_2_expand") or model,
+    "combined": lambda: combine_cells(temperature=0.5),
+    "combined, 4 views and area": lambda: combine_cells(views=4, regression=(0.1, 0.01), threshold=BACKGROUND_LEVEL),
+    "combined again": lambda: combine_networks([combine_cells(), build_cell_network(1)], "twice"),
+    "softmax of its own": lambda: keras.Sequential(
+        [layers.Input((24, 24, 3)), layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(3), layers.Softmax()]
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [
+        *((kind, "mixed_bfloat16") for kind in BUILT),
+        *((kind, "float32") for kind in ("cnn", "cells", "transfer", "combined")),
+    ],
+)
+def test_every_network_takes_a_temperature_and_becomes_onnx(tmp_path, kind, precision):
+    from helpers.evaluation.calibration import apply_temperature
+    from helpers.evaluation.scores import get_probabilities, make_predictions
+
+    set_precision(precision)
+    model = BUILT[kind]()
+    height, _, channels = model.input_shape[1:]
+    pixels = draw_cells(size=height) if channels == 3 else make_pixels()
+    calibrated = build_in_temperature(model, 0.4, "calibrated")
+    classes = ["a", "b", "c"][: model.output_shape[-1]]
+    images = pd.DataFrame({"image_id": range(6), "group": range(6), "label": "a"})
+    y_prob = copy_model(model, "exact", "float32")(pixels.astype("float32"))
+    expected, _ = get_probabilities(apply_temperature(make_predictions(images, y_prob, classes), 0.4))
+    np.testing.assert_allclose(calibrated(pixels.astype("float32")), expected, atol=1e-6)
+    assert save_onnx(calibrated, tmp_path / "calibrated.onnx", pixels) < 1e-5
+    assert np.ptp(expected, axis=0).max() > 1e-4
+
+
+def test_a_single_output_needs_a_dense_layer_at_the_end():
+    model = keras.Sequential([layers.Input((4,)), layers.Dense(1), layers.Activation("sigmoid")])
+    with pytest.raises(ValueError, match="after Activation; expected a Dense layer at the end"):
+        build_in_temperature(model, 2.0, "cooled")
+
+
+# expose_features
+
+
+def list_cases():
+    """List models, and what gives their features by itself."""
+    network, other, pixels = build_cell_network(0), build_cell_network(1), layers.Input((24, 24, 3))
+    head = build_head(np.random.default_rng(0).normal(size=(9, 16)), 2)
+    combined = combine_networks([network, other], "combined", 4, 2.0, (0.1, 0.01), BACKGROUND_LEVEL)
+    convolved = keras.Sequential([layers.Input((24, 24, 3)), layers.Conv2D(5, 3), layers.Conv2D(2, 1)])
+    pooled = keras.Sequential([convolved, layers.GlobalAveragePooling2D(), layers.Softmax()])
+    flat = keras.Sequential([layers.Input((24, 24, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
+    features, others = cut_at(network, "features"), cut_at(other, "features")
+
+    def scale(images):
+        return head.get_layer("feature_scaling")(features(images))
+
+    return {
+        "alone": (network, features),
+        "joined": (join(features, head), scale),
+        "within": (keras.Model(pixels, layers.Dense(3)(convolved(pixels))), convolved),
+        "combined": (combined, lambda images: np.concatenate([features(images), others(images)], axis=1)),
+        "convolution": (pooled, convolved.layers[0]),
+        "nothing learnt": (flat, flat),
+    }
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_features_are_the_input_of_the_classifier_in_the_same_pass(precision):
+    set_precision(precision)
+    images = draw_cells().astype("float32")
+    for name, (model, compute) in list_cases().items():
+        probabilities, features = expose_features(model)(images, training=False)
+        np.testing.assert_array_equal(probabilities, model(images, training=False), err_msg=name)
+        expected = np.asarray(compute(images), "float32")
+        expected = expected if expected.ndim == 2 else expected.mean(axis=(1, 2))
+        assert features.dtype == "float32"
+        tolerance = 1e-5 if precision == "float32" else 0.02
+        np.testing.assert_allclose(features, expected, rtol=tolerance, atol=tolerance, err_msg=name)
+        assert np.ptp(features, axis=0).max() > 0.01
+
+
+def test_exposing_shares_the_layers_and_leaves_the_model_as_it_is():
+    model, images = build_cell_network(), draw_cells().astype("float32")
+    model.compile("adam", "categorical_crossentropy")
+    config, exposed = model.get_config(), expose_features(model)
+    assert model.get_config() == config
+    assert not exposed.compiled
+    model.set_weights([2 * weight for weight in model.get_weights()])
+    np.testing.assert_array_equal(exposed(images)[0], model(images))
 
 
 # cut_at and combine_networks

@@ -1,22 +1,34 @@
 """What the layouts have in common: finding image files, reading arrays and tables, and telling of problems."""
 
-import os
+import difflib
+import functools
+import gzip
 import re
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers.files import InputError
+from helpers.data.listing import IMAGE_ENDINGS, list_files, tell_kind
+from helpers.data.reading import UNREADABLE, hash_contents
+from helpers.files import InputError, show_name
 
 PROBLEM_COLUMNS = ["file", "problem", "action", "image_id"]
 LEFT_OUT, IGNORED = "left out", "ignored"
-IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+IDX_NAME = re.compile(r"(train|t10k)-(images|labels)[-.]idx[13]-ubyte(\.gz)?", re.IGNORECASE)
 REMEDY = "Fetch the original again, or set DATA_SOURCE=sample."
 
 
 def read_arrays(path, names):
-    """Read arrays from an ``.npz`` file; raise InputError if it is damaged, no such file, or lacks one of them."""
+    """Read arrays from an ``.npz`` file, or the one array of an IDX file under the names asked for.
+
+    Raise InputError if it is damaged, no such file, or lacks one of them.
+    """
+    if IDX_NAME.fullmatch(path.name):
+        return dict.fromkeys(names, _read_idx(path))
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             found = {name: archive[name] for name in names if name in archive}
@@ -33,79 +45,180 @@ def read_arrays(path, names):
     return found
 
 
-def read_metadata(path, needed):
-    """Read a table with one row per image, as text, its rows numbered from 0 in ``metadata_row``.
-
-    Raise InputError if it is missing, is no such table, or lacks one of the columns ``needed``.
-    """
+def _read_idx(path):
+    """Read the array of an IDX file: zeros, type, number of axes, their lengths as big-endian int32, and the values."""
     try:
-        metadata = pd.read_csv(path, dtype="str", encoding="utf-8-sig", skipinitialspace=True, index_col=False)
-    except (OSError, ValueError) as error:  # ValueError: what pandas makes of empty, binary and ragged files
-        raise InputError(f"{path} cannot be read as a table of comma-separated values ({error}). {REMEDY}") from error
-    metadata.columns = metadata.columns.str.strip()
-    if missing := [name for name in needed if name not in metadata]:
-        raise InputError(
-            f"{path} has no column {', '.join(missing)}; it has {', '.join(metadata.columns)}. "
-            f"Without it no image can be used. {REMEDY}"
-        )
-    return metadata.assign(metadata_row=range(len(metadata)))
+        content = path.read_bytes()
+        content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+        if content[:3] != b"\0\0\x08":
+            raise ValueError("it does not begin as an IDX file of whole numbers from 0 to 255")
+        shape = np.frombuffer(content, ">i4", content[3], offset=4)
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
+    except Exception as error:  # a damaged file fails in many ways, inside NumPy, gzip and zlib
+        raise InputError(f"{path} cannot be read as an IDX file ({error}). It may be truncated. {REMEDY}") from error
 
 
-def list_files(folder):
-    """List all files below a folder as paths relative to it, the least deep first, each depth in alphabetical order."""
-    walk = os.walk(folder, followlinks=True)
-    paths = [(Path(place) / name).relative_to(folder) for place, _, names in walk for name in names]
-    return sorted(paths, key=lambda path: (len(path.parts), path))
+@dataclass
+class Places:
+    """Where the images of a data set lie, and what else was found.
+
+    Attributes
+    ----------
+    paths : list of Path: all files
+    found : dict of tuple to list of Path: places, and the images that lie there; several of one place differ in content
+    problems : list of dict
+    folders : Counter of images that lie in no place, by the folder that they have to themselves, a Path
+    unread : Counter of files in the layout's folders that are no image that is read, by their place without the name,
+        and their ending
+    """
+
+    paths: list = field(default_factory=list)
+    found: dict = field(default_factory=dict)
+    problems: list = field(default_factory=list)
+    folders: Counter = field(default_factory=Counter)
+    unread: Counter = field(default_factory=Counter)
+
+    def note(self, file, problem, action=IGNORED):
+        """Add a problem that no image is left out for."""
+        self.problems.append({"file": show_name(file), "problem": problem, "action": action})
+
+    def refuse(self, folder, data_set, lack, lacking):
+        """Raise the error of a data set that lacks images; it tells what is there in their stead.
+
+        ``lacking`` are the places that have none, without their last item.
+        """
+        hints = [
+            f"{'/'.join(place)}/ has {count:,} files with the ending {ending or '(none)'}, which is not read"
+            for (place, ending), count in self.unread.items()
+            if place in lacking
+        ][:5]
+        names = {name.lower(): name for place in lacking for name in place}
+        for place, count in self.folders.most_common(5):
+            (name, *_) = difflib.get_close_matches(place.name.lower(), names, 1, 0.5) or [""]
+            aim = f"to {names[name]}/ " if name else ""
+            hints.append(f"There is {show_name(place)}/ with {count:,} images: rename it {aim}if it is what is missing")
+        closed = [each for each in self.problems if each["file"].endswith("/") and each["action"] == LEFT_OUT]
+        hints += [f"{each['file']} {each['problem']}" for each in closed[:5]]
+        refuse(folder, data_set, ". ".join([lack, *hints]))
 
 
-def find_places(data_set, folder, paths, locate, outside, repeated):
-    """Find the image files by their places in the layout: a dict of places to paths; and a list of problems.
+def find_places(data_set, folder, locate, outside, repeated, cache_dir=None):
+    """Find the image files by their places in the layout; give `Places`.
 
-    Of several copies the first one is taken. The files are set aside that macOS leaves, in ``__MACOSX`` and under names
-    that begin with ``._``.
+    Of several files of one place those in the catalog's own folders are taken, of files with the same content the one
+    that lies least deep. Other folders of the layout, such as those of thumbnails, are set aside if the catalog's have
+    images of all parts and classes; folders that are none of the layout's are set aside in any case.
 
     Parameters
     ----------
-    paths : list of Path
-        From `list_files`.
     locate : callable
-        Gives the place of a path: a tuple, the same for all copies of an image; None outside the layout; or a str, why
-        the image cannot be used.
+        Tells about a path: a tuple, the names of the folders above those of the layout (a tuple) and then the place,
+        whose last item is the name of the image; None outside the layout; or a str, why an image cannot be used there.
     outside, repeated : str
-        How the problem begins of an image outside the layout, and in what the copies of an image agree.
+        Why an image outside the layout cannot be used, and in what the copies of an image agree.
+    cache_dir : Path, optional
+        Where hashes are kept.
     """
-    found, problems, copies = {}, [], 0
-
-    def note(file, problem, action=IGNORED):
-        problems.append({"file": file, "problem": problem, "action": action})
-
-    own = [path for path in paths if "__MACOSX" not in path.parts and not path.name.startswith("._")]
-    for path in own:
-        place = locate(path)
+    listing = list_files(folder)
+    places, candidates, misplaced, unread = Places(listing.paths), {}, [], []
+    for path in listing.paths:
+        where, kind = locate(path), "image"
         if path.suffix.lower() not in IMAGE_ENDINGS:
-            if place is not None:
-                note(path.as_posix(), "is no image file")
-        elif not isinstance(place, tuple):
-            problems.append(leave_out(path, place or f"{outside}; expected {data_set.files}"))
-        elif (first := found.setdefault(place, path)) is not path:
-            if is_of_same_size(folder, first, path):
-                copies += 1
-            else:
-                note(
-                    path.as_posix(),
-                    f"is another copy of {first.as_posix()}, of another size",
-                    f"{first.as_posix()} used",
-                )
+            kind, what = tell_kind(folder / path)
+        if kind == "image" and isinstance(where, tuple):
+            candidates.setdefault(where[1:], []).append((where[0], path))
+        elif kind == "image":
+            misplaced.append((path, where))
+        elif kind == "unread":
+            unread.append((path, where, f"is no image that is read: {what}"))
+        elif where not in (None, outside):
+            places.note(path, "is no image file")
+    places.found, aside, copies = _choose_copies(data_set, folder, candidates, cache_dir)
+    holding = {path.parent for paths in places.found.values() for path in paths}
+    top = {Path(), *holding, *(parent for inner in holding for parent in inner.parents)}
+    key = data_set.key_file.casefold()
+
+    def find_own_folder(path):
+        """Find the folder that a path shares with no image in its place, or None."""
+        return next((p for p in reversed(path.parents) if p not in top and p.name.casefold() != key), None)
+
+    for path, where in misplaced:
+        alike = (locate(parent / path.name) for parent in path.parents[1:])
+        is_copy = any(isinstance(place, tuple) and place[1:] in places.found for place in alike)
+        own = find_own_folder(path)
+        if own and (is_copy or locate(own / path.name) is None):
+            aside.append(path)
+        else:
+            places.problems.append(leave_out(path, where or outside))
+            places.folders.update([own] if own else [])
+    for own, count in Counter(map(find_own_folder, aside)).items():
+        places.folders[own] += count
+        places.note(f"{own.as_posix()}/", f"holds {count:,} images, but is no folder of the data set")
+    for name, what in listing.unreadable.items():
+        unread.append((Path(name), "" if name.endswith("/") else locate(Path(name)), what))
+    for path, where, problem in unread:
+        if where not in (None, outside):
+            name = f"{path.as_posix()}/" if problem.startswith("cannot be entered") else path
+            places.problems.append(leave_out(name, problem))
+            if isinstance(where, tuple):
+                places.unread[where[1:-1], path.suffix.lower()] += 1
+    if unknown := [path for path, where, _ in unread if where in (None, outside)]:
+        places.note(unknown[0], f"is one of {len(unknown):,} files outside the data set's folders that cannot be read")
     if copies:
-        note(f"*/{data_set.key_file}", f"{copies:,} second copies under the same {repeated}, of the same size")
-    if len(own) < len(paths):
-        note("__MACOSX/, ._*", f"{len(paths) - len(own):,} files that macOS leaves in archives; they are no images")
-    return found, problems
+        places.note(
+            f"*/{data_set.key_file}", f"{copies:,} second copies under the same {repeated}, with the same content"
+        )
+    if listing.leftovers:
+        left = "files that systems and tools leave behind; they are no images"
+        places.note("__MACOSX/, .*", f"{listing.leftovers:,} {left}")
+    return places
 
 
-def is_of_same_size(folder, first, second):
-    """Tell whether two files have the same size."""
-    return (folder / first).stat().st_size == (folder / second).stat().st_size
+def _choose_copies(data_set, folder, candidates, cache_dir):
+    """Choose from several files of one place: give places with their files, what is set aside, the number of copies."""
+    key = data_set.key_file.casefold()
+
+    @functools.cache
+    def rank(above):  # 0: the catalog's own folders; 1: these, deeper; 2: others
+        names = [name.casefold() for name in above]
+        return 0 if set(names) <= {key} else 1 if names[-1] == key else 2
+
+    best, worst = {}, Counter()  # the best rank of each part and class, and the worst of these of each part
+    for place, files in candidates.items():
+        files.sort(key=lambda item: rank(item[0]))
+        best[place[:-1]] = min(best.get(place[:-1], 2), rank(files[0][0]))
+    for place, number in best.items():
+        worst[place[0]] = max(worst[place[0]], number)
+    crowded = {place: [path for _, path in files] for place, files in candidates.items() if len(files) > 1}
+    sizes = {path: (folder / path).stat().st_size for paths in crowded.values() for path in paths}
+    twins = []
+    for paths in crowded.values():
+        counts = Counter(sizes[path] for path in paths)
+        twins += [path.as_posix() for path in paths if counts[sizes[path]] > 1]
+    hashes = hash_contents(twins, folder, cache_dir)
+    found, aside, copies = {}, [], 0
+    for place, files in candidates.items():
+        kept, content = [], set()
+        for above, path in files:
+            here = hashes.get(path.as_posix(), sizes.get(path))
+            here = path if here == UNREADABLE else here  # nobody knows what it is a copy of
+            if here in content:
+                copies += 1
+            elif rank(above) <= worst[place[0]] and rank(above) == rank(files[0][0]):
+                kept.append(path)
+                content.add(here)
+            else:
+                aside.append(path)
+        if kept:
+            found[place] = kept
+    return found, aside, copies
+
+
+def list_folders(folder):
+    """List the folders in a folder, but for hidden ones, in alphabetical order; none if it cannot be entered."""
+    with suppress(OSError):
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return []
 
 
 def order_naturally(name):
@@ -115,7 +228,8 @@ def order_naturally(name):
 
 def leave_out(path, problem, image_id=None):
     """Make the problem of an image file that is left out."""
-    return {"file": path.as_posix(), "problem": problem, "action": LEFT_OUT, "image_id": image_id or path.as_posix()}
+    name = show_name(path)
+    return {"file": name, "problem": problem, "action": LEFT_OUT, "image_id": image_id or name}
 
 
 def refuse(folder, data_set, lack):

@@ -1,0 +1,353 @@
+"""Predict the classes of images with a saved model: ``python -m helpers.predict MODEL FOLDER_OR_FILE ...``.
+
+The table that it writes has one row per image and the columns ``file``; ``class``; ``confidence``, the largest
+probability; ``uncertain``, from the model's conformal thresholds; ``foreign``, whether the image looks unlike those
+that the model was trained on, ``distance``, how much (1 is the limit), and ``nearest``, the training image that is most
+like it; ``p_<class>`` for each class; ``note``, what was changed in the image or left out of the file; ``views``; and
+the beginnings of two SHA-256: ``content``, of the file, and ``model``, of the model's file. What a model cannot tell is
+empty. Cells that a spreadsheet would run begin with an apostrophe, see `helpers.files.guard_cell`.
+
+Rows are written batch by batch: started again with the same model, options and table it goes on where it was stopped,
+and predicts those files anew whose content has changed. Images that cannot be read are listed beside it, in
+``<name>.problems.csv``; they are tried again.
+
+What it needs to know is in the model file, see ``about`` of `helpers.training.saving.save_model`; any of it may be
+missing: ``class_names``, in the order of the outputs; ``class_labels``, a readable name for each; ``views``, how many
+test-time augmentation averages over; ``conformal``, thresholds of `helpers.evaluation.calibration.fit_conformal`;
+``background``, what transparent pixels are laid on; ``may_be_inverted``, whether an image that looks foreign may be
+predicted with light and dark exchanged; and the arrays of `helpers.evaluation.foreign.Familiar`.
+"""
+
+import argparse
+import csv
+import hashlib
+import io
+import os
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from helpers.data.layouts.common import order_naturally
+from helpers.data.listing import IMAGE_FORMATS, find_obstacle, list_files, tell_kind
+from helpers.data.pixels import decode_image, refuse_bombs
+from helpers.data.reading import read_files
+from helpers.files import InputError, guard_cell, replace_atomically, unguard_cell
+from helpers.predict.classifier import Classifier, Decoded
+
+_BATCH_SIZE = 64
+_CHUNK_SIZE = 8  # so many images a thread reads at a time
+_LISTED = 20  # so many problems are told
+_ENDINGS = 5  # so many endings of other files are told
+_PROBLEM_COLUMNS = ["file", "problem"]
+_ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}  # any file name comes back as it was
+_REMEDY = "It was left as it is: choose another --out."
+
+
+def main(arguments=None):
+    """Run the command line; return the exit status.
+
+    0; 1 (some images could not be read, the others are predicted); 2 (bad input, or the table could not be written);
+    130 (Ctrl-C, the rows written are kept).
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.predict",
+        description="Predict the classes of images with a saved model. Started again it goes on where it was stopped.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a .keras file that a notebook saved")
+    parser.add_argument("paths", nargs="+", metavar="FOLDER_OR_FILE", help="images; folders with all below them")
+    parser.add_argument("--out", default="predictions.csv", metavar="FILE", help="the table; default: predictions.csv")
+    parser.add_argument("--batch-size", type=int, default=_BATCH_SIZE, metavar="N", help="images read at a time")
+    parser.add_argument("--views", type=int, choices=(1, 4, 8), help="views for test-time augmentation")
+    options = parser.parse_args(arguments)
+    try:
+        outcome = predict_files(
+            options.model, options.paths, options.out, batch_size=options.batch_size, views=options.views
+        )
+    except (InputError, OSError) as error:
+        sys.stderr.write(f"error: {_on_one_line(error)}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted\n")
+        return 130
+    told = {"before": outcome.before, "changed since": outcome.changed}
+    told = ", ".join(f"{number:,} {what}" for what, number in told.items() if number)
+    lines = [*outcome.others, f"{options.out}: predicted {outcome.predicted:,}{f' ({told})' if told else ''}"]
+    if outcome.foreign:
+        foreign = f"{outcome.foreign:,} of {outcome.predicted:,}"
+        lines.append(f"{foreign} look unlike the training images: see the column foreign")
+    sys.stdout.write("".join(f"{_on_one_line(line)}\n" for line in lines))
+    problems = outcome.problems
+    if problems.empty:
+        return 0
+    further = f" (here the first {_LISTED})" if len(problems) > _LISTED else ""
+    sys.stderr.write(f"could not read {len(problems):,}, see {_name_problems(Path(options.out))}{further}:\n")
+    for row in problems.head(_LISTED).itertuples():
+        sys.stderr.write(f"  {_on_one_line(row.file)}: {row.problem}\n")
+    return 1
+
+
+class Outcome(NamedTuple):
+    """What `predict_files` did."""
+
+    predicted: int  # images
+    before: int  # images that were predicted before
+    changed: int  # images that were predicted before, but whose files have changed: they were predicted anew
+    foreign: int  # images predicted now that look unlike those that the model was trained on
+    problems: pd.DataFrame  # columns file, problem: the images that could not be read
+    others: list  # of str, for each folder with other files than images: what they are
+
+
+def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None, relative_to=None, progress=None):
+    """Predict the classes of image files, and write a table of them; see the module's description.
+
+    Parameters
+    ----------
+    paths, relative_to
+        As for `find_images`.
+    out : str or Path
+        The table, a CSV file. Its rows stay, and their files are skipped, unless their content has changed; a torn last
+        row is dropped.
+    batch_size : int
+        How many images are read and written at a time; twice as many are held in memory.
+    views : {1, 4, 8}, optional
+        As for `helpers.training.fast.predict_probabilities`; by default what the model says, or else 1.
+    progress : bool, optional
+        Whether to show a progress bar; by default on terminals.
+
+    Raises
+    ------
+    InputError
+        The model or a path is missing, the model cannot be used, there is no image, or ``out`` cannot be the table of
+        this model's predictions; nothing was written then.
+    """
+    out = Path(out)
+    if batch_size < 1:
+        raise InputError(f"batch size {batch_size}: expected 1 or more.")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; expected the name of a CSV file.")
+    place = next(folder for folder in out.absolute().parents if folder.exists())
+    if not place.is_dir():
+        raise InputError(f"{out} cannot be written: {place} is a file, not a folder.")
+    found = find_images([paths] if isinstance(paths, str | Path) else paths, relative_to)
+    classifier = Classifier(model_path, views)
+    done, size = _read_done(out, classifier)
+    changed = _find_changed(found.files, done)
+    waiting = [item for item in found.files.items() if item[0] not in done or item[0] in changed]
+    before, problems = len(found.files) - len(waiting), [*found.unread.items()]
+    bar_settings = {"unit": "image", "smoothing": 0.05, "disable": None if progress is None else not progress}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with open(out, "ab") as table:
+        table.truncate(size)
+        if not size:
+            table.write(_format_rows([classifier.header]))
+    if changed:
+        _drop_rows(out, changed)
+    try:
+        with open(out, "ab") as table, tqdm(total=len(found.files), initial=before, **bar_settings) as bar:
+            predicted, foreign = _predict(classifier, waiting, batch_size, table, problems, bar)
+    finally:
+        if problems:  # also of a run that is stopped
+            with replace_atomically(_name_problems(out)) as unfinished:
+                rows = ((guard_cell(name), problem) for name, problem in problems)
+                unfinished.write_bytes(_format_rows([_PROBLEM_COLUMNS, *rows]))
+    if not problems:  # what an earlier run listed can be read now
+        _name_problems(out).unlink(missing_ok=True)
+    problems = pd.DataFrame(problems, columns=_PROBLEM_COLUMNS)
+    return Outcome(predicted, before, len(changed), foreign, problems, found.others)
+
+
+class Found(NamedTuple):
+    """What `find_images` found."""
+
+    files: dict  # the paths of images by their names
+    unread: dict  # by name, why it cannot be read: images of other formats, links that lead nowhere, closed folders
+    others: list  # of str, for each folder with other files than images: what they are
+
+
+def find_images(paths, relative_to=None):
+    """Find images, and what else there is. Names are the paths as given, or relative to ``relative_to``.
+
+    ``paths`` are files, which are tried whatever they are; and folders, which are searched with all folders below them
+    by `helpers.data.listing.list_files`, in natural order: 2.bmp before 10.bmp. Hidden files are left out.
+
+    Raise InputError if a path does not exist, or there is no image.
+    """
+    files, unread, others, expected = {}, {}, [], ", ".join(IMAGE_FORMATS)
+
+    def name(path):
+        return (path.relative_to(relative_to) if relative_to else path).as_posix()
+
+    for path in map(Path, paths):
+        if not path.is_dir():
+            if not os.path.lexists(path):
+                raise InputError(f"{path}: no such file or folder.")
+            files[name(path)] = path
+            continue
+        listing = list_files(path)
+        listing.paths.sort(key=lambda inner: ([order_naturally(part.casefold()) for part in inner.parts], inner))
+        kinds = {below: tell_kind(below) for below in map(path.joinpath, listing.paths)}
+        images = {name(below): below for below, (kind, _) in kinds.items() if kind == "image"}
+        files |= images
+        unread |= {name(path / inner): reason for inner, reason in listing.unreadable.items()}
+        for below, (kind, what) in kinds.items():
+            if kind == "unread":
+                unread[name(below)] = f"is not read ({what}): expected {expected}"
+        if told := _describe_others(kinds):
+            others.append(f"{path}: {len(images):,} of {len(kinds):,} files are images; the others: {told}")
+    if not files:
+        told = [*others, *(f"{name} {reason}" for name, reason in [*unread.items()][:_LISTED])]
+        raise InputError(f"no image in {', '.join(map(str, paths))}: expected {expected}. {'; '.join(told)}".strip())
+    return Found(files, unread, others)
+
+
+def _describe_others(kinds):
+    """Count the files that are no images by what they are, with their endings; an empty str if there are none."""
+    groups = {}
+    for path, (kind, what) in kinds.items():
+        if kind != "image":
+            groups.setdefault(what or "other file", Counter())[path.suffix.lower() or "no ending"] += 1
+    told = []
+    for what, endings in groups.items():
+        number = f"{endings.total():,} ×" if endings.total() > 1 else "1"
+        further = ", …" if len(endings) > _ENDINGS else ""
+        told.append(f"{number} {what} ({', '.join(list(endings)[:_ENDINGS])}{further})")
+    return ", ".join(told)
+
+
+def _read_done(out, classifier):
+    """Read which files a table has already, with their content, and how many bytes of it are complete rows."""
+    done, complete = {}, 0
+    if not out.exists():
+        return done, complete
+    with open(out, "rb") as file:
+        rows = _read_rows(file)
+        try:
+            header = next(rows, None)
+            if header is None and _format_rows([classifier.header]).startswith(out.read_bytes()):
+                return done, complete
+            if header != classifier.header:
+                raise InputError(f"{out} is no table of this model's predictions. {_REMEDY}")
+            complete = file.tell()
+            for row in rows:
+                if len(row) != len(header):
+                    raise InputError(f"{out}: line {rows.line_num} is no row of such a table. {_REMEDY}")
+                *_, views, content, model = row
+                if model != classifier.digest:
+                    raise InputError(f"{out} is of the model {model}; this one is {classifier.digest}. {_REMEDY}")
+                if views != str(classifier.views):
+                    raise InputError(
+                        f"{out} was predicted with --views {views}; now it is {classifier.views}. {_REMEDY}"
+                    )
+                done[unguard_cell(row[0])] = content
+                complete = file.tell()
+        except csv.Error as error:
+            if "unexpected end of data" not in str(error):  # torn inside a name of several lines
+                raise InputError(f"{out}: line {rows.line_num} cannot be read ({error}). {_REMEDY}") from error
+    return done, complete
+
+
+def _read_rows(file):
+    lines = (line.decode(**_ENCODING) for line in file if line.endswith(b"\n"))  # a kill may have torn the last one
+    return csv.reader(lines, strict=True)
+
+
+def _find_changed(files, done):
+    """Find the files that do not have the content any more that they were predicted with: a set of names."""
+    names = [name for name in files if name in done]
+    contents = read_files(_hash_files, [files[name] for name in names])
+    return {name for name, content in zip(names, contents, strict=True) if content != done[name]}
+
+
+def _drop_rows(out, names):
+    """Write a table again without the rows of some files."""
+    with replace_atomically(out) as unfinished, open(unfinished, "wb") as kept, open(out, "rb") as table:
+        for row in _read_rows(table):
+            if unguard_cell(row[0]) not in names:
+                kept.write(_format_rows([row]))
+
+
+def _predict(classifier, files, batch_size, table, problems, bar):
+    """Predict files batch by batch; while one batch is predicted the next one is read.
+
+    Return how many images were predicted, and how many of them are foreign.
+    """
+    batches = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
+    pool, n_predicted, n_foreign = ThreadPoolExecutor(os.cpu_count()), 0, 0
+
+    def read(files):
+        return [_try_to_read(path, classifier.shape, classifier.background) for _, path in files]
+
+    def start_reading(batch):  # some images at a time: to hand each over by itself would take a tenth of the time
+        return [pool.submit(read, batch[start : start + _CHUNK_SIZE]) for start in range(0, len(batch), _CHUNK_SIZE)]
+
+    with refuse_bombs(), threadpool_limits(1, "blas"):  # whose threads wait actively for small matrices
+        try:
+            ahead = start_reading(batches[0]) if batches else []
+            for batch, following in pairwise([*batches, []]):
+                images, ahead = [image for some in ahead for image in some.result()], start_reading(following)
+                named = [(name, image) for (name, _), image in zip(batch, images, strict=True)]
+                problems += [(name, problem) for name, problem in named if isinstance(problem, str)]
+                readable = {name: image for name, image in named if not isinstance(image, str)}
+                if readable:
+                    rows, foreign = classifier.predict([*readable.values()])
+                    table.write(
+                        _format_rows([guard_cell(name), *row] for name, row in zip(readable, rows, strict=True))
+                    )
+                    table.flush()
+                    n_predicted, n_foreign = n_predicted + len(rows), n_foreign + foreign
+                bar.update(len(batch))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return n_predicted, n_foreign
+
+
+def _try_to_read(path, shape, background):
+    """Read an image, or tell in a str what is wrong with it."""
+    try:
+        content = _read_content(path)
+        pixels, note = decode_image(content, shape, background)
+    except (InputError, OSError) as error:
+        return _on_one_line(str(error).removeprefix("The file "))
+    return Decoded(pixels, note, _hash(content))
+
+
+def _hash_files(paths):
+    return [_try_to_hash(path) for path in paths]
+
+
+def _try_to_hash(path):
+    try:
+        return _hash(_read_content(path))
+    except (InputError, OSError):
+        return ""
+
+
+def _hash(content):
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _read_content(path):
+    if obstacle := find_obstacle(path):
+        raise InputError(obstacle)
+    return path.read_bytes()
+
+
+def _format_rows(rows):
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode(**_ENCODING)
+
+
+def _name_problems(out):
+    return out.with_name(f"{out.stem}.problems.csv")
+
+
+def _on_one_line(text):
+    return " ".join(str(text).split())

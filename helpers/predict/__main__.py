@@ -1,0 +1,8 @@
+"""The command line ``python -m helpers.predict``."""
+
+import sys
+
+from helpers.predict import main
+
+sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to stop
+sys.exit(main())

@@ -1,0 +1,116 @@
+"""A saved model, ready to predict the images of a table."""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from helpers.files import InputError, guard_cell
+
+_ROUNDING = 0.01  # of probabilities in half precision
+_BEFORE = ["file", "class", "confidence", "uncertain", "foreign", "distance", "nearest"]  # the probabilities
+_BEHIND = ["note", "views", "content", "model"]
+
+
+class Decoded(NamedTuple):
+    """An image that was read."""
+
+    pixels: np.ndarray  # (height, width, channels)
+    note: str  # what was changed in it or left out
+    content: str  # the beginning of the SHA-256 of its file
+
+
+class Classifier:
+    """A saved model with what it says about itself."""
+
+    def __init__(self, path, views=None):
+        from helpers.evaluation import foreign
+        from helpers.training import saving
+        from helpers.training.fast import list_layers
+
+        self._path = path
+        try:
+            about, arrays = saving.read_about(path), saving.read_arrays(path)
+            self._model = saving.load_model(path)
+        except (FileNotFoundError, ValueError) as error:
+            raise InputError(str(error)) from error
+        match self._model.input_shape, self._model.output_shape:
+            case (_, int(), int(), 1 | 3) as pixels, (_, int(n_outputs)):
+                self.shape = tuple(pixels[1:])
+            case shapes:
+                raise InputError(f"{path} is no classifier of grey or colour images: from {shapes[0]} to {shapes[1]}.")
+        last = getattr(list_layers(self._model)[-1], "activation", None)
+        if n_outputs == 1 and getattr(last, "__name__", "") != "sigmoid":
+            raise InputError(f"{path} has one output, which is no probability: end it with a sigmoid.")
+        n_classes = max(n_outputs, 2)
+        self._names = about.get("class_names") or [f"class_{number}" for number in range(n_classes)]
+        self._thresholds = about.get("conformal") or {}
+        self._may_be_inverted = about.get("may_be_inverted", False)
+        self.background = about.get("background", 255)
+        self.views = views or about.get("views") or 1
+        with open(path, "rb") as file:
+            self.digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+        try:
+            self._familiar = foreign.Familiar.from_arrays(arrays) if arrays else None
+            if not len(set(self._names)) == len(self._names) == n_classes:
+                raise ValueError(f"it has {n_classes} classes, but class_names are {self._names}")
+            self.header = [*_BEFORE, *(f"p_{name}" for name in self._names), *_BEHIND]
+            labels = about.get("class_labels") or {}
+            self._labels = [guard_cell(str(labels.get(name, name))) for name in self._names]
+            self.predict([Decoded(np.full(self.shape, level, "uint8"), "", "") for level in (0, 255)])
+        except InputError:
+            raise
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InputError(f"{path} cannot be used: {error}") from error
+
+    def predict(self, images):
+        """Predict images; return for each its row of the table, without the file's name, and how many are foreign."""
+        pixels, notes = np.stack([image.pixels for image in images]), [image.note for image in images]
+        y_prob, distances, nearest = found = self._compute(pixels)
+        if self._may_be_inverted and (distances > 1).any():
+            doubtful = np.flatnonzero(distances > 1)
+            inverse = self._compute(255 - pixels[doubtful])
+            better = inverse[1] < distances[doubtful] / 2
+            for row in doubtful[better]:
+                notes[row] = "; ".join(filter(None, [notes[row], "light and dark exchanged"]))
+            for array, other in zip(found, inverse, strict=True):
+                array[doubtful[better]] = other[better]
+        uncertain, likeness = [""] * len(images), [["", "", ""]] * len(images)
+        if self._thresholds:
+            from helpers.evaluation.calibration import predict_sets  # here only: it takes a second to import
+
+            table = pd.DataFrame(y_prob, columns=[f"p_{name}" for name in self._names])
+            uncertain = predict_sets(table, self._thresholds)["uncertain"].tolist()
+        if self._familiar:
+            likeness = [
+                [far > 1, f"{far:.3g}", guard_cell(name)]
+                for far, name in zip(distances.tolist(), nearest.tolist(), strict=True)
+            ]
+        rows = []
+        for image, probabilities, flag, cells, note in zip(
+            images, y_prob.tolist(), uncertain, likeness, notes, strict=True
+        ):
+            largest = max(probabilities)
+            confidence, *others = [f"{value:.6g}" for value in (largest, *probabilities)]
+            row = [self._labels[probabilities.index(largest)], confidence, flag, *cells, *others]
+            rows.append([*row, note, self.views, image.content, self.digest])
+        return rows, np.count_nonzero(distances > 1)
+
+    def _compute(self, pixels):
+        """Predict images: probabilities (n, n_classes), distances to training images (n,), and ids of the nearest."""
+        from helpers.evaluation import foreign
+        from helpers.training import fast
+
+        distances, nearest = np.zeros(len(pixels)), np.zeros(len(pixels))
+        if self._familiar:
+            y_prob, features = fast.predict_with_features(self._model, pixels, views=self.views)
+            distances, nearest = self._familiar.compare(features, foreign.describe_pixels(pixels))
+        else:
+            y_prob = fast.predict_probabilities(self._model, pixels, views=self.views)
+        y_prob = y_prob.astype("float64")
+        if y_prob.shape[1] == 1:  # the probability of the second of two classes
+            y_prob = np.concatenate([1 - y_prob, y_prob], axis=1)
+        if not (y_prob.min() >= 0 and np.abs(y_prob.sum(axis=1) - 1).max() <= _ROUNDING):  # or NaN
+            raise InputError(f"{self._path} cannot be used: its outputs are no probabilities: add a softmax.")
+        return y_prob, distances, nearest
