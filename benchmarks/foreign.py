@@ -11,7 +11,6 @@ import time
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
-from sklearn.metrics import roc_auc_score
 
 from helpers.training import fast, fit, networks  # isort: skip  (first: they start TensorFlow without its log lines)
 from helpers.data import opening, pixels, preprocess
@@ -141,8 +140,7 @@ def measure(name, opened, settings):
         features = fast.predict_with_features(model, images, rows)[1]
         return features, np.concatenate([foreign.describe_pixels(images[part]) for part in np.array_split(rows, 20)])
 
-    rng = np.random.default_rng(settings.seed)
-    rows = rng.permutation(data.rows("train"))[: foreign.PROTOTYPES]
+    rows = data.rows("train")
     ids = data.images["image_id"].to_numpy()[rows]
     familiar = foreign.Familiar.fit(*describe(x, rows), ids, *describe(x, data.rows("validation")))
 
@@ -150,7 +148,7 @@ def measure(name, opened, settings):
         return familiar.compare(*describe(images, np.arange(len(images)) if rows is None else rows))[0]
 
     distances = {part: compare(x, data.rows(part)) for part in ("validation", "test")}
-    for other in opened.keys() - {name}:
+    for other in (other for other in opened if other != name):
         chosen = opened[other].images.sample(OTHERS, random_state=settings.seed).reset_index(drop=True)
         distances[other] = compare(pixels.load_pixels(chosen, opened[other].source.folder, shape, settings.cache_dir))
     distances |= {kind: compare(images) for kind, images in draw_kinds(shape).items()}
@@ -178,19 +176,12 @@ def measure(name, opened, settings):
 
 
 def summarize(name, distances):
-    """Compute for each kind its AUROC against the test images and the share beyond the limit, as a DataFrame."""
-    test, rows = distances["test"], {}
-    for kind, others in distances.items():
-        area = roc_auc_score(np.repeat([0, 1], [len(test), len(others)]), np.concatenate([test, others]))
-        own = kind in ("validation", "test")
-        counted = not own and kind not in REPORTED and not {name, kind} <= ALIKE
-        rows[kind] = {
-            "model": name,
-            "auroc": np.nan if own else area,
-            "beyond": (others > 1).mean(),
-            "counted": counted,
-        }
-    return pd.DataFrame(rows).T.rename_axis("kind").reset_index()
+    """Summarize by kind, see `helpers.evaluation.foreign.summarize_distances`; tell which kinds count."""
+    kinds = {kind: distances[kind] for kind in ("test", *distances)}  # the test images come first
+    tables = [pd.DataFrame({"kind": kind, "distance": values, "foreign": values > 1}) for kind, values in kinds.items()]
+    table = foreign.summarize_distances(pd.concat(tables)).reset_index()
+    counted = [kind not in ("validation", "test", *REPORTED) and not {name, kind} <= ALIKE for kind in table["kind"]]
+    return table.assign(model=name, counted=counted)
 
 
 def main(names=()):
@@ -198,14 +189,14 @@ def main(names=()):
     settings = read_settings()
     opened = {name: open_images(name, settings) for name in DATA_SETS}
     table = pd.concat([summarize(name, measure(name, opened, settings)) for name in names or DATA_SETS])
-    area = table["auroc"].map(lambda value: "" if np.isnan(value) else f"{value:.3f} ")
-    shown = table.assign(cell=area + table["beyond"].map(lambda share: f"({100 * share:.1f} %)"))
+    area = table["roc_auc"].map(lambda value: "" if np.isnan(value) else f"{value:.3f} ")
+    shown = table.assign(cell=area + table["refused"].map(lambda share: f"({100 * share:.1f} %)"))
     shown = shown.pivot_table("cell", "kind", "model", "first").reindex(table["kind"].unique()).fillna("")
     print(shown.to_string())
-    counted = table[table["counted"].astype(bool)]
+    counted = table[table["counted"]]
     for what, part in (("data sets", counted["kind"].isin(DATA_SETS)), ("drawn", ~counted["kind"].isin(DATA_SETS))):
-        print(f"{what}: mean AUROC {counted[part]['auroc'].mean():.4f}, beyond {counted[part]['beyond'].mean():.4f}")
-    print(f"all: mean AUROC {counted['auroc'].mean():.4f}, lowest {counted['auroc'].min():.3f}")
+        print(f"{what}: mean AUROC {counted[part]['roc_auc'].mean():.4f}, beyond {counted[part]['refused'].mean():.4f}")
+    print(f"all: mean AUROC {counted['roc_auc'].mean():.4f}, lowest {counted['roc_auc'].min():.3f}")
 
 
 if __name__ == "__main__":

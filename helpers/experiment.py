@@ -26,7 +26,6 @@ from helpers.study import cnn, design, runner
 from samples.strangers import draw_strangers
 
 _CHECKED = 64  # images that a saved model predicts once more when it is loaded again
-_COMPARED = 5000  # training images, at most, that tell what is familiar to a model
 
 
 def open_data_set(name, experiment, **options):
@@ -425,7 +424,8 @@ class Experiment:
         pixels = fitted.get("x") if pixels is None else pixels
         if pixels is None or pixels.shape[1:] != model.input_shape[1:] or len(pixels) != len(self.data.images):
             raise InputError(f"{name}: give pixels=..., of shape {model.input_shape[1:]}, a row for each image.")
-        sets = {"training": training or fitted.get("training"), "validation": validation or fitted.get("validation")}
+        given = {"training": training, "validation": validation}
+        sets = {kind: fitted.get(kind) if part is None else part for kind, part in given.items()}
         familiar = self._learn_familiar(model, pixels, **sets)
         self._familiar[name] = model, pixels, familiar
         record = self.data.record
@@ -527,8 +527,8 @@ class Experiment:
         rows, held_out = (
             self._find_rows(default if part is None or isinstance(part, tuple) else part) for part, default in sets
         )
-        if len(rows) > _COMPARED:
-            rows = np.sort(np.random.default_rng(self.seed).choice(rows, _COMPARED, replace=False))
+        rng = np.random.default_rng(self.seed)
+        rows, held_out = (np.sort(rng.permutation(some)[: foreign.PROTOTYPES]) for some in (rows, held_out))
         ids = self.data.images["image_id"].to_numpy()[rows]
         return foreign.Familiar.fit(*self._describe(model, pixels, rows), ids, *self._describe(model, pixels, held_out))
 

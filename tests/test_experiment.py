@@ -15,11 +15,13 @@ from PIL import Image
 from helpers import Experiment, open_data_set
 from helpers.data.catalog import DataSet
 from helpers.data.split import list_runs
+from helpers.evaluation.foreign import Familiar
 from helpers.evaluation.scores import compute_metrics
 from helpers.files import InputError
 from helpers.study.cnn import CNN_SETTINGS
 from helpers.training import transfer
 from helpers.training.fit import Recipe
+from helpers.training.saving import read_about, read_arrays
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 SHAPE = (16, 16, 3)
@@ -408,6 +410,63 @@ def test_a_model_without_an_output_for_each_class_is_refused(fitted):
     ):
         experiment.fit("two classes", build_wrong, x, RECIPE)
     assert "two classes" not in experiment.models
+
+
+# Images unlike those of training
+
+
+@pytest.fixture
+def saved(fitted):
+    experiment, x = fitted
+    return experiment, x, experiment.save_model("second")
+
+
+def test_a_saved_model_tells_foreign_images_from_those_of_the_data_set(saved):
+    experiment, x, path = saved
+    rows = experiment.data.rows("test")
+    strangers = experiment.gather_strangers(SHAPE, count=12) | {"inverted": 255 - x[rows]}
+    assert list(strangers) == ["blank", "noise", "document", "inverted"], "no other data set lies in DATA_DIR"
+    table = experiment.measure_distances("second", strangers)
+    assert table["kind"].unique().tolist() == ["test", *strangers]
+    foreign_share = table.groupby("kind")["foreign"].mean()
+    assert foreign_share["test"] < 0.2
+    assert foreign_share.drop("test").min() > 0.9
+    assert ((table["distance"] > 1) == table["foreign"]).all()
+    trained_on = experiment.data.images["image_id"].iloc[experiment.data.rows("train")]
+    assert set(table["nearest"]) <= set(trained_on)
+
+    familiar = Familiar.from_arrays(read_arrays(path))
+    distance, nearest = familiar.compare(*experiment._describe(experiment.models["second"], x, rows))
+    known = table[table["kind"] == "test"]
+    np.testing.assert_array_equal(distance, known["distance"])
+    np.testing.assert_array_equal(nearest, known["nearest"])
+    about = read_about(path)
+    assert (about["background"], about["may_be_inverted"]) == (255, False)
+
+
+def test_the_limit_comes_from_validation_images(saved):
+    experiment, _, _ = saved
+    validation = experiment.measure_distances("second", {}, "validation")
+    assert validation["distance"].max() <= 1.001, "30 images: not one may be refused"
+    by_rows = experiment.measure_distances("second", {}, experiment.data.rows("validation"))
+    assert by_rows["kind"].unique().tolist() == ["test"]
+    np.testing.assert_array_equal(by_rows["distance"], validation["distance"])
+
+
+def test_another_model_is_saved_with_the_rows_that_it_was_trained_on(fitted):
+    experiment, x = fitted
+    rows = np.arange(0, 120, 3)
+    experiment.save_model("copy", experiment.models["first"], x, rows, np.arange(1, 120, 3))
+    table = experiment.measure_distances("copy", {}, "train")
+    assert set(table["nearest"]) <= set(experiment.data.images["image_id"].iloc[rows])
+    with pytest.raises(InputError, match=r"copy: give pixels=\.\.\., of shape \(16, 16, 3\), a row for each image"):
+        experiment.save_model("copy", experiment.models["first"], x[:64])
+
+
+def test_distances_need_a_saved_model(environment, tmp_path):
+    experiment, _ = make_experiment(tmp_path)
+    with pytest.raises(InputError, match="'first' is not saved: call save_model first"):
+        experiment.measure_distances("first", {})
 
 
 def test_a_model_that_does_not_come_back_as_it_was_is_told(fitted, monkeypatch):

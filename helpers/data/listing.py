@@ -1,6 +1,7 @@
 """Listing: the files below a folder, which of them are images, and what cannot be read.
 
-A file is known by its ending. One without an ending, or with one that nobody has heard of, is known by its first bytes.
+A file is known by its ending. One without an ending, with an unknown one, or with that of a format that is not read, is
+known by its first bytes.
 """
 
 import os
@@ -27,6 +28,7 @@ _UNREAD = {  # images of formats that are not read, and what to do about them
     "file that was not downloaded to the end": (".part", ".crdownload", ".partial"),
 }
 _KINDS = {ending: kind for kind, endings in _UNREAD.items() for ending in endings}
+PICTURE_ENDINGS = IMAGE_ENDINGS | frozenset(_KINDS)  # whether they are read or not
 _OTHER_ENDINGS = (  # tables, texts, programs, archives, models: no images, whatever folder they lie in
     ".csv .tsv .tab .txt .md .rst .html .htm .xml .json .jsonl .yaml .yml .toml .ini .cfg .log .pdf .doc .docx .odt "
     ".rtf .xls .xlsx .ods .py .ipynb .r .m .sh .bat .js .css .zip .tar .gz .tgz .bz2 .xz .7z .rar .npy .npz .mat .h5 "
@@ -137,9 +139,9 @@ def _count_files(entry):
 
 
 def tell_kind(path):
-    """Tell what a regular file is: "image"; "unread", an image of another format or nothing known; or "other".
+    """Tell what a regular file is: "image"; "unread", an image of another format or nothing known; "text"; or "other".
 
-    Return the kind and for "unread" what it is, such as "HEIC photograph".
+    Return the kind, and for "unread" and "text", whose endings do not say so, what it is, such as "HEIC photograph".
     """
     path = Path(path)
     ending = ".nii" if path.name.lower().endswith(".nii.gz") else path.suffix.lower()
@@ -147,14 +149,17 @@ def tell_kind(path):
         return "image", ""
     if ending in _OTHER:
         return "other", ""
-    if ending in _KINDS:
-        return "unread", _KINDS[ending]
     try:
         with open(path, "rb") as file:
-            kind = recognize(file.read(HEAD))
+            head = file.read(HEAD)
     except OSError as error:
         return "unread", f"file that cannot be opened ({error.strerror})"
-    return ("image", "") if kind == "" else ("unread", kind or "file of an unknown format")
+    kind = recognize(head)
+    if kind == "":
+        return "image", ""
+    if not (kind or ending in _KINDS) and head and min(head) >= ord("\t"):  # a text, such as a licence
+        return "text", "text"
+    return "unread", kind or _KINDS.get(ending, "file of an unknown format")
 
 
 def recognize(head):

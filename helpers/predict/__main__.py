@@ -4,5 +4,6 @@ import sys
 
 from helpers.predict import main
 
-sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to stop
-sys.exit(main())
+if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to stop
+    sys.exit(main())

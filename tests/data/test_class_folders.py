@@ -370,10 +370,10 @@ def test_other_files_in_class_folders_are_ignored_but_reported(data_set, folder,
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("IM-0116-0001", "file of an unknown format"),
+        ("IM-0116-0001", "text"),
         ("IM-0116-0001.dcm", "DICOM file"),
         ("IM-0116-0001.HEIC", "HEIC photograph"),
-        ("IM-0116-0001.xyz", "file of an unknown format"),
+        ("IM-0116-0001.xyz", "text"),
     ],
 )
 def test_files_in_class_folders_that_are_not_read_are_left_out(data_set, folder, name, what):

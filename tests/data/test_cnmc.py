@@ -263,7 +263,7 @@ def test_different_images_under_one_name_are_both_left_out(index, folder):
 
 
 def test_images_of_validation_that_cannot_be_read_are_left_out(index, folder):
-    (folder / VALIDATION / "1.bmp").rename(folder / VALIDATION / "1.heic")
+    (folder / VALIDATION / "1.bmp").rename(folder / VALIDATION / "1.heic").write_bytes(b"\0\0\0\x18ftypheic")
     images, problems = index()
     assert (images["part"] == "validation_data").sum() == 2
     assert problems["action"].tolist() == [LEFT_OUT]

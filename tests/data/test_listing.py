@@ -128,12 +128,23 @@ def test_an_image_without_ending_is_known_by_its_content(tmp_path, name, form):
         (bytes(128) + b"DICM", "DICOM file"),
         (b"%!PS-Adobe-3.0", "drawing"),
         (b"version https://git-lfs.github.com", "pointer of Git LFS: fetch the file itself with git lfs pull"),
-        (b"BMI and age of the patients", "file of an unknown format"),
+        (bytes(range(40)), "file of an unknown format"),
+        (b"", "file of an unknown format"),
     ],
 )
 def test_another_file_without_ending_is_known_by_its_content(tmp_path, content, what):
     (tmp_path / "file").write_bytes(content)
     assert tell_kind(tmp_path / "file") == ("unread", what)
+
+
+def test_a_text_without_ending_is_no_image(tmp_path):
+    (tmp_path / "LICENSE").write_text("BMI and age of the patients, größer als\n\t0")
+    assert tell_kind(tmp_path / "LICENSE") == ("text", "text")
+
+
+def test_an_image_is_read_under_the_ending_of_a_format_that_is_not(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "photo.heic", format="JPEG")
+    assert tell_kind(tmp_path / "photo.heic") == ("image", "")
 
 
 @pytest.mark.parametrize("content", [b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif", b"MM\0+", b"\xff\x4f\xff\x51\0"])

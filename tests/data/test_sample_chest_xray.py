@@ -47,7 +47,7 @@ def test_nothing_is_wrong_with_it_but_the_second_copies_and_the_files_of_macos(i
     assert problems["file"].tolist() == ["*/chest_xray", "__MACOSX/, .*"]
     assert problems["problem"].tolist() == [
         f"{len(images):,} second copies under the same part, class and name, with the same content",
-        "3 files that macOS leaves in archives; they are no images",
+        "3 files that systems and tools leave behind; they are no images",
     ]
     assert problems["action"].tolist() == [IGNORED] * 2
     assert len(kept) == len(images)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from helpers.data.audit import find_leaks
-from helpers.data.split import limit_images, list_runs, split_by_group, split_by_image
+from helpers.data.split import draw_examples, limit_images, list_runs, split_by_group, split_by_image
 from helpers.files import InputError
 
 HALVES = {"train": 0.5, "validation": 0.5}
@@ -285,3 +285,13 @@ def test_limit_by_another_column(parts):
     kept = limit_images(parts.drop(columns="part"), 50, by="label")
     assert set(kept["label"]) == {"a", "b"}
     assert all(abs(count - 50) <= 3 for count in kept["label"].value_counts())
+
+
+def test_examples_are_as_many_of_each_value_that_has_enough():
+    images = make_images({"a": 9, "b": 2, "c": 5})
+    drawn = draw_examples(images, "label", 3, seed=1)
+    assert drawn["label"].tolist() == ["a"] * 3 + ["c"] * 3
+    assert drawn.index.is_unique
+    pd.testing.assert_frame_equal(drawn, images.loc[drawn.index])
+    pd.testing.assert_frame_equal(drawn, draw_examples(images, "label", 3, seed=1))
+    assert drawn.index.tolist() != draw_examples(images, "label", 3, seed=2).index.tolist()

@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from helpers.evaluation import foreign
@@ -111,6 +112,15 @@ def test_the_nearest_training_image_is_named():
     assert nearest.tolist() == make_ids(200)[::-1]  # by features
 
 
+def test_at_most_2000_training_images_are_kept():
+    values = np.random.default_rng(0).normal(size=(2501, 4))
+    familiar = Familiar.fit(None, values, make_ids(2501), None, values)
+    assert len(set(familiar.ids)) == len(familiar.statistics.prototypes) == 2000
+    assert familiar.ids[[0, -1]].tolist() == ["cell_0", "cell_2500"]
+    kept = [int(name.removeprefix("cell_")) for name in familiar.ids]
+    assert familiar.compare(None, values[kept])[1].tolist() == familiar.ids.tolist()
+
+
 def write_and_read(familiar):
     np.savez(file := io.BytesIO(), allow_pickle=False, **familiar.to_arrays())
     size = file.tell()
@@ -208,3 +218,13 @@ def test_arrays_that_are_not_its_own():
     for name in ("ids", "features_limit", "statistics_mean"):
         with pytest.raises(ValueError, match="incomplete"):
             Familiar.from_arrays({key: array for key, array in arrays.items() if key != name})
+
+
+def test_distances_are_summarized_by_kind():
+    kinds = ["test"] * 4 + ["far"] * 2 + ["alike"] * 2
+    distances = np.array([0.5, 0.6, 0.8, 1.1, 3, 4, 0.55, 0.7])
+    table = foreign.summarize_distances(pd.DataFrame({"kind": kinds, "distance": distances, "foreign": distances > 1}))
+    assert table.index.tolist() == ["test", "far", "alike"]
+    assert table["images"].tolist() == [4, 2, 2]
+    assert table["refused"].tolist() == [0.25, 1, 0]
+    np.testing.assert_allclose(table["roc_auc"], [np.nan, 1, 3 / 8])

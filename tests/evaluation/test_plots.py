@@ -128,12 +128,16 @@ def make_net_benefits(predict, models=("clean", "mixed")):
     }
 
 
+DISTANCES = pd.DataFrame({"kind": ["test"] * 3 + ["noise"] * 3, "distance": [0.2, 0.5, 0.9, 2.0, 5.0, 50.0]})
+
+
 @pytest.fixture
 def draw(images, scores, curves, layers, predict):
     """Every function that draws on one Axes, with something to draw."""
     return {
         "counts": lambda ax=None: plots.plot_counts(images, by="part", ax=ax),
         "distribution": lambda ax=None: plots.plot_distribution(images, "age", "sex", ax=ax),
+        "distances": lambda ax=None: plots.plot_distances(DISTANCES, ax=ax),
         "boxes": lambda ax=None: plots.plot_boxes(images, "label", "age", "sex", ax=ax),
         "image_sizes": lambda ax=None: plots.plot_image_sizes(images, ax=ax),
         "mean_colors": lambda ax=None: plots.plot_mean_colors(images, ["a", "b", "c"], ax=ax),
@@ -155,7 +159,7 @@ def draw(images, scores, curves, layers, predict):
 NAMES = [
     *("counts", "distribution", "boxes", "image_sizes", "mean_colors", "confusion_matrix", "metrics"),
     *("robustness", "calibration", "roc", "precision_recall", "net_benefit", "intervals", "layers"),
-    "embedding",
+    *("embedding", "distances"),
 ]
 
 
@@ -362,6 +366,16 @@ def test_divided_boxes_stand_side_by_side(images):
     colors = [to_hex(container.boxes[0].get_facecolor()) for container in ax.containers]
     assert colors == [to_hex(handle.get_facecolor()) for handle in ax.get_legend().legend_handles]
     assert plots.plot_boxes(images, "sex", "age").get_xlabel() == "sex"
+
+
+def test_distances_stand_beside_the_limit():
+    ax = plots.plot_distances(DISTANCES, "Far?")
+    assert get_ticks(ax.yaxis) == ["test", "noise"]
+    assert (ax.get_xscale(), ax.get_title()) == ("log", "Far?")
+    known, foreign = (to_hex(box.get_facecolor()) for box in ax.patches)
+    assert known != foreign
+    limits = [line for line in ax.lines if list(line.get_xdata()) == [1, 1]]
+    assert [line.get_linestyle() for line in limits] == ["--"]
 
 
 def test_image_sizes_are_points_as_large_as_they_are_frequent(images):

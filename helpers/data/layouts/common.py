@@ -129,7 +129,7 @@ def find_places(data_set, folder, locate, outside, repeated, cache_dir=None):
             candidates.setdefault(where[1:], []).append((where[0], path))
         elif kind == "image":
             misplaced.append((path, where))
-        elif kind == "unread":
+        elif kind == "unread" or (kind == "text" and where not in (None, outside)):  # elsewhere such as LICENSE
             unread.append((path, where, f"is no image that is read: {what}"))
         elif where not in (None, outside):
             places.note(path, "is no image file")

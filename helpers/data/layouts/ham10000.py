@@ -212,7 +212,7 @@ def _list_images(data_set, folder, listed):
         file = describe(path, path.parent)
         if kind == "image":
             files.append(file)
-        elif kind == "unread" and (file.rank != _TOP or file.key in listed):  # not such as LICENSE
+        elif kind in ("unread", "text") and (file.rank != _TOP or file.key in listed):  # not such as LICENSE
             unread[file] = f"is a {what}, which is not read"
     for name, problem in listing.unreadable.items():
         path = Path(name)

@@ -9,7 +9,7 @@ import textwrap
 import pandas as pd
 
 from helpers.data.layouts.common import REMEDY
-from helpers.data.listing import IMAGE_ENDINGS
+from helpers.data.listing import PICTURE_ENDINGS
 from helpers.files import InputError
 
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
@@ -84,7 +84,7 @@ def sniff(path):
 def strip_ending(name):
     """Give the name of an image without its ending and its folders, if it has the ending of an image."""
     stem, dot, ending = name.rpartition(".")
-    return stem.rpartition("/")[2] if stem and dot + ending.lower() in IMAGE_ENDINGS else name
+    return stem.rpartition("/")[2] if stem and dot + ending.lower() in PICTURE_ENDINGS else name
 
 
 def _fold(name):
