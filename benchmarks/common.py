@@ -16,7 +16,7 @@ from PIL import Image
 
 from helpers.evaluation.report import read_cpu_name
 from helpers.files import replace_atomically
-from helpers.study.runner import end_with
+from helpers.parallel import end_with_parent
 
 RESULTS = Path(__file__).parent / "results.json"
 NETWORKS = {  # shape, batch size, what build_cnn is called with
@@ -109,7 +109,7 @@ def run_alone(function, *arguments, one_core=False):
 
 def _prepare(cores, parent):
     os.sched_setaffinity(0, cores)
-    end_with(parent)
+    end_with_parent(parent)
 
 
 def read_peak_memory():

@@ -10,12 +10,12 @@ import time
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageDraw, ImageFont
 
 from helpers.training import fast, fit, networks  # isort: skip  (first: they start TensorFlow without its log lines)
 from helpers.data import opening, pixels, preprocess
 from helpers.evaluation import foreign
 from helpers.settings import read_settings
+from samples.strangers import draw_strangers
 
 DATA_SETS = {  # the test images, and how they are limited
     "mnist": ("test", {}),
@@ -60,75 +60,6 @@ def train(data, x, settings):
     return model
 
 
-def draw_kinds(shape, seed=0):
-    """Draw images that are none: blanks, noise, and documents; a dict of uint8 arrays (n, height, width, channels)."""
-    rng, (height, width, channels) = np.random.default_rng(seed), shape
-    size = (DRAWN, height, width, channels)
-    levels = rng.uniform(60, 200, (DRAWN, 1, 1, channels))
-    grains = rng.choice([-1.0, 0.0, 1.0], (DRAWN, height, width, 1), p=[0.1, 0.8, 0.1])
-    fields = [rng.integers(0, 256, (cells, cells, channels)) for cells in rng.integers(2, 9, DRAWN)]
-    kinds = {
-        "black": np.zeros(size),
-        "white": np.full(size, 255),
-        "grey": np.broadcast_to(rng.integers(1, 255, (DRAWN, 1, 1, 1)), size),
-        "one colour": np.broadcast_to(rng.integers(0, 256, (DRAWN, 1, 1, channels)), size),
-        "uniform noise": rng.integers(0, 256, size),
-        "Gaussian noise": levels + rng.uniform(5, 60, (DRAWN, 1, 1, 1)) * rng.normal(size=size),
-        "salt and pepper": levels + 300 * grains,
-        "soft noise": [_resize(Image.fromarray(field.astype("uint8").squeeze()), shape) for field in fields],
-        "text": [_resize(draw_page(rng), shape) for _ in range(DRAWN)],
-        "dark text": [_resize(draw_page(rng, "#1e1e1e", "#dcdcdc"), shape) for _ in range(DRAWN)],
-        "table": [_resize(draw_table(rng), shape) for _ in range(DRAWN)],
-        "screenshot": [_resize(draw_screen(rng), shape) for _ in range(DRAWN)],
-    }
-    return {kind: np.clip(images, 0, 255).astype("uint8") for kind, images in kinds.items()}
-
-
-def draw_page(rng, paper="white", ink="black", size=(620, 877)):
-    """Draw a page of words."""
-    page, margin, height = Image.new("RGB", size, paper), int(rng.integers(5, 80)), int(rng.integers(10, 26))
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(height)
-    for top in range(margin, size[1] - margin, int(1.4 * height)):
-        letters = rng.choice([*"abcdefghijklmnopqrstuvwxyz    "], int(rng.uniform(0.5, 1) * 1.8 * size[0] / height))
-        draw.text((margin, top), "".join(letters), ink, font)
-    draw.rectangle((size[0] - margin, 0, *size), paper)
-    return page
-
-
-def draw_table(rng):
-    """Draw a ruled table of numbers."""
-    size = rng.integers(300, 900, 2)
-    table = Image.new("RGB", tuple(size.tolist()), "white")
-    draw, font = ImageDraw.Draw(table), ImageFont.load_default(14)
-    across, down = (np.linspace(10, length - 10, rng.integers(4, 16)) for length in size)
-    for x in across:
-        draw.line((x, down[0], x, down[-1]), "black")
-    for y in down:
-        draw.line((across[0], y, across[-1], y), "black")
-        for x in across[:-1]:
-            draw.text((x + 4, y + 2), f"{rng.normal(0, 100):.2f}", "black", font)
-    return table
-
-
-def draw_screen(rng):
-    """Draw a screen with windows of text."""
-    screen = Image.new("RGB", (1280, 800), tuple(rng.integers(0, 256, 3).tolist()))
-    for _ in range(rng.integers(2, 6)):
-        dark = rng.random() < 0.4
-        colours = ("#202830", "#d0d0d0") if dark else ("#f8f8f8", "black")
-        size = tuple(rng.integers(200, 600, 2).tolist())
-        window = draw_page(rng, *colours, size)
-        ImageDraw.Draw(window).rectangle((0, 0, size[0], 24), tuple(rng.integers(0, 256, 3).tolist()))
-        screen.paste(window, (int(rng.integers(0, 900)), int(rng.integers(0, 500))))
-    return screen
-
-
-def _resize(image, shape):
-    height, width, channels = shape
-    image = image.convert("L" if channels == 1 else "RGB")
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2)).reshape(shape)
-
-
 def measure(name, opened, settings):
     """Measure the distances of a model's own images and of all others: a dict of str to arrays."""
     data = opened[name]
@@ -151,7 +82,7 @@ def measure(name, opened, settings):
     for other in (other for other in opened if other != name):
         chosen = opened[other].images.sample(OTHERS, random_state=settings.seed).reset_index(drop=True)
         distances[other] = compare(pixels.load_pixels(chosen, opened[other].source.folder, shape, settings.cache_dir))
-    distances |= {kind: compare(images) for kind, images in draw_kinds(shape).items()}
+    distances |= {kind: compare(images) for kind, images in draw_strangers(shape, DRAWN).items()}
     test = data.rows("test")
     distances["inverted"] = compare(255 - x[test])
     if data.record.may_be_inverted:

@@ -44,6 +44,8 @@ _VARIANTS = (  # format, mode, how it is saved
     ("WEBP", "RGBA", {"lossless": True}),
     ("AVIF", "RGB", {}),
     ("JPEG2000", "RGB", {}),
+    *((name, "L;16", {}) for name in ("PNG", "TIFF", "JPEG2000")),
+    *((name, "RGB;16", {}) for name in ("PNG", "TIFF")),
 )
 _COLUMNS = ("files", "read", "refused", "wrong", "strict_refuses", "other_pixels", "seconds")
 
@@ -114,6 +116,9 @@ def _draw(image_format, mode, options):
     y, x = np.mgrid[: SIZE[1], : SIZE[0]]
     levels = np.stack([3 * x + y, 250 - 5 * y, 128 + 100 * np.sin(x / 7), 4 * y + x], axis=-1)
     image = Image.fromarray((levels + rng.normal(0, 5, levels.shape)).clip(0, 255).astype("uint8"))
+    if mode.endswith(";16"):  # Pillow would write only grey ones
+        levels = 257 * np.asarray(image.convert(mode[:-3])).astype("uint16")
+        return cv2.imencode({"PNG": ".png", "TIFF": ".tiff", "JPEG2000": ".jp2"}[image_format], levels)[1].tobytes()
     image = image.convert("RGB").quantize(64) if mode == "P" else image.convert(mode)
     more = {"append_images": [image.rotate(180)]} if "save_all" in options else {}
     file = BytesIO()
@@ -167,6 +172,7 @@ def _decode_strictly(content, image_format):
             else:
                 levels = cv2.imdecode(np.frombuffer(content, "uint8"), cv2.IMREAD_UNCHANGED)
                 levels = levels if levels.ndim == 2 else levels[..., [2, 1, 0, 3][: levels.shape[2]]]
+                levels = (levels // 257).astype("uint8") if levels.dtype == "uint16" else levels
             image = Image.fromarray(levels.squeeze()).convert("RGBA")
         except Exception:  # each library has its own errors
             return None

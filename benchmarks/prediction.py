@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import NETWORKS, compare, compute_rate, draw_pixels, measure_in_turn
+from benchmarks.common import NETWORKS, compare, compute_rate, draw_images, draw_pixels, measure_in_turn
 from benchmarks.networks import build, compile_as_fit, list_precisions
-from helpers.training.fast import predict_probabilities
-from helpers.training.saving import save_onnx
+from helpers.data.pixels import read_image
+from helpers.evaluation.foreign import PROTOTYPES, Familiar, describe_pixels
+from helpers.predict import predict_files
+from helpers.training.fast import predict_probabilities, predict_with_features
+from helpers.training.saving import save_model, save_onnx
 
 KERAS = "Keras, model.predict"
 TOLERANCE = {"float32": 1e-3, "mixed_bfloat16": 2e-2}  # bfloat16 has 8 bits
@@ -61,8 +64,34 @@ def measure_prediction(name, precision, rounds=9, tiny=False):
     return rows
 
 
+def measure_command(name, rounds=5, tiny=False):
+    """Compare ``python -m helpers.predict`` with and without the check for foreign images: images per second."""
+    shape, count = NETWORKS[name][0], 16 if tiny else 2000
+    model = build(name, "float32")
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        images = draw_images(folder / "images", count, (600, 450), shape[2])
+        pixels = np.stack([read_image(folder / "images" / path, shape) for path in images["path"][:100]])
+        pixels = np.resize(pixels, (PROTOTYPES, *shape))
+        known = predict_with_features(model, pixels)[1], describe_pixels(pixels)
+        familiar = Familiar.fit(*known, [str(number) for number in range(PROTOTYPES)], *known)
+
+        def predict(way):
+            (folder / "table.csv").unlink(missing_ok=True)
+            predict_files(folder / f"{way}.keras", folder / "images", folder / "table.csv", progress=False)
+
+        for way, arrays in (("with the check", familiar.to_arrays()), ("without", None)):
+            save_model(model, folder / f"{way}.keras", {}, arrays)
+            predict(way)
+        ways = {way: partial(compute_rate, partial(predict, way), count) for way in ("with the check", "without")}
+        measured = measure_in_turn(ways, rounds)
+    note = f"{count:,} JPEGs of 600x450, with the model's loading"
+    return [compare(f"predicting files, {name}", "with the check", "without", measured, note=note)]
+
+
 ROWS = {
     f"prediction-{name}-{precision}": partial(measure_prediction, name, precision)
     for name in ("160x120x3", "28x28x1")
     for precision in TOLERANCE
 }
+ROWS |= {f"prediction-files-{name}": partial(measure_command, name) for name in ("160x120x3", "28x28x1")}

@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 from benchmarks.common import DEFAULT_FILTERS, N_CLASSES, NETWORKS, draw_pixels
-from helpers.study.runner import end_with
+from helpers.parallel import end_with_parent
 
 _step = None  # of the process that trains
 
@@ -37,7 +37,7 @@ class PyTorch:
 
 def _start(name, precision, batch_size, parent):
     global _step
-    end_with(parent)
+    end_with_parent(parent)
     import torch  # optional
 
     network = build(name).train()

@@ -4,7 +4,7 @@ This module stands above the three rooms and knows them all. It is thin: plain a
 and come out, and each step can also be done by hand with the functions of the rooms.
 """
 
-from contextlib import suppress
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -449,18 +449,22 @@ class Experiment:
         """Gather pictures that are none of this data set, to see whether a model would notice.
 
         They are some of each other data set that is there, in ``DATA_DIR`` or as a sample, and those of
-        `samples.strangers.draw_strangers`.
+        `samples.strangers.draw_strangers`. A line says which data set is left out, and why.
 
         Returns
         -------
         dict of str to uint8 arrays (at most ``count``, height, width, channels), of the ``shape`` of an image.
         """
-        strangers, tasks = {}, {self._need_data().record.task}
+        strangers, missing, tasks = {}, {}, {self._need_data().record.task}
         for record in list_data_sets():
             if record.task not in tasks:  # two collections have the same one
-                with suppress(InputError):  # it is not there
+                try:
                     strangers[record.name] = opening.load_some(record, self.settings, shape, count)
                     tasks.add(record.task)
+                except InputError as error:
+                    missing[record.task] = f"{record.name} is left out: {error}\n"
+        for reason in (missing[task] for task in missing if task not in tasks):
+            sys.stdout.write(reason)
         return strangers | draw_strangers(shape, count, self.seed)
 
     def measure_distances(self, name, others, part="test"):

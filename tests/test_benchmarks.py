@@ -38,6 +38,11 @@ def test_a_row_has_the_ratio_of_each_round():
         make_row("step", beside=[1.0])
 
 
+def test_the_peak_of_memory_is_in_gigabytes(monkeypatch):
+    monkeypatch.setattr(common.Path, "read_text", lambda path: "VmPeak:\t 9 kB\nVmHWM:\t 2000000 kB\nVmRSS:\t 1 kB\n")
+    assert common.read_peak_memory() == 2.048
+
+
 def test_rates_count_every_call():
     calls = []
     assert common.compute_rate(lambda: calls.append(1), count=10, calls=3) > 0

@@ -421,11 +421,15 @@ def saved(fitted):
     return experiment, x, experiment.save_model("second")
 
 
-def test_a_saved_model_tells_foreign_images_from_those_of_the_data_set(saved):
+def test_a_saved_model_tells_foreign_images_from_those_of_the_data_set(saved, capsys):
     experiment, x, path = saved
     rows = experiment.data.rows("test")
     strangers = experiment.gather_strangers(SHAPE, count=12) | {"inverted": 255 - x[rows]}
     assert list(strangers) == ["blank", "noise", "document", "inverted"], "no other data set lies in DATA_DIR"
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told if " is left out: " in line] == [
+        *("mnist", "ham10000", "chest-xray", "melanoma-isic", "plants", "leukemia")
+    ]
     table = experiment.measure_distances("second", strangers)
     assert table["kind"].unique().tolist() == ["test", *strangers]
     foreign_share = table.groupby("kind")["foreign"].mean()

@@ -227,21 +227,24 @@ def test_every_file_of_a_folder_is_predicted_or_told(saved, folder, capsys):
     assert run(saved["full"], "photos") == 1
     out, err = capsys.readouterr()
     assert out.splitlines() == [
-        "photos: 3 of 7 files are images; the others: 1 HEIC photograph (.heic), 1 other file (.csv), "
-        "2 × DICOM file (no ending, .dcm)",
+        "photos: 3 of 9 files are images; the others: 1 HEIC photograph (.heic), 1 other file (.csv), "
+        "2 DICOM files (no ending, .dcm), 2 paths that cannot be opened (.png)",
         "predictions.csv: predicted 3",
     ]
     assert err.startswith("could not read 5, see predictions.problems.csv:\n")
     assert read_table()["file"].tolist() == ["photos/a.jfif", "photos/b.jpe", "photos/inner/ISIC_0024306"]
     problems = read_table("predictions.problems.csv").set_index("file")["problem"]
-    assert problems["photos/IMG_1.HEIC"].startswith("is not read (HEIC photograph): expected JPEG")
-    assert problems["photos/scan"].startswith("is not read (DICOM file)")
+    heic = "cannot be read as an image (is a HEIC photograph: save it as JPEG or PNG)."
+    assert problems["photos/IMG_1.HEIC"] == heic
+    assert problems["photos/scan"] == heic.replace("HEIC photograph", "DICOM file")
     assert problems["photos/pipe.png"].startswith("is a pipe")
     assert problems["photos/gone.png"].startswith("is a link that leads nowhere")
     assert len(problems) == 5
+    Path("photos/IMG_1.HEIC").rename("scan.jpg")
+    assert predict.predict_files(saved["full"], ["all/1.bmp", "scan.jpg"], "t.csv").problems["problem"].item() == heic
 
 
-def test_files_that_are_named_are_tried_whatever_they_are(saved, folder):
+def test_files_that_are_named_are_tried_if_they_may_be_images(saved, folder):
     image = Image.open("scans/1.bmp")
     image.save("picture.txt", format="PNG")
     os.mkfifo("pipe.png")
@@ -253,7 +256,10 @@ def test_files_that_are_named_are_tried_whatever_they_are(saved, folder):
     assert problems.index.tolist() == ["pipe.png", "gone.png", "IMG_1.HEIC"]
     assert "pipe" in problems["pipe.png"]
     assert "leads nowhere" in problems["gone.png"]
-    assert "HEIC photograph" in problems["IMG_1.HEIC"]
+    assert problems["IMG_1.HEIC"] == "cannot be read as an image (is a HEIC photograph: save it as JPEG or PNG)."
+    image.save("photo.dng", format="TIFF")
+    with pytest.raises(InputError, match=r"no image in photo\.dng: .* \(is a raw photograph: save it as JPEG or PNG\)"):
+        predict.predict_files(saved["full"], ["photo.dng"], "table.csv")
 
 
 def test_a_folder_without_images_is_told_with_what_it_holds(saved, folder, capsys):
@@ -264,7 +270,7 @@ def test_a_folder_without_images_is_told_with_what_it_holds(saved, folder, capsy
     assert run(saved["full"], "photos") == 2
     err = capsys.readouterr().err
     assert err.startswith("error: no image in photos: expected JPEG, ")
-    assert "photos: 0 of 12 files are images; the others: 12 × HEIC photograph (.heic)" in err
+    assert "photos: 0 of 13 files are images; the others: 12 HEIC photographs (.heic), 1 path that" in err
     assert "photos/pipe.png is a pipe" in err
 
 
@@ -355,6 +361,15 @@ def test_a_foreign_image_is_predicted_with_light_and_dark_exchanged_if_that_is_f
     y_prob = compute_expected(marks / "either.keras", [marks / name for name in ("0.png", "0.png", "2.png", "0.png")])
     np.testing.assert_allclose(table[["p_a", "p_b", "p_c"]], y_prob, atol=1e-5)
     assert np.abs(y_prob[0] - compute_expected(marks / "either.keras", [marks / "1.png"])).max() > 0.01
+
+
+def test_a_blank_page_is_not_exchanged(marks, folder):
+    """As a black one it is much nearer, but no mark either."""
+    Image.new("L", (16, 16), 255).save("blank.png")
+    predict.predict_files(marks / "either.keras", ["blank.png"], "table.csv")
+    table = read_table("table.csv")
+    assert table["foreign"].item()
+    assert table["note"].item() == ""
 
 
 # Two classes by one output, and what are no probabilities
@@ -493,7 +508,7 @@ def test_a_file_that_has_changed_is_predicted_anew(saved, folder, capsys, count_
     (folder / "Part 2" / "x.PNG").write_bytes(b"damaged")
     count_reads.clear()
     assert run(saved["full"], "scans") == 1
-    assert capsys.readouterr().out.splitlines()[-1] == "predictions.csv: predicted 2 (4 before, 3 changed since)"
+    assert capsys.readouterr().out.splitlines()[-1] == "predictions.csv: predicted 2 (4 before, 2 changed since)"
     changed = ["scans/2.bmp", "scans/Part 2/x.PNG", "scans/Part 10/a, b\nc.png"]
     assert count_reads == changed
     after = read_table()
@@ -604,6 +619,18 @@ def test_a_file_that_unpacks_to_gigabytes_is_a_problem(saved, folder, monkeypatc
     assert read_table("table.csv").empty
 
 
+def test_a_file_that_does_not_fit_into_memory_is_a_problem(saved, folder, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(Path, "read_bytes", fail)  # large files are read in parts
+    monkeypatch.setattr(predict, "_MOST_BYTES", 0)
+    assert predict.predict_files(saved["full"], ["scans/1.bmp", "scans/2.bmp"], "table.csv").predicted == 2
+    monkeypatch.setattr("helpers.data.pixels._resize", fail)
+    outcome = predict.predict_files(saved["full"], ["scans/1.bmp", "scans/2.bmp"], "other.csv")
+    assert outcome.problems["problem"].str.contains("does not fit into memory").tolist() == [True, True]
+
+
 # Bad input
 
 
@@ -692,3 +719,42 @@ except SystemExit as stop:
     assert status == 0
     assert not {"tensorflow", "keras", "sklearn", "scipy"} & set(loaded)
     assert "FOLDER_OR_FILE" in done.stdout
+
+
+def test_problems_of_files_that_are_not_asked_for_stay_listed(saved, folder):
+    (folder / "1.bmp").write_bytes(b"BM")
+    (folder.parent / "more").mkdir()
+    Image.new("RGB", (8, 8)).save(folder.parent / "more" / "x.png")
+    assert run(saved["full"], "scans", "--out", "t.v1") == 1
+    assert run(saved["full"], "more", "--out", "t.v1") == 0
+    assert read_table("t.v1.problems.csv")["file"].tolist() == ["scans/1.bmp"]
+    Image.new("RGB", (8, 8)).save(folder / "1.bmp")
+    assert run(saved["full"], "scans", "--out", "t.v1") == 0
+    assert not Path("t.v1.problems.csv").exists()
+
+
+def test_names_with_carriage_returns_can_be_read_again(saved, folder):
+    (folder / "1.bmp").rename(folder / "a\rb\r\nc.bmp")
+    assert run(saved["full"], "scans") == 0
+    assert pd.read_csv("predictions.csv", lineterminator="\n")["file"].str.contains("\r").sum() == 1
+    before = Path("predictions.csv").read_bytes()
+    assert run(saved["full"], "scans") == 0
+    assert Path("predictions.csv").read_bytes() == before
+
+
+def test_the_table_that_a_link_leads_to_is_written(saved, folder):
+    Path("link.csv").symlink_to("table.csv")
+    Path("table.csv").touch()
+    assert run(saved["full"], "scans", "--out", "link.csv") == 0
+    Image.new("RGB", (8, 8)).save(folder / "1.bmp")
+    assert run(saved["full"], "scans", "--out", "link.csv") == 0
+    assert Path("link.csv").is_symlink()
+    assert len(pd.read_csv("table.csv")) == len(NAMES)
+
+
+def test_a_pipe_is_no_table_and_an_empty_path_no_folder(saved, folder, capsys):
+    os.mkfifo("pipe")
+    assert run(saved["full"], "scans", "--out", "pipe") == 2
+    assert "pipe is no regular file" in capsys.readouterr().err
+    assert run(saved["full"], "") == 2
+    assert "A path is empty" in capsys.readouterr().err

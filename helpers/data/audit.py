@@ -58,7 +58,7 @@ def leave_out_unusable(images, problems, measured=None):
     left_out = len(set(problems.loc[problems["action"] == LEFT_OUT, "image_id"]) - set(images["image_id"]))
     share = left_out / max(1, left_out + len(images))
     if share > MOST_UNUSABLE:
-        shown = problems[PROBLEM_COLUMNS[:-1]].head(20).to_string(index=False, max_colwidth=100)
+        shown = "\n".join(f"{row.file}: {row.problem} ({row.action})" for row in problems.head(20).itertuples())
         more = f"\n… and {len(problems) - 20:,} more" if len(problems) > 20 else ""
         raise InputError(
             f"{share:.1%} of the images cannot be used, more than the {MOST_UNUSABLE:.0%} that a run goes on without. "
@@ -80,10 +80,18 @@ def find_leaks(images, split):
 
 
 def check_split(images, split):
-    """Raise ValueError if a group is in two sets of a split, given as for `find_leaks`, and count its images."""
+    """Raise InputError if a group is in two sets of a split, given as for `find_leaks`; it names two of its images."""
     leaked = find_leaks(images, split)["leaked"]
     if leaked.any():
-        raise ValueError(f"Groups on two sides of the split; images concerned: {leaked[leaked > 0].to_dict()}.")
+        sets = images.assign(set=pd.Series(split, index=images.index))
+        first = next(rows for _, rows in sets.groupby("group", sort=False) if len(set(rows["set"])) > 1)
+        shown = first.drop_duplicates("set").reindex(columns=["path", "image_id", "set"])[:2].to_numpy()
+        shown = " and ".join(f"{show_name(path)} ({image_id}) in {name}" for path, image_id, name in shown)
+        raise InputError(
+            f"Groups on two sides of the split; images concerned: {leaked[leaked > 0].to_dict()}, such as {shown}. "
+            "A model would be tested on what it has seen. Remove the images of such groups from one of the sets, or "
+            "divide all images by group, as split_images does with a share of test images."
+        )
 
 
 def leave_out_contradictions(images, problems):

@@ -28,6 +28,7 @@ class DataSet:
     citation: str
     licence: str
     pixel_table_codes: tuple[str, ...] = ()  # the classes in the order of the codes in the original's tables of pixels
+    other_names: tuple[str, ...] = ()  # in the name of a folder: it holds another data set of the same layout
     optional_parts: tuple[str, ...] = ()  # may be missing
     # For each class the regular expressions of its file names, with the named groups "group" and, where the names have
     # them, "series" and "number". Without patterns each image is its own group.
@@ -135,6 +136,7 @@ _CATALOG = {
             group_rule="identical images (mnist.npz does not name the writers)",
             image_shape=(28, 28, 1),
             allowed_augmentation="small rotations, shifts and zooms; no flips: a mirrored digit is no digit",
+            other_names=("fashion", "kmnist", "emnist"),
             may_be_inverted=True,
             citation="LeCun et al. (1998), Gradient-based learning applied to document recognition, Proc. IEEE 86(11)",
             licence="CC BY-SA 3.0",

@@ -23,11 +23,12 @@ _UNREAD = {  # images of formats that are not read, and what to do about them
     "drawing": (".svg", ".eps", ".ps", ".ai", ".wmf", ".emf"),
     "file of an image editor": (".psd", ".psb", ".xcf", ".kra"),
     "raw photograph": (".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
-    "image of a format that is not read": (".jxl", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".pcx", ".exr"),
+    "picture of another format": (".jxl", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".pcx", ".exr"),
     "slide": (".svs", ".ndpi", ".scn", ".mrxs", ".czi"),
-    "file that was not downloaded to the end": (".part", ".crdownload", ".partial"),
+    "part of a download: fetch it again": (".part", ".crdownload", ".partial"),
 }
 _KINDS = {ending: kind for kind, endings in _UNREAD.items() for ending in endings}
+_WINS = ("raw photograph", "slide")  # by their first bytes these are TIFF files, whose first page is a preview
 PICTURE_ENDINGS = IMAGE_ENDINGS | frozenset(_KINDS)  # whether they are read or not
 _OTHER_ENDINGS = (  # tables, texts, programs, archives, models: no images, whatever folder they lie in
     ".csv .tsv .tab .txt .md .rst .html .htm .xml .json .jsonl .yaml .yml .toml .ini .cfg .log .pdf .doc .docx .odt "
@@ -107,7 +108,7 @@ def _visit(folder, inner, listing, visited, linked):
             path = inner / entry.name
             if entry.name.startswith(".") or entry.name.lower() in _LEFTOVERS or entry.name.endswith("~"):
                 listing.leftovers += _count_files(entry)
-            elif problem := find_obstacle(entry):
+            elif not entry.is_file(follow_symlinks=False) and (problem := find_obstacle(entry)):
                 listing.unreadable[path.as_posix()] = problem
             elif entry.is_dir():
                 (linked if entry.is_symlink() else waiting).append(path)
@@ -149,6 +150,8 @@ def tell_kind(path):
         return "image", ""
     if ending in _OTHER:
         return "other", ""
+    if _KINDS.get(ending) in _WINS:
+        return "unread", _KINDS[ending]
     try:
         with open(path, "rb") as file:
             head = file.read(HEAD)
@@ -165,3 +168,8 @@ def tell_kind(path):
 def recognize(head):
     """Recognise a file by its first `HEAD` bytes: what it is, "" for an image that is read, None if it is unknown."""
     return next((kind for magic, kind in _MAGIC if re.match(magic, head, re.DOTALL)), None)
+
+
+def describe_unread(what):
+    """Say of a file that is not read as an image what it is, from `tell_kind` or `recognize`, and what to do."""
+    return f"is a {what}" if re.search("[:(]", what) else f"is a {what}: save it as JPEG or PNG"

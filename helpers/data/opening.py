@@ -6,7 +6,6 @@ or file is not used; and ``image_id`` of the image concerned.
 
 import os
 import re
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,41 +18,24 @@ from helpers.data import audit, duplicates, pixels, preprocess, split
 from helpers.data.catalog import DataSet, get_data_set, list_data_sets
 from helpers.data.layouts.class_folders import index_class_folders, rate_class_folders
 from helpers.data.layouts.cnmc import index_cnmc, rate_cnmc
-from helpers.data.layouts.common import LEFT_OUT, PROBLEM_COLUMNS, list_folders
-from helpers.data.layouts.ham10000 import find_table, index_ham10000
+from helpers.data.layouts.common import LEFT_OUT, PROBLEM_COLUMNS, list_folders, tell_packed
+from helpers.data.layouts.ham10000 import index_ham10000, rate_ham10000
 from helpers.data.layouts.mnist_archive import index_mnist_archive, rate_mnist_archive
 from helpers.files import InputError, replace_atomically, show_name
 from helpers.settings import Settings
 
 __all__ = ["LEFT_OUT", "PROBLEM_COLUMNS", "OpenDataSet", "Source", "find_data", "index_images", "open_data_set"]
 
-_INDEXERS = {
-    "mnist_archive": index_mnist_archive,
-    "ham10000": index_ham10000,
-    "class_folders": index_class_folders,
-    "cnmc": index_cnmc,
-}
-
-
-def _rate_ham10000(data_set, folder):
-    """Rate how well a folder looks like that of HAM10000: 3 if its table lies there; 1 if it lies deeper."""
-    table = find_table(folder)
-    return 0 if table is None else 3 if table.parent == Path() else 1
-
-
-# How well a folder looks like that of a data set: 0, not at all; 1, if its name says so too; 2 or 3, unmistakably.
-_RATINGS = {
-    "mnist_archive": rate_mnist_archive,
-    "ham10000": _rate_ham10000,
-    "class_folders": rate_class_folders,
-    "cnmc": rate_cnmc,
+# How well a folder looks like that of a data set: 0, not at all; 1 to 3, if a name says so too; 4 or more, whatever its
+# name. And how it is indexed.
+_LAYOUTS = {
+    "mnist_archive": (rate_mnist_archive, index_mnist_archive),
+    "ham10000": (rate_ham10000, index_ham10000),
+    "class_folders": (rate_class_folders, index_class_folders),
+    "cnmc": (rate_cnmc, index_cnmc),
 }
 _DEPTH, _MOST_FOLDERS = 6, 2_000  # of the search for a data set
-_UNPACK = {  # how to unpack archives, by their endings; the first two on every system
-    (".zip",): "python -m zipfile -e {} {}",
-    (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz"): "python -m tarfile -e {} {}",
-    (".7z", ".rar"): "7z x {} -o{}",
-}
+_SETS = ("train", "validation", "test")
 _THUMBNAIL = (32, 32, 1)  # what is compared to find images that look alike
 
 
@@ -112,13 +94,17 @@ class OpenDataSet:
 
     def read_images(self, images, shape):
         """Read some images, given as rows of a table with the column ``path``, as a list of uint8 arrays."""
-        return [pixels.read_image(self.source.folder / path, shape, self.record.background) for path in images["path"]]
+        paths = [self.source.folder / path for path in images["path"]]
+        with pixels.refuse_bombs():
+            return [pixels.read_image(path, shape, self.record.background) for path in paths]
 
     def split_images(self, validation, test="test"):
         """Divide the images into training, validation and test set, whole groups at a time; count them by class.
 
         ``test`` is the share of the test images, or the shipped part that they are; ``validation`` the share of the
         validation images among the others. The column ``split`` of ``images`` holds the sets.
+
+        Raise InputError if there is no such part, if a set has no image of a class, or if a group is in two sets.
         """
         if isinstance(test, str):
             if test not in set(self.images["part"]):
@@ -130,8 +116,15 @@ class OpenDataSet:
         inner = split.split_by_group(rest, {"train": 1 - validation, "validation": validation}, self.settings.seed)
         self.images["split"] = inner.reindex(self.images.index, fill_value="test")
         audit.check_split(self.images, self.images["split"])
+        there = set(zip(self.images["split"], self.images["label"], strict=True))
+        sets = {name: [each for each in self.class_names if (name, each) not in there] for name in _SETS}
+        if lacking := [f"{name} has no image of {', '.join(classes)}" for name, classes in sets.items() if classes]:
+            raise InputError(
+                f"{self.source.folder}: {'; '.join(lacking)}. Expected: images of each class in each set. "
+                "Add images that can be used; the table of problems tells which were left out."
+            )
         table = audit.count_images(self.images, by=("split", "label"))
-        return table.loc[["train", "validation", "test", table.index[-1]]]
+        return table.loc[[*_SETS, table.index[-1]]]
 
     def rows(self, name):
         """Give the rows of a set, as positions in ``images`` and in the pixels."""
@@ -231,9 +224,11 @@ def open_data_set(names, settings, most=None, limit_by="part", whole_groups=True
 
 
 def load_some(data_set, settings, shape, count, seed=42):
-    """Load some images of a data set, drawn at random, and no more of it: a uint8 array (n, height, width, channels).
+    """Load some images of a data set, drawn at random: a uint8 array (n, height, width, channels).
 
-    Raise InputError as `find_data` and `index_images`. Images that cannot be read are left out.
+    The whole data set is indexed, but no other image is decoded. Images that cannot be read are left out.
+
+    Raise InputError as `find_data` and `index_images`.
     """
     source = find_data(data_set, settings)
     images, _ = index_images(data_set, source.folder, settings.cache_dir)
@@ -249,10 +244,11 @@ def find_data(data_set: DataSet, settings: Settings) -> Source:
     """Find a data set, or make it available, as ``DATA_SOURCE`` says.
 
     ``local`` takes ``DATA_DIR/<name>``, or else a folder below ``DATA_DIR``, or this itself, that has the data set's
-    layout, whatever its name: that of Kaggle's page, another case, one or more folders deeper. ``download`` takes it
+    layout: under the name of Kaggle's page, in another case, one or more folders deeper. Where other data sets have the
+    same layout, such as folders of two classes, a name on the way down has to tell the data set. ``download`` takes it
     too, or else fetches it (what comes from Kaggle stays in the cache of kagglehub). ``sample`` draws the built-in
     sample. ``auto`` takes local files where there are some; otherwise the sample, but not if ``DATA_DIR`` was named,
-    and not for a full run, because its results would say nothing.
+    if some folder may be the data set's, or for a full run, because its results would say nothing.
 
     Raise InputError, which tells what is there and what to do, if the data set is not found, or in several folders of
     which none has the better name, or if the download failed.
@@ -260,11 +256,11 @@ def find_data(data_set: DataSet, settings: Settings) -> Source:
     place, folder = settings.data_dir, settings.data_dir / data_set.name
     if settings.source == "sample":
         return _open_sample(data_set, settings, "DATA_SOURCE=sample asks for it.")
-    found = _find_folders(data_set, place)
+    found, doubt = _find_folders(data_set, place)
     if len(found) > 1:
         raise InputError(
-            f"{data_set.title} lies in several folders: {', '.join(map(show_name, found))}. Keep one of them below "
-            f"DATA_DIR={place}, or name its folder {data_set.name}."
+            f"{data_set.title} lies in several folders: {', '.join(map(show_name, found))}. Move all but one out of "
+            f"DATA_DIR={place}."
         )
     if found:
         where = Path(place.name) / found[0].relative_to(place)
@@ -280,12 +276,12 @@ def find_data(data_set: DataSet, settings: Settings) -> Source:
         problem = f"DATA_DIR={place} cannot be entered"
     elif settings.data_dir_given and not any(place.iterdir()):
         problem = f"DATA_DIR={place} is empty"
-    elif settings.data_dir_given or settings.source == "local" or not settings.quick:
+    elif settings.data_dir_given or settings.source == "local" or not settings.quick or doubt:
         problem = f"{place} has no folder {data_set.name}{_tell_content(place, folder)}"
     else:
         return _open_sample(data_set, settings, f"No folder {place.name}/{data_set.name} with real images.")
     raise InputError(
-        f"{problem}. Put the files there, or set DATA_SOURCE=download or DATA_SOURCE=sample. "
+        f"{problem}{doubt}. Put the files there, or set DATA_SOURCE=download or DATA_SOURCE=sample. "
         f"Expected: {folder / data_set.key_file}; in all {data_set.files}"
     )
 
@@ -300,7 +296,7 @@ def choose_data_set(names: Sequence[str], settings: Settings) -> DataSet:
             raise InputError(f"DATA_SET={settings.data_set}: this notebook can use {', '.join(names)}.")
         return get_data_set(settings.data_set)
     records = [get_data_set(name) for name in names]
-    there = [record for record in records if _find_folders(record, settings.data_dir)]
+    there = [record for record in records if _find_folders(record, settings.data_dir)[0]]
     return (there or records)[0]
 
 
@@ -316,17 +312,21 @@ def index_images(data_set, folder, cache_dir=None):
 
     Raise InputError, which names the file, if one that all images depend on is not as the layout says.
     """
-    images, problems = _INDEXERS[data_set.layout](data_set, folder, cache_dir)
+    images, problems = _LAYOUTS[data_set.layout][1](data_set, folder, cache_dir)
     return images, pd.DataFrame(problems, columns=PROBLEM_COLUMNS)
 
 
 def _find_folders(data_set, place):
-    """Find the folder of a data set below a place, or the place itself: a list, longer if none has the better name."""
+    """Find the folder of a data set below a place, or the place itself.
+
+    Give a list, longer if none has the better name; and, if it is empty, why the data set may be there all the same, as
+    the end of a text, or an empty str.
+    """
     own, key = place / data_set.name, data_set.key_file.casefold()
     with suppress(OSError):
         if (own / data_set.key_file).exists() or any(path.name.casefold() == key for path in list_folders(own)):
-            return [own]
-    outer = data_set.files.count(f"{data_set.key_file}/")  # of its folders, inside one another
+            return [own], ""
+    top = [place, *([] if data_set.flat_parts else list_folders(place))]  # flat parts lie beside the key folder
     found, visited, waiting = {}, set(), [place]
     while waiting and len(visited) < _MOST_FOLDERS:
         folder = waiting.pop(0)
@@ -335,36 +335,48 @@ def _find_folders(data_set, place):
             if (about.st_dev, about.st_ino) in visited:  # a link leads here
                 continue
             visited.add((about.st_dev, about.st_ino))
-            if rating := _rate(data_set, folder, place):
-                for _ in range(outer):
-                    if folder.name.casefold() == key and folder != place and (outer > 1 or folder.parent != place):
-                        folder = folder.parent
-                found[folder] = max(rating, found.get(folder, 0))
-            elif len(folder.relative_to(place).parts) < _DEPTH:
+            rating = _rate(data_set, folder, place)
+            if not (rating and rating[0]) and len(folder.relative_to(place).parts) < _DEPTH:
                 waiting += list_folders(folder)
-    return [folder for folder, rating in found.items() if rating == max(found.values())]
+            if rating:
+                while folder.name.casefold() == key and folder not in top:
+                    folder = folder.parent
+                found[folder] = max(rating, found.get(folder, rating))
+    best = [folder for folder, rating in found.items() if rating == max(found.values())]
+    if best and found[best[0]][0]:
+        return best, ""
+    doubt = f". {show_name(best[0])} is laid out like it. If it is it, rename it to {own.name}" if best else ""
+    return [], doubt + f". The search ended after {_MOST_FOLDERS:,} folders; others were not looked at" * bool(waiting)
 
 
 def _rate(data_set, folder, place):
-    """Rate how well a folder and the names from a place down to it fit a data set; 0 if another fits as well."""
+    """Rate how well a folder and the names from a place down to it fit a data set: a tuple to compare.
+
+    Its first item tells whether the names are enough. It is empty if nothing fits, or if another data set fits as well.
+    """
     names = [_simplify(name) for name in (place.name, *folder.relative_to(place).parts)]
 
     def rate(record):
-        fit = _RATINGS[record.layout](record, folder)
-        page, _, version = record.handle.partition("/versions/")
-        known = {_simplify(name) for name in (record.name, record.key_file, page.rpartition("/")[2])}
-        named = sum(name in known for name in names)
-        is_version = f"/versions/{version}/" in f"{folder.as_posix()}/"
-        return 1 + named + (fit == 3) + is_version / 2 if fit > 1 or (fit and named) else 0
+        page = record.handle.partition("/versions/")[0].rpartition("/")[2]
+        known = {_simplify(name) for name in {record.name, page, record.key_file} - {*record.expected_counts}}
+        return sum(name in known for name in names), _LAYOUTS[record.layout][0](record, folder)
 
-    rating = rate(data_set)
-    rivals = (other for other in list_data_sets() if other.layout == data_set.layout and other.name != data_set.name)
-    return rating if rating and all(rating > rate(other) for other in rivals) else 0
+    named, fit = mine = rate(data_set)
+    is_enough = bool(fit > 3 or (fit > 1 and folder == place) or (fit and named))
+    if not (is_enough or fit > 1) or any(other in name for other in data_set.other_names for name in names):
+        return ()
+    for other in list_data_sets():
+        if other.layout == data_set.layout and other.name != data_set.name:
+            theirs = rate(other)
+            if theirs[1] and not (mine > theirs and mine[::-1] > theirs[::-1]):  # in one of the two it fits better
+                return ()
+    version = data_set.handle.rpartition("/versions/")[2]
+    return is_enough, named, fit, f"/versions/{version}/" in f"{folder.as_posix()}/"
 
 
 def _simplify(name):
-    """Make one name of those that differ in case, blanks, hyphens and the like."""
-    return re.sub(r"[\W_]+", "-", name.casefold()).strip("-")
+    """Make one name of those that differ in case, blanks, hyphens and the like, and in what they call a data set."""
+    return re.sub(r"-(dataset|database|original)$", "", re.sub(r"[\W_]+", "-", name.casefold()).strip("-"))
 
 
 def _tell_content(place, folder):
@@ -374,16 +386,9 @@ def _tell_content(place, folder):
     text = f"; it holds {', '.join(shown[:8])}{', …' if len(shown) > 8 else ''}" if there else ""
     if place != folder and any(path.is_dir() for path in there):
         text += f". If one of these folders holds the data set, rename it to {folder.name}"
-    archives = {
-        path: command
-        for path in [*there, *sorted(folder.parent.glob("*"))]
-        for endings, command in _UNPACK.items()
-        if path.name.lower().endswith(endings) and path.is_file()
-    }
-    for path, command in list(archives.items())[:3]:
-        how = command.format(shlex.quote(show_name(path)), shlex.quote(str(folder)))
-        text += f". {show_name(path.name)} is packed: unpack it with {how}"
-    return text
+    files = dict.fromkeys(path for path in [*there, *sorted(folder.parent.glob("*"))] if path.is_file())
+    packed = [f". {show_name(path.name)} {how}" for path in files if (how := tell_packed(path, folder))]
+    return text + "".join(packed[:3])
 
 
 def _open_sample(data_set, settings, reason):
@@ -408,7 +413,7 @@ def _download(data_set, folder):
             downloaded = folder
             with replace_atomically(folder / data_set.key_file) as unfinished, open(unfinished, "wb") as file:
                 np.savez_compressed(file, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-        if not (found := _find_folders(data_set, downloaded)):
+        if not (found := _find_folders(data_set, downloaded)[0]):
             raise FileNotFoundError(f"what came has no {data_set.key_file}")
         return found[0]
     except Exception as error:  # whatever network, server or disk may come up with

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from helpers.data.layouts.common import read_arrays
 from helpers.data.layouts.tables import sniff
-from helpers.data.listing import HEAD, IMAGE_FORMATS, find_obstacle, recognize
+from helpers.data.listing import HEAD, IMAGE_FORMATS, describe_unread, find_obstacle, recognize
 from helpers.data.reading import CHUNK_FILES, UNREADABLE, hash_contents, read_chunks, read_files, refuse_unreadable
 from helpers.files import InputError, read_reason, release_pages, replace_atomically, show_name
 
@@ -29,15 +29,17 @@ with suppress(AttributeError, OSError):  # libtiff writes to stderr what Pillow 
     ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 # Part of every cache key: raise it whenever the same file would give other pixels.
-_VERSION = 4
+_VERSION = 5
 _MODES = {1: "L", 3: "RGB"}
 # Pillow may first average whole pixels, down to so many times the size to resize to. Resizing 600x450 to 160x120 takes
 # half as long then, and 99 of 100 pixels of lesions and X-rays change by at most 2 grey levels.
 _REDUCING_GAP = 1.75
 _MEASURES = ("width", "height", "mode", "red", "green", "blue")
 _CHUNK_BYTES = 2**25  # at most, of the images that a worker reads at a time
-_DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners fill of the 16 that they are stored in
-_DARK = 64  # of 255: the highest level that 14 bits of 16 do not reach
+_DARK = 64  # of 255: the highest level of 14 bits in 16
+_BLANK = "fills only the lower of its 16 bits and would be nearly blank: stretch it to 8 bits first"
+_MAX_SAMPLE_VALUE = 281  # a tag of TIFF, and what depth it tells of grey levels in 16 bits
+_STATED = {(2**bits - 1,): bits for bits in range(9, 16)}
 _FACTORS = {"L;2": 85, "L;4": 17}  # Pillow multiplies grey levels of 2 and 4 bits by them, but not the transparent one
 
 
@@ -64,7 +66,7 @@ def load_pixels(images, folder, shape, cache_dir, background=255):
         raise ValueError("The rows are not numbered from 0: call reset_index(drop=True) after leaving some out.")
     hashes = hash_contents(images["path"], folder, cache_dir)
     refuse_unreadable(hashes, folder)
-    key = repr((_VERSION, tuple(shape), background, _compute_fingerprint(images, hashes)))
+    key = repr((_VERSION, tuple(shape), background, compute_fingerprint(images, folder, hashes=hashes)))
     cached = _name_cached(cache_dir / "pixels", key.encode(), "npy")
     if not cached.exists():
         with replace_atomically(cached) as unfinished:
@@ -82,7 +84,7 @@ def measure_images(images, folder, cache_dir, background=255):
     cannot be read, an empty str for readable images.
     """
     hashes = hash_contents(images["path"], folder, cache_dir)
-    key = repr((_VERSION, "measured", background, _compute_fingerprint(images, hashes)))
+    key = repr((_VERSION, "measured", background, compute_fingerprint(images, folder, hashes=hashes)))
     cached = _name_cached(cache_dir / "measured", key.encode(), "csv")
     if not cached.exists():
         paths = [folder / path for path in images["path"]]
@@ -130,12 +132,16 @@ def read_pixel_table(path, images, class_codes, shape):
     return table.drop(columns="label").to_numpy()[rows].reshape(-1, *shape)
 
 
-def compute_fingerprint(images, folder, cache_dir=None):
+def compute_fingerprint(images, folder, cache_dir=None, hashes=None):
     """Hash the content of the files of an index and the order of its images: "sha256:" and 64 hexadecimal digits.
 
-    The hashes of files are remembered by each process, and with ``cache_dir`` also by others.
+    ``hashes`` are those of `helpers.data.reading.hash_contents`, if they are known already.
     """
-    return _compute_fingerprint(images, hash_contents(images["path"], folder, cache_dir))
+    columns = [name for name in ("image_id", "path", "array", "position") if name in images]
+    digest = hashlib.sha256(images[columns].to_csv(index=False).encode(errors="surrogateescape"))
+    for content in (hashes or hash_contents(images["path"], folder, cache_dir)).values():
+        digest.update(bytes.fromhex(content))
+    return f"sha256:{digest.hexdigest()}"
 
 
 def hash_files(images, folder):
@@ -151,6 +157,10 @@ def hash_files(images, folder):
 def decode_image(source, shape, background=255):
     """Decode an image, upright, without transparency, resized.
 
+    Grey levels of 16 bits are divided so that the whole depth becomes 0 to 255: the depth that the file states; or 8
+    bits if none of its levels is above 255, 12 if none is above 4095, or else 16. So the images of a camera of 10 bits
+    are all taken as 12 bits, four times as dark.
+
     Parameters
     ----------
     source : str, Path or bytes
@@ -159,7 +169,7 @@ def decode_image(source, shape, background=255):
     Returns
     -------
     uint8 array (height, width, channels); and a note, an empty str for ordinary images: what in the file is no such
-    pixel and what was done about it, such as "is transparent: laid on white; has 5 frames: the first one taken".
+    pixel and what was done about it, such as "has further frames: the first one taken; is transparent: laid on white".
 
     Raises
     ------
@@ -171,8 +181,8 @@ def decode_image(source, shape, background=255):
         return _resize(image, shape), note
     except Exception as error:  # a damaged image fails in many ways inside Pillow
         name = "The file" if isinstance(source, bytes) else show_name(source)
-        reason = _explain(error)
-        raise InputError(f"{name} cannot be read as an image ({reason}). Fetch it again or remove it.") from error
+        remedy = "" if isinstance(error, InputError | MemoryError) else " Fetch it again or remove it."
+        raise InputError(f"{name} cannot be read as an image ({_explain(error)}).{remedy}") from error
 
 
 def read_image(path, shape, background=255):
@@ -225,9 +235,10 @@ def _open(source, size, background):
         with Image.open(content or source, formats=IMAGE_FORMATS) as image:
             stored, notes = (*image.size, image.mode), []
             raw = str(image.tile[0].args) if image.tile else ""  # how pixels are stored; unknown once they are decoded
-            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photograph and its preview
-            if frames > 1:
-                notes = [f"has {frames} {'pages' if image.format == 'TIFF' else 'frames'}: the first one taken"]
+            bits = _read_bits(image, raw)
+            with suppress(Exception):  # a damaged frame behind the first one fails in many ways
+                if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: a photograph and its preview
+                    notes = [f"has further {'pages' if image.format == 'TIFF' else 'frames'}: the first one taken"]
             image.draft(None, size)
             ImageOps.exif_transpose(image, in_place=True)
             image.load()
@@ -235,33 +246,50 @@ def _open(source, size, background):
         with content or open(source, "rb") as file:
             file.seek(0)
             what = recognize(file.read(HEAD))
-        remedy = "" if not what or ":" in what else ": save it as JPEG or PNG"
-        raise ValueError(f"is a {what}{remedy}" if what else "cannot identify image file") from None
-    image = _lay_on(_reduce_depth(image, raw, notes), background, notes)
+        raise InputError(describe_unread(what)) if what else ValueError("cannot identify image file") from None
+    image = _lay_on(_reduce_depth(image, raw, bits, notes), background, notes)
     return image, stored, "; ".join(notes)
 
 
-def _reduce_depth(image, raw, notes):
+def _read_bits(image, raw):
+    """Read how many bits per channel an opened file states; 16 may be filled in part."""
+    if image.format == "JPEG2000":  # Pillow tells it for grey levels only, as "more than 8"
+        place = image.fp.tell()
+        image.fp.seek(0)
+        head = image.fp.read()
+        image.fp.seek(place)
+        return (head[head.index(b"\xff\x4f\xff\x51") + 42] & 127) + 1  # in the marker segment SIZ
+    if image.format == "TIFF":
+        bits = max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+        return _STATED.get(image.tag_v2.get(_MAX_SAMPLE_VALUE), bits) if bits == 16 else bits
+    return 16 if image.format == "PNG" and ";16" in raw else 8
+
+
+def _reduce_depth(image, raw, bits, notes):
     """Give an image in 8 bits per channel. ``raw`` is Pillow's name of how its pixels are stored."""
     clear = image.info.get("transparency")
     if image.mode in ("I", "F"):
-        raise ValueError(f"mode {image.mode} has no fixed range of values: convert it to 8 or 16 bits first")
+        raise InputError(f"mode {image.mode} has no fixed range of values: convert it to 8 or 16 bits first")
     if image.mode.startswith("I;16"):  # convert() would clip all but the darkest to white
-        levels = np.asarray(image)
-        depth = next(bits for bits in _DEPTHS if levels.max() < 2**bits)
+        levels, depths = np.asarray(image), (bits, 16) if bits < 16 else (8, 12, 16)
+        if image.format == "JPEG2000":  # Pillow multiplies them so that they fill 16 bits
+            levels, depths = levels >> (16 - bits), (bits,)
+            if bits == 16 and levels.max() >> 8 <= _DARK:
+                raise InputError(_BLANK)
+        depth = next(depth for depth in depths if levels.max() < 2**depth)
         grey = (levels / ((2**depth - 1) / 255)).round().astype("uint8")
         if getattr(image, "tag_v2", {}).get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # 0 is white
             grey = 255 - grey
         notes.append("has 16 bits: scaled to 8 bits" if depth == 16 else f"has {depth} bits in 16: stretched to 8 bits")
         return Image.fromarray(grey if clear is None else np.dstack([grey, (levels != clear) * np.uint8(255)]))
-    if ";16" in raw:  # of colours, Pillow takes the upper 8 bits
+    if bits > 8:  # of colours, Pillow takes the upper 8 bits
+        if ";16" not in raw:  # but not of JPEG 2000, whose white would be black, and of channels one after the other
+            raise InputError(f"has colours of {bits} bits that Pillow shows wrong: save it as PNG")
         bands = dict(zip(image.getbands(), image.getextrema(), strict=True))
         least, most = bands.pop("A", (255, 255))
         highest = max(high for _, high in bands.values())
-        if highest < _DARK and not (highest == 0 and least < _DARK <= most):  # or black ink on a transparent ground
-            raise ValueError(
-                "fills only the lower of its 16 bits and would be nearly blank: stretch it to 8 bits first"
-            )
+        if highest <= _DARK and not (highest == 0 and least <= _DARK < most):  # or black ink on a transparent ground
+            raise InputError(_BLANK)
         notes.append("has 16 bits: scaled to 8 bits")
         if clear is not None:
             image.info["transparency"] = tuple(level >> 8 for level in clear)
@@ -288,15 +316,9 @@ def _lay_on(image, background, notes):
 
 def _explain(error):
     """Say why an image cannot be read; what the system says contains the path."""
+    if isinstance(error, MemoryError):
+        return "does not fit into memory: save it smaller"
     return getattr(error, "strerror", None) or read_reason(error)
-
-
-def _compute_fingerprint(images, hashes):
-    columns = [name for name in ("image_id", "path", "array", "position") if name in images]
-    digest = hashlib.sha256(images[columns].to_csv(index=False).encode(errors="surrogateescape"))
-    for content in hashes.values():
-        digest.update(bytes.fromhex(content))
-    return f"sha256:{digest.hexdigest()}"
 
 
 def _name_cached(folder, key, ending):

@@ -9,6 +9,7 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from socket import gethostname
 
+from helpers.data.listing import find_obstacle
 from helpers.files import InputError, replace_atomically, show_name
 from helpers.parallel import count_workers, run_in_parallel, uses_cluster
 
@@ -37,7 +38,7 @@ def hash_contents(paths, folder, cache_dir=None):
     known.update({path: saved[path] for path in list_new() if path in saved})
     hashes = dict.fromkeys(list_new(), UNREADABLE)
     new = [path for path in hashes if states[path] and os.access(folder / path, os.R_OK)]
-    hashes |= dict(zip(new, read_files(_hash_each, [folder / path for path in new]), strict=True))
+    hashes |= dict(zip(new, read_files(hash_each, [folder / path for path in new]), strict=True))
     for path in new:  # unlike the time of modification, that of change cannot be set back
         if int(states[path].split()[2]) < settled and hashes[path] != UNREADABLE:
             known[path] = states[path] + hashes[path]
@@ -72,11 +73,13 @@ def _save_hashes(hashes, path):
         unfinished.write_bytes(f"{hashlib.sha256(content.encode()).hexdigest()}\n{content}".encode())
 
 
-def _hash_each(paths):
+def hash_each(paths):
+    """Hash the content of files: a list with the SHA-256 of each, or `UNREADABLE`."""
     digests = [UNREADABLE] * len(paths)
     for number, path in enumerate(paths):
-        with suppress(OSError), open(path, "rb") as file:
-            digests[number] = hashlib.file_digest(file, "sha256").hexdigest()
+        if not find_obstacle(path):  # a pipe would be waited for
+            with suppress(OSError), open(path, "rb") as file:
+                digests[number] = hashlib.file_digest(file, "sha256").hexdigest()
     return digests
 
 

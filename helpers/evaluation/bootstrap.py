@@ -11,7 +11,7 @@ from scipy.stats import binomtest, t
 from helpers.parallel import count_workers, run_in_parallel, uses_cluster
 
 CONFIDENCE_LEVEL = 0.95
-_FEWEST_GROUPS = 5  # below, intervals are so wide that they say nothing
+FEWEST_GROUPS = 5  # below, intervals are so wide that they say nothing
 _CLUSTER_SECONDS = 2  # a bootstrap that lasts longer here goes to the Dask cluster, because the way there takes 0.3 s
 _CHUNK_DRAWS = 2**21  # at most, of groups, for a worker at a time
 
@@ -39,7 +39,8 @@ def bootstrap(compute, groups, resamples=1000, seed=0, parts=None, limits=(0, 1)
     Returns
     -------
     DataFrame with the index ``metric`` and the columns ``value, low, high, groups``, the same wherever it is computed.
-    ``groups`` is the number of groups in the part that has the fewest; below 5 ``low`` and ``high`` are NaN.
+    ``groups`` is the number of groups in the part that has the fewest. ``low`` and ``high`` are NaN if that is below 5,
+    and where all resamples have the same value between the limits, because they do not tell how sure it is.
 
     Raises
     ------
@@ -72,7 +73,7 @@ def _count_groups(codes, parts):
     """Count the groups of the smallest part, and the degrees of freedom that all parts leave."""
     sizes = [np.bincount(codes[part]).astype("float64") for part in parts]
     fewest = min(map(np.count_nonzero, sizes))
-    if fewest < _FEWEST_GROUPS:
+    if fewest < FEWEST_GROUPS:
         return fewest, np.nan
     effective = np.array([size.sum() ** 2 / (size @ size) for size in sizes])  # as many groups of one size
     freedom = (1 / effective).sum() ** 2 / (1 / (effective**2 * np.maximum(effective - 1, 1e-3))).sum()
@@ -88,6 +89,7 @@ def _compute_intervals(values, resampled, counted, limits):
             f"Metrics from {np.nanmin(values)} to {np.nanmax(values)}: expected {limits[0]} to {limits[1]}."
         )
     error = pd.DataFrame(resampled, columns=range(len(values)), dtype="float64").std().to_numpy() / size
+    error[(error < 1e-12) & (share > 0) & (share < 1)] = np.nan
     freedom, tail = np.array([number for _, number in counted]), (1 - CONFIDENCE_LEVEL) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         half = t.isf(tail, freedom) * np.sqrt(1 + 1 / freedom) * error / (share * (1 - share))

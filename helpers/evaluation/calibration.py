@@ -152,7 +152,7 @@ def fit_conformal(predictions, coverage=0.9):
     y_prob, class_names = get_probabilities(predictions)
     thresholds = {}
     for score, name in zip(y_prob.T, class_names, strict=True):
-        held_out = np.sort(score[predictions["y_true"] == name])[::-1]
+        held_out = np.sort(score[predictions["y_true"].astype(str) == name])[::-1]
         rank = math.ceil((len(held_out) + 1) * coverage - 1e-9)  # 10 * 0.9 is no more than 9
         thresholds[name] = float(held_out[rank - 1]) if rank <= len(held_out) else 0.0
     return thresholds
@@ -186,7 +186,7 @@ def score_sets(predictions, thresholds, resamples=1000, seed=0):
     ``groups`` are those of the images that a row is about.
     """
     sets = predict_sets(predictions, thresholds)
-    y_true, uncertain = predictions["y_true"].to_numpy(), sets["uncertain"].to_numpy()
+    y_true, uncertain = predictions["y_true"].astype(str).to_numpy(), sets["uncertain"].to_numpy()
     covered = sum((y_true == name) & sets[f"in_{name}"].to_numpy() for name in thresholds).astype(bool)
     everything = np.ones(len(predictions), bool)
     averages = {

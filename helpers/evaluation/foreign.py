@@ -8,10 +8,12 @@ a limit, which validation images set. An image within the limit may be foreign s
 make its class right. ``python -m benchmarks.foreign`` measures what is noticed.
 """
 
+import math
 from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import ThreadpoolController
@@ -132,8 +134,13 @@ class _Space:
 
 
 def _find_limit(distances):
-    """Find the smallest distance that at most the share `REFUSED` of the distances exceed."""
-    limit = np.sort(distances)[len(distances) - 1 - int(REFUSED * len(distances))]
+    """Find the distance that the share `REFUSED` of further known images is expected to exceed.
+
+    It is a rank of split conformal prediction (Vovk 2012). Fewer than 49 images do not have it: it is the largest
+    distance then, which more images exceed.
+    """
+    rank = math.ceil((len(distances) + 1) * (1 - REFUSED) - 1e-9)
+    limit = np.sort(distances)[min(rank, len(distances)) - 1]
     # A little more, and never zero, because distances in batches of another size are rounded otherwise.
     return np.asarray(max(1.0001 * limit, 1e-2), "float32")
 
@@ -250,7 +257,7 @@ def summarize_distances(distances):
     (_, first), *others = kinds["distance"]
     table["roc_auc"] = pd.Series(
         {
-            kind: roc_auc_score(np.repeat([0, 1], [len(first), len(values)]), np.r_[first, values])
+            kind: roc_auc_score(np.repeat([0, 1], [len(first), len(values)]), rankdata(np.r_[first, values]))
             for kind, values in others
         }
     )

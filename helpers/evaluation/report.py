@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from helpers.evaluation.bootstrap import FEWEST_GROUPS
 from helpers.files import InputError, guard_cell, replace_atomically
 from helpers.settings import PROJECT_FOLDER, Settings
 
@@ -134,8 +135,8 @@ def tabulate_scores(
 ):
     """Set the metrics of several models and test sets side by side, as a DataFrame of text.
 
-    ``scores`` has for each model and each of its test sets a table of `helpers.evaluation.scores.compute_metrics`. Only
-    the calibration error has no interval, because its bootstrap interval misleads, see there.
+    ``scores`` has for each model and each of its test sets a table of `helpers.evaluation.scores.compute_metrics`. The
+    calibration error has no interval, see there.
     """
     known = [name for test_sets in scores.values() for table in test_sets.values() for name in table.index]
     if unknown := set(names) - set(known):
@@ -190,7 +191,7 @@ def update_tables(project_folder=PROJECT_FOLDER):
 def format_percent(metric):
     """Format a metric as per cent with its interval, such as ``99.57 % (99.38 to 99.74)``.
 
-    Where there is no interval the number of groups tells why: ``89.09 % (1 group: no interval)``.
+    Where there is no interval because the groups are too few, it says so: ``89.09 % (1 group: no interval)``.
     """
     return f"{100 * metric['value']:.2f} % ({_describe_interval(metric, lambda value: f'{100 * value:.2f}')})"
 
@@ -215,22 +216,26 @@ def describe_difference(first, second, metric_row, name):
     >>> describe_difference("frozen", "scratch", {"value": 0.031, "low": 0.012, "high": 0.05}, "roc_auc")
     'ROC AUC: frozen is better than scratch (+0.031, +0.012 to +0.050).'
     """
-    low, high = metric_row["low"], metric_row["high"]
+    title, low, high = _get_title(name), metric_row["low"], metric_row["high"]
+    about, interval = _sign(metric_row["value"]), _describe_interval(metric_row, _sign)
     if _lacks(low):
-        verdict = "not to be compared with"
+        groups, few, _ = interval.rpartition(": ")
+        what, about = ("too few groups", f"{about}; {groups}") if few else ("no interval", about)
+        verdict = f"{what} to tell {first} from {second}"
     else:
-        verdict = "better than" if low > 0 else "worse than" if high < 0 else "not distinguishable from"
-    title, about = _get_title(name), f"{_sign(metric_row['value'])}, {_describe_interval(metric_row, _sign)}"
-    return f"{title[:1].upper()}{title[1:]}: {first} is {verdict} {second} ({about})."
+        comparison = "better than" if low > 0 else "worse than" if high < 0 else "not distinguishable from"
+        verdict, about = f"{first} is {comparison} {second}", f"{about}, {interval}"
+    return f"{title[:1].upper()}{title[1:]}: {verdict} ({about})."
 
 
 def _describe_interval(metric, show):
-    """Give both ends of an interval, or say that there is none because it would rest on so few groups."""
+    """Give both ends of an interval, or say that there is none, and of how few groups where they are the reason."""
     if not _lacks(metric.get("low")):
         return f"{show(metric['low'])} to {show(metric['high'])}"
-    if _lacks(groups := metric.get("groups")):
+    groups = metric.get("groups")
+    if _lacks(groups) or groups >= FEWEST_GROUPS or _lacks(metric["value"]):
         return "no interval"
-    return f"{groups:,.0f} group{'' if groups == 1 else 's'}: no interval"
+    return f"{groups:.0f} group{'' if groups == 1 else 's'}: no interval"
 
 
 def _lacks(number):

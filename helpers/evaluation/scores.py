@@ -1,6 +1,7 @@
 """Scores: computed from a table of predictions, each with a 95 % interval bootstrapped over groups.
 
-``predictions`` is always the table of `make_predictions`; ``resamples`` and ``seed`` are those of `bootstrap`.
+``predictions`` is always the table of `make_predictions`, also when it went through CSV, where classes such as "7"
+become numbers; ``resamples`` and ``seed`` are those of `bootstrap`.
 """
 
 from itertools import takewhile
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import classification_report, precision_recall_curve, roc_curve
 
-from helpers.evaluation.bootstrap import bootstrap
+from helpers.evaluation.bootstrap import FEWEST_GROUPS, bootstrap
 
 BINS = 15
 
@@ -90,8 +91,8 @@ def compute_metrics(predictions, resamples=1000, seed=0):
     """Compute the metrics of a classifier with 95 % intervals.
 
     Images of one group are drawn together, because they are not independent (Efron and Tibshirani 1993, chapter 13).
-    The calibration error is a sum of absolute values, which chance only makes larger: of a well calibrated model value
-    and interval are too high.
+    The calibration error is a sum of absolute values, which chance only makes larger: of a well calibrated model it is
+    too high. A bootstrap interval would mislead, so that it has none.
 
     Returns
     -------
@@ -101,14 +102,17 @@ def compute_metrics(predictions, resamples=1000, seed=0):
     (15 bins) and majority_rate (share of the most frequent class: what guessing it scores). Means over classes rest on
     the groups of each class, so that their ``groups`` are those of the class that has the fewest.
     """
-    return bootstrap(_prepare_metrics(predictions), predictions["group"], resamples, seed, _split_by_class(predictions))
+    return _bootstrap_metrics(_prepare_metrics(predictions), predictions, resamples, seed)
 
 
-def _split_by_class(predictions):
-    """Give the parts that the means over classes rest on: the images of each true class."""
+def _bootstrap_metrics(compute, predictions, resamples, seed, limits=(0, 1)):
+    """Bootstrap metrics, of which the means over classes rest on the images of each true class."""
     y_true = predictions["y_true"].to_numpy()
     classes = [y_true == name for name in np.unique(y_true)]
-    return {"balanced_accuracy": classes, "macro_f1": classes, "roc_auc": classes}
+    parts = {"balanced_accuracy": classes, "macro_f1": classes, "roc_auc": classes}
+    table = bootstrap(compute, predictions["group"], resamples, seed, parts, limits)
+    table.loc["expected_calibration_error", ["low", "high"]] = np.nan
+    return table
 
 
 def accuracy(y_true, y_pred, groups=None, resamples=1000, seed=0):
@@ -183,7 +187,8 @@ def compare_metrics(predictions, others, resamples=1000, seed=0):
     """Compare two classifiers on the same images in the same order, which is checked.
 
     Return the table of `compute_metrics` for the difference of each metric, that of ``predictions`` minus that of
-    ``others``; the intervals are paired: each resample draws the same images for both.
+    ``others``; the intervals are paired: each resample draws the same images for both. Where the labels that a
+    metric rests on are the same, and for ROC AUC and calibration error the probabilities, the interval is 0 to 0.
     """
     if not np.array_equal(predictions["image_id"], others["image_id"]):
         raise ValueError("The two tables of predictions are not of the same images in the same order.")
@@ -193,7 +198,14 @@ def compare_metrics(predictions, others, resamples=1000, seed=0):
         second = compute_second(weights)
         return {name: value - second[name] for name, value in compute_first(weights).items()}
 
-    return bootstrap(compute, predictions["group"], resamples, seed, _split_by_class(predictions), limits=(-1, 1))
+    table = _bootstrap_metrics(compute, predictions, resamples, seed, limits=(-1, 1))
+    same = ["majority_rate"]
+    if np.array_equal(predictions["y_pred"].astype(str), others["y_pred"].astype(str)):
+        same += ["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1"]
+        if np.array_equal(get_probabilities(predictions)[0], get_probabilities(others)[0]):
+            same = table.index
+    table.loc[table.index.isin(same) & (table["groups"] >= FEWEST_GROUPS), ["low", "high"]] = 0.0
+    return table
 
 
 def compute_class_report(predictions, class_names):
@@ -201,9 +213,8 @@ def compute_class_report(predictions, class_names):
 
     The columns are ``precision, recall`` (sensitivity), ``f1-score`` and ``support`` (number of images).
     """
-    report = classification_report(
-        predictions["y_true"], predictions["y_pred"], labels=[*map(str, class_names)], output_dict=True, zero_division=0
-    )
+    labels = (predictions[column].astype(str) for column in ("y_true", "y_pred"))
+    report = classification_report(*labels, labels=[*map(str, class_names)], output_dict=True, zero_division=0)
     table = pd.DataFrame(report).drop(columns=["accuracy", "micro avg"], errors="ignore").T
     return table.astype({"support": int}).rename_axis("class")
 
@@ -216,7 +227,7 @@ def compute_class_metrics(predictions, resamples=1000, seed=0):
     """
     classes, parts = [], {}
     for name, true, score in _split_classes(predictions):
-        predicted = predictions["y_pred"].to_numpy() == name
+        predicted = predictions["y_pred"].astype(str).to_numpy() == name
         classes.append((name, true, predicted, _prepare_roc_auc(score, true)))
         rests_on = {"sensitivity": [true], "specificity": [~true], "precision": [predicted], "roc_auc": [true, ~true]}
         parts |= {(name, metric): rows for metric, rows in rests_on.items()}
@@ -290,7 +301,7 @@ def _split_classes(predictions, mixed=False):
         only = ", ".join(map(str, predictions["y_true"].unique())) or "no class"
         raise ValueError(f"All images are of {only}: a curve needs images of several classes.")
     for score, name in zip(y_prob.T, class_names, strict=True):
-        true = predictions["y_true"].to_numpy() == name
+        true = predictions["y_true"].astype(str).to_numpy() == name
         if not mixed or 0 < true.sum() < len(true):
             yield name, true, score
 
@@ -309,7 +320,7 @@ def find_confused_pairs(predictions, count=10):
     wrong = predictions[~is_right(predictions)]
     pairs = pd.DataFrame(np.sort(wrong[["y_true", "y_pred"]].to_numpy(str), axis=1), columns=["first", "second"])
     table = pairs.value_counts(sort=False).rename("errors").reset_index()
-    images = predictions["y_true"].value_counts()
+    images = predictions["y_true"].astype(str).value_counts()
     table["share"] = table["errors"] / sum(table[name].map(images).fillna(0) for name in ("first", "second"))
     table = table.sort_values(["errors", "share", "first"], ascending=[False, False, True], ignore_index=True)
     return table.head(count)
@@ -317,7 +328,7 @@ def find_confused_pairs(predictions, count=10):
 
 def is_right(predictions):
     """Tell for each prediction whether it is right, as a boolean Series."""
-    return predictions["y_true"] == predictions["y_pred"]
+    return predictions["y_true"].astype(str) == predictions["y_pred"].astype(str)
 
 
 def _prepare_metrics(predictions):

@@ -22,7 +22,9 @@ def score_group_of_classes(predictions, classes):
     if unknown := set(classes) - set(class_names):
         raise ValueError(f"No such class: {', '.join(sorted(unknown))}. Known: {', '.join(class_names)}.")
     score = predictions[[f"p_{name}" for name in classes]].sum(axis=1)
-    return predictions[["image_id", "group"]].assign(positive=predictions["y_true"].isin(classes), score=score)
+    return predictions[["image_id", "group"]].assign(
+        positive=predictions["y_true"].astype(str).isin(classes), score=score
+    )
 
 
 def find_threshold(scores, specificity=0.9):

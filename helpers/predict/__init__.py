@@ -23,6 +23,7 @@ import csv
 import hashlib
 import io
 import os
+import re
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -35,15 +36,17 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from helpers.data.layouts.common import order_naturally
-from helpers.data.listing import IMAGE_FORMATS, find_obstacle, list_files, tell_kind
+from helpers.data.listing import IMAGE_FORMATS, describe_unread, find_obstacle, list_files, tell_kind
 from helpers.data.pixels import decode_image, refuse_bombs
-from helpers.data.reading import read_files
-from helpers.files import InputError, guard_cell, replace_atomically, unguard_cell
+from helpers.data.reading import hash_each, read_files
+from helpers.files import InputError, guard_cell, replace_atomically, show_name, unguard_cell
 from helpers.predict.classifier import Classifier, Decoded
 
 _BATCH_SIZE = 64
 _CHUNK_SIZE = 8  # so many images a thread reads at a time
+_MOST_BYTES = 2**26  # of a file that is held in memory
 _LISTED = 20  # so many problems are told
+_DIGITS = 16  # of the SHA-256 of a file
 _ENDINGS = 5  # so many endings of other files are told
 _PROBLEM_COLUMNS = ["file", "problem"]
 _ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}  # any file name comes back as it was
@@ -98,7 +101,7 @@ class Outcome(NamedTuple):
 
     predicted: int  # images
     before: int  # images that were predicted before
-    changed: int  # images that were predicted before, but whose files have changed: they were predicted anew
+    changed: int  # of the images predicted: those that were predicted before, but whose files have changed
     foreign: int  # images predicted now that look unlike those that the model was trained on
     problems: pd.DataFrame  # columns file, problem: the images that could not be read
     others: list  # of str, for each folder with other files than images: what they are
@@ -125,13 +128,17 @@ def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None,
     ------
     InputError
         The model or a path is missing, the model cannot be used, there is no image, or ``out`` cannot be the table of
-        this model's predictions; nothing was written then.
+        this model's predictions; nothing was written then. Or its outputs are no probabilities, which shows at the
+        first images for which they are none: the rows before them stay.
     """
     out = Path(out)
+    out = out.resolve() if out.is_symlink() else out  # so that what the link leads to is replaced, not the link
     if batch_size < 1:
         raise InputError(f"batch size {batch_size}: expected 1 or more.")
     if out.is_dir():
         raise InputError(f"{out} is a folder; expected the name of a CSV file.")
+    if out.exists() and not out.is_file():
+        raise InputError(f"{out} is no regular file; expected the name of a CSV file.")
     place = next(folder for folder in out.absolute().parents if folder.exists())
     if not place.is_dir():
         raise InputError(f"{out} cannot be written: {place} is a file, not a folder.")
@@ -141,6 +148,8 @@ def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None,
     changed = _find_changed(found.files, done)
     waiting = [item for item in found.files.items() if item[0] not in done or item[0] in changed]
     before, problems = len(found.files) - len(waiting), [*found.unread.items()]
+    now = {*found.files, *found.unread}
+    others = [row for row in _read_problems(out) if row[0] not in now and Path(relative_to or "", row[0]).exists()]
     bar_settings = {"unit": "image", "smoothing": 0.05, "disable": None if progress is None else not progress}
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out, "ab") as table:
@@ -153,14 +162,14 @@ def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None,
         with open(out, "ab") as table, tqdm(total=len(found.files), initial=before, **bar_settings) as bar:
             predicted, foreign = _predict(classifier, waiting, batch_size, table, problems, bar)
     finally:
-        if problems:  # also of a run that is stopped
+        if problems or others:  # also of a run that is stopped
             with replace_atomically(_name_problems(out)) as unfinished:
-                rows = ((guard_cell(name), problem) for name, problem in problems)
+                rows = ((guard_cell(name), problem) for name, problem in [*others, *problems])
                 unfinished.write_bytes(_format_rows([_PROBLEM_COLUMNS, *rows]))
-    if not problems:  # what an earlier run listed can be read now
+    if not (problems or others):  # what an earlier run listed can be read now
         _name_problems(out).unlink(missing_ok=True)
     problems = pd.DataFrame(problems, columns=_PROBLEM_COLUMNS)
-    return Outcome(predicted, before, len(changed), foreign, problems, found.others)
+    return Outcome(predicted, before, len(changed.difference(problems["file"])), foreign, problems, found.others)
 
 
 class Found(NamedTuple):
@@ -174,8 +183,8 @@ class Found(NamedTuple):
 def find_images(paths, relative_to=None):
     """Find images, and what else there is. Names are the paths as given, or relative to ``relative_to``.
 
-    ``paths`` are files, which are tried whatever they are; and folders, which are searched with all folders below them
-    by `helpers.data.listing.list_files`, in natural order: 2.bmp before 10.bmp. Hidden files are left out.
+    ``paths`` are files, of any ending; and folders, which are searched with all folders below them by
+    `helpers.data.listing.list_files`, in natural order: 2.bmp before 10.bmp. Hidden files are left out.
 
     Raise InputError if a path does not exist, or there is no image.
     """
@@ -184,22 +193,27 @@ def find_images(paths, relative_to=None):
     def name(path):
         return (path.relative_to(relative_to) if relative_to else path).as_posix()
 
+    if not all(map(str, paths)):
+        raise InputError("A path is empty: name files or folders, or . for the working folder.")
     for path in map(Path, paths):
-        if not path.is_dir():
-            if not os.path.lexists(path):
-                raise InputError(f"{path}: no such file or folder.")
-            files[name(path)] = path
-            continue
-        listing = list_files(path)
-        listing.paths.sort(key=lambda inner: ([order_naturally(part.casefold()) for part in inner.parts], inner))
-        kinds = {below: tell_kind(below) for below in map(path.joinpath, listing.paths)}
-        images = {name(below): below for below, (kind, _) in kinds.items() if kind == "image"}
+        if path.is_dir():
+            listing = list_files(path)
+            listing.paths.sort(key=lambda inner: ([order_naturally(part.casefold()) for part in inner.parts], inner))
+            tried, closed = {"image"}, {path / inner: reason for inner, reason in listing.unreadable.items()}
+            kinds = {below: tell_kind(below) for below in map(path.joinpath, listing.paths)}
+        elif os.path.lexists(path):
+            tried, closed = {"image", "text", "other"}, {path: reason} if (reason := find_obstacle(path)) else {}
+            kinds = {} if closed else {path: tell_kind(path)}
+        else:
+            raise InputError(f"{path}: no such file or folder.")
+        images = {name(below): below for below, (kind, _) in kinds.items() if kind in tried}
         files |= images
-        unread |= {name(path / inner): reason for inner, reason in listing.unreadable.items()}
+        unread |= {name(below): reason for below, reason in closed.items()}
         for below, (kind, what) in kinds.items():
             if kind == "unread":
-                unread[name(below)] = f"is not read ({what}): expected {expected}"
-        if told := _describe_others(kinds):
+                unread[name(below)] = f"cannot be read as an image ({describe_unread(what)})."
+        kinds |= dict.fromkeys(closed, ("unread", "path that cannot be opened"))
+        if path.is_dir() and (told := _describe_others(kinds)):
             others.append(f"{path}: {len(images):,} of {len(kinds):,} files are images; the others: {told}")
     if not files:
         told = [*others, *(f"{name} {reason}" for name, reason in [*unread.items()][:_LISTED])]
@@ -215,9 +229,9 @@ def _describe_others(kinds):
             groups.setdefault(what or "other file", Counter())[path.suffix.lower() or "no ending"] += 1
     told = []
     for what, endings in groups.items():
-        number = f"{endings.total():,} ×" if endings.total() > 1 else "1"
+        what = re.sub("( of| that|:|$)", r"s\1", what, count=1) if endings.total() > 1 else what
         further = ", …" if len(endings) > _ENDINGS else ""
-        told.append(f"{number} {what} ({', '.join(list(endings)[:_ENDINGS])}{further})")
+        told.append(f"{endings.total():,} {what} ({', '.join(list(endings)[:_ENDINGS])}{further})")
     return ", ".join(told)
 
 
@@ -261,8 +275,8 @@ def _read_rows(file):
 def _find_changed(files, done):
     """Find the files that do not have the content any more that they were predicted with: a set of names."""
     names = [name for name in files if name in done]
-    contents = read_files(_hash_files, [files[name] for name in names])
-    return {name for name, content in zip(names, contents, strict=True) if content != done[name]}
+    contents = read_files(hash_each, [files[name] for name in names])
+    return {name for name, content in zip(names, contents, strict=True) if content[:_DIGITS] != done[name]}
 
 
 def _drop_rows(out, names):
@@ -271,6 +285,15 @@ def _drop_rows(out, names):
         for row in _read_rows(table):
             if unguard_cell(row[0]) not in names:
                 kept.write(_format_rows([row]))
+
+
+def _read_problems(out):
+    """Read what earlier runs could not read: pairs of file and problem; none from a list that is missing or damaged."""
+    try:
+        with open(_name_problems(out), newline="", **_ENCODING) as file:
+            return [(unguard_cell(name), problem) for name, problem in [*csv.reader(file)][1:]]
+    except (OSError, ValueError, csv.Error):
+        return []
 
 
 def _predict(classifier, files, batch_size, table, problems, bar):
@@ -311,42 +334,33 @@ def _predict(classifier, files, batch_size, table, problems, bar):
 def _try_to_read(path, shape, background):
     """Read an image, or tell in a str what is wrong with it."""
     try:
-        content = _read_content(path)
-        pixels, note = decode_image(content, shape, background)
-    except (InputError, OSError) as error:
-        return _on_one_line(str(error).removeprefix("The file "))
-    return Decoded(pixels, note, _hash(content))
-
-
-def _hash_files(paths):
-    return [_try_to_hash(path) for path in paths]
-
-
-def _try_to_hash(path):
-    try:
-        return _hash(_read_content(path))
-    except (InputError, OSError):
-        return ""
-
-
-def _hash(content):
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _read_content(path):
-    if obstacle := find_obstacle(path):
-        raise InputError(obstacle)
-    return path.read_bytes()
+        if find_obstacle(path) or path.stat().st_size > _MOST_BYTES:
+            source, (content,) = (
+                path,
+                hash_each([path]),
+            )  # first: if the file changes meanwhile, the next run notices it
+        else:  # once for both
+            source = path.read_bytes()
+            content = hashlib.sha256(source).hexdigest()
+        pixels, note = decode_image(source, shape, background)
+    except OSError as error:
+        return f"cannot be opened ({error.strerror})"
+    except InputError as error:
+        return _on_one_line(str(error).removeprefix("The file ").removeprefix(f"{show_name(path)} "))
+    return Decoded(pixels, note, content[:_DIGITS])
 
 
 def _format_rows(rows):
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode(**_ENCODING)
+    lines = []
+    for row in rows:
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\r\n").writerow(row)  # which quotes names with either character
+        lines.append(text.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines).encode(**_ENCODING)
 
 
 def _name_problems(out):
-    return out.with_name(f"{out.stem}.problems.csv")
+    return out.with_name(f"{out.name.removesuffix('.csv')}.problems.csv")
 
 
 def _on_one_line(text):

@@ -9,7 +9,6 @@ import inspect
 import json
 import os
 import sys
-import threading
 import time
 import traceback
 import warnings
@@ -27,7 +26,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
 from helpers.files import release_pages, replace_atomically
-from helpers.parallel import ONE_THREAD, KilledWorkerError, run_on_cluster, uses_cluster
+from helpers.identity import describe
+from helpers.parallel import ONE_THREAD, KilledWorkerError, end_with_parent, run_on_cluster, uses_cluster
 from helpers.study.design import dump_settings
 
 _TRIAL, _RUN = ("trial", "settings", "seed"), ("wall_seconds", "error")  # columns beside the results
@@ -40,9 +40,10 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None, progress=False):
     Parameters
     ----------
     train : function ``(settings, seed, *arrays) -> dict of str to number``
-        A result is identified by its name and source; by the code, without comments, of its module and of all modules
-        of its package and of this one that these import; by the versions of Keras, TensorFlow and NumPy; and by
-        settings, seed and arrays. Anything but a function is a ValueError.
+        A result is identified by its name and source; by the functions and data that it names, see
+        `helpers.identity.describe`; by the code, without comments, of its module and of all modules of its package and
+        of this one that these import; by the versions of Keras, TensorFlow and NumPy; and by settings, seed and arrays.
+        Anything but a function is a ValueError.
     trials : DataFrame
         From `list_trials`.
     folder : str or Path
@@ -103,7 +104,7 @@ def _identify(train, arrays):
         raise ValueError(f"train is {train!r}; expected a function.")
     versions = [version(package) for package in ("keras", "tensorflow", "numpy")]
     about = [train.__module__, train.__qualname__, inspect.getsource(train), _read_code(train), versions]
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode() + repr(describe(train)).encode())
     for array in arrays:
         array = np.atleast_1d(array)
         digest.update(str((array.shape, array.dtype)).encode())
@@ -151,20 +152,6 @@ def _read_code(train):
                 inner = [f"{base}.{alias.name}" for alias in node.names]
                 waiting += [name if find(name).is_file() else base for name in inner]
     return code
-
-
-def end_with(parent):
-    """End this process within a second after the one that started it, whose id is ``parent``, however that ended.
-
-    A killed process cannot end those that it started. On Windows, where no id of a parent ever changes, nothing ends.
-    """
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _read_record(path):
@@ -222,7 +209,7 @@ def _run_in_processes(train, arrays, n_jobs, folder, trials):
     one_thread = patch.dict(os.environ, ONE_THREAD)
     get_reusable_executor(reuse=True).shutdown()  # older processes may have started TensorFlow with more threads
     try:
-        workers = {"inner_max_num_threads": 1, "initializer": end_with, "initargs": (os.getpid(),)}
+        workers = {"inner_max_num_threads": 1, "initializer": end_with_parent, "initargs": (os.getpid(),)}
         with one_thread, parallel_config(backend="loky", **workers), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*tasks which were still being processed")  # when interrupted
             _remove(markers)  # of a study that was killed

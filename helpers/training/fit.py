@@ -6,13 +6,11 @@ on the same machine, also when a training was killed and resumed.
 
 import functools
 import hashlib
-import inspect
 import json
 import re
 import sys
 import time
-import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.files import Interrupted, release_pages, replace_atomically
+from helpers.identity import describe
 from helpers.training import tf
 from helpers.training.augment import ImageDataGenerator, make_augmenter
 from helpers.training.fast import FusedAdamW, list_layers
@@ -91,8 +90,7 @@ def fit_model(model, training, validation, recipe, *, seed=42, progress=False, c
     checkpoint : str or Path, optional
         A file that keeps the state after each epoch, so that a training that was interrupted (which raises Interrupted)
         or killed goes on, and the weights of a finished one, so that it is not done again. That of another training is
-        ignored. An augmenter is known by its code, by the values it holds (an object by its ``__getstate__``), and by
-        what it does to 8 images.
+        ignored. An augmenter is known by `helpers.identity.describe` and by what it does to 8 images.
 
     Returns
     -------
@@ -193,7 +191,7 @@ def make_batches(training, recipe, seed, steps):
         weights = y @ np.asarray(class_weights)
         if recipe.mixup:  # the loss is that of the two parts, each weighted by its share and by its own class
             parts = y * np.asarray(class_weights)
-            y = np.divide(parts, weights[:, None], out=np.float64(y), where=weights[:, None] > 0)
+            y = np.divide(parts, weights[:, None], out=y.astype("float64"), where=weights[:, None] > 0)
         return images, y, weights
 
     shapes = [pixels.shape[1:], labels.shape[1:], *([] if class_weights is None else [()])]
@@ -350,7 +348,7 @@ def _identify(model, training, validation, recipe, seed):
     network = re.sub(r'_\d+"', '"', json.dumps(model.get_config(), default=str))  # Keras counts on in automatic names
     digest = hashlib.sha256(json.dumps([network, keras.version(), settings], default=str).encode())
     if recipe.augment is not None:  # what it does also tells what it calls in other modules
-        digest.update(repr(_describe(recipe.augment)).encode())
+        digest.update(repr(describe(recipe.augment)).encode())
         first = training[0][training[2][:8]]
         digest.update(np.ascontiguousarray(recipe.augment(first, np.random.default_rng(0))).tobytes())
     for weight in model.get_weights():
@@ -363,54 +361,3 @@ def _identify(model, training, validation, recipe, seed):
             digest.update(np.ascontiguousarray(part).tobytes())
         release_pages(pixels)
     return digest.hexdigest()
-
-
-def _describe(value, seen=None):
-    """Describe a function, an object or data by code and content, so that another process describes it alike."""
-    seen = {} if seen is None else seen  # by id; kept, so that no id is given away again
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
-
-    def describe(*inner):
-        return [_describe(part, seen) for part in inner]
-
-    if value is None or isinstance(value, str | bytes | int | float):
-        return value
-    if isinstance(value, type | types.ModuleType | types.BuiltinFunctionType | np.ufunc):
-        return value.__name__
-    if isinstance(value, types.CodeType):
-        return describe(value.co_code, value.co_names, value.co_consts)
-    if isinstance(value, tuple):
-        return describe(*value)
-    if isinstance(value, set | frozenset):
-        return sorted(map(repr, describe(*value)))
-    if id(value) in seen or len(seen) > 1000:
-        return kind
-    seen[id(value)] = value
-    try:
-        if isinstance(value, list):
-            return describe(*value)
-        if isinstance(value, Mapping):
-            return describe(*value.items())
-        if isinstance(value, functools.partial):
-            return describe(value.func, value.args, value.keywords)
-        if inspect.ismethod(value):
-            return describe(value.__func__, value.__self__)
-        if inspect.isfunction(value):
-            used = inspect.getclosurevars(value)
-            near = {  # of other modules the functions are left out
-                name: part
-                for name, part in used.globals.items()
-                if not inspect.isfunction(part) or part.__module__ == value.__module__
-            }
-            return describe(value.__code__, value.__defaults__, value.__kwdefaults__, used.nonlocals, near)
-        if hasattr(value, "__array__"):
-            array = np.asarray(value)
-            first = array.flat[: 2**20]
-            content = first[:1000].tolist() if array.dtype == object else hashlib.sha256(first.tobytes()).hexdigest()
-            return describe(array.shape, str(array.dtype), content)
-        if hasattr(value, "get_config"):  # a layer of Keras, which counts on in automatic names
-            return [kind, *describe(value.get_config() | {"name": None})]
-        call = type(value).__call__ if callable(value) else None
-        return [kind, *describe(call if inspect.isfunction(call) else None, value.__getstate__())]
-    except Exception:  # a lock, a file, an empty cell: whatever cannot be read
-        return kind

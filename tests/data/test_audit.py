@@ -12,6 +12,7 @@ from helpers.data.audit import (
     list_classes,
 )
 from helpers.data.catalog import get_data_set
+from helpers.files import InputError
 
 
 @pytest.fixture
@@ -106,7 +107,9 @@ def test_no_conflicts_give_an_empty_table(images):
 
 
 def test_check_split_stops_at_a_leak_and_says_where():
-    images = pd.DataFrame({"group": ["1", "1", "2", "3"]})
-    check_split(images, pd.Series(["train", "train", "test", "test"]))
-    with pytest.raises(ValueError, match=r"'train': 1, 'test': 1"):
-        check_split(images, pd.Series(["train", "test", "test", "test"]))
+    images = pd.DataFrame({"group": ["2", "1", "1", "3"], "path": ["d.png", "a.png", "b.png", "c.png"]})
+    images["image_id"] = images["path"].str[0]
+    check_split(images, pd.Series(["train", "test", "test", "test"]))
+    told = r"'train': 1, 'test': 1}, such as a\.png \(a\) in train and b\.png \(b\) in test\. .* Remove the images"
+    with pytest.raises(InputError, match=told):
+        check_split(images, pd.Series(["train", "train", "test", "test"]))

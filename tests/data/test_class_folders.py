@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -235,7 +236,7 @@ def test_different_images_under_one_name_are_all_used_as_one_group(index, folder
     assert len(images) == len(FILES) + 1
     both = images[images["path"].isin([f"{NORMAL}/IM-0115-0001.jpeg", copy])]
     assert both["group"].tolist() == ["IM-0115"] * 2
-    assert problem["problem"] == "2 images have the part, class and name of another one"
+    assert problem["problem"] == "2 different images have the same part, class and name"
     assert problem["action"] == "all used"
 
 
@@ -251,7 +252,7 @@ def test_different_images_under_one_name_have_the_ending_in_their_image_id(tmp_p
     assert benign["image_id"].tolist() == ["train/Benign/1.jpg", "train/Benign/1.png", "train/Benign/2"]
     assert benign["group"].tolist() == ["train/Benign/1", "train/Benign/1", "train/Benign/2"], "may be two copies"
     assert problems["action"].tolist() == ["ignored", "all used"]
-    assert problems["problem"].str.startswith(("1 second copies", "2 images have")).all()
+    assert problems["problem"].str.startswith(("1 second copies", "2 different images have")).all()
 
 
 def test_the_same_name_in_two_folders_of_the_layout(tmp_path):
@@ -297,13 +298,22 @@ def test_another_data_set_of_the_same_publisher_is_set_aside(index, folder):
     assert [problem["file"] for problem in problems] == ["OCT/"]
 
 
-def test_copies_stand_in_for_a_part_that_the_folders_of_the_catalog_lack(index, folder):
-    expected, _ = index()
-    (folder / "more").mkdir()
-    (folder / "chest_xray" / "val").rename(folder / "more" / "val")
-    images, problems = index()
-    pd.testing.assert_frame_equal(images.drop(columns="path"), expected.drop(columns="path"))
-    assert problems == []
+def test_copies_do_not_stand_in_for_a_part_that_the_folders_of_the_catalog_lack(index, folder):
+    (folder / "CLAHE").mkdir()
+    (folder / "chest_xray" / "val").rename(folder / "CLAHE" / "val")
+    images, (problem,) = index()
+    assert images["part"].unique().tolist() == ["train", "test"]
+    assert problem["file"] == "CLAHE/"
+    assert problem["problem"] == "holds 2 images, but is no folder of the data set"
+
+
+def test_masks_do_not_stand_in_for_a_class_that_the_folders_of_the_catalog_lack(data_set, folder):
+    (folder / "GroundTruth" / "train").mkdir(parents=True)
+    (folder / NORMAL).rename(folder / "GroundTruth" / "train" / "NORMAL")
+    with pytest.raises(
+        InputError, match=r"no images in train/NORMAL/\. There is GroundTruth/ with 3 images: rename it"
+    ):
+        index_images(data_set, folder)
 
 
 def test_a_copy_that_comes_first_in_the_alphabet_is_not_used_if_it_lies_deeper(index, folder):
@@ -657,7 +667,7 @@ def test_the_order_does_not_depend_on_that_of_the_file_system(data_set, folder, 
 
 
 def test_rows_are_ordered_by_part_however_deep_and_whatever_the_alphabet(index, folder):
-    shutil.move(folder / "chest_xray" / "train", folder / "chest_xray" / "unpacked" / "further" / "train")
+    shutil.move(folder / "chest_xray" / "train", folder / "unpacked" / "further" / "chest_xray" / "train")
     images, _ = index()
     assert images["part"].drop_duplicates().tolist() == ["train", "val", "test"]
     assert images["part"].ne(images["part"].shift()).sum() == 3
@@ -789,10 +799,20 @@ def test_flat_images_have_their_class_in_the_name(index_plants, name, label):
     assert [problem["action"] for problem in problems] == [IGNORED]
 
 
-@pytest.mark.parametrize("place", ["test", "Test/TEST", "archive/test/test"])
-def test_the_flat_folder_may_lie_at_any_depth_in_any_case(index_plants, place):
+@pytest.mark.parametrize("place", ["test", "Test/TEST"])
+def test_the_flat_folder_may_be_in_another_and_in_any_case(index_plants, place):
     images, problems = index_plants(f"{place}/PotatoHealthy1.JPG")
     assert images.loc[f"test/{POTATO}/PotatoHealthy1", "path"] == f"{place}/PotatoHealthy1.JPG"
+    assert len(problems) == 1
+
+
+def test_the_flat_folder_lies_beside_the_folder_of_the_others(index_plants, tmp_path):
+    images, problems = index_plants("archive/test/test/PotatoHealthy1.JPG")
+    assert len(images) == len(LEAF_FILES)
+    assert problems[0]["file"] == "archive/"
+    (tmp_path / PLANTS).rename(tmp_path / "archive" / PLANTS)
+    images, problems = index_images(get_data_set("plants"), tmp_path)
+    assert images["path"].iloc[-1] == "archive/test/test/PotatoHealthy1.JPG"
     assert len(problems) == 1
 
 
@@ -890,3 +910,19 @@ def test_names_of_leaves(index_plants, name, group):
     images, problems = index_plants(f"{LEAVES}/{place}.JPG")
     assert images.loc[place, "group"] == group
     assert len(problems) == 1
+
+
+def test_archives_are_named_with_the_command_that_unpacks_them(folder, index):
+    for name in ("val.zip", "train/NORMAL.tar.gz", "train/NORMAL/more.7z"):
+        write(folder / "chest_xray", name)
+    _, problems = index()
+    assert {each["file"]: each["action"] for each in problems} == {
+        f"chest_xray/{name}": IGNORED for name in ("val.zip", "train/NORMAL.tar.gz", "train/NORMAL/more.7z")
+    }
+    shutil.rmtree(folder / NORMAL)
+    place = folder / "chest_xray/train"
+    told = (
+        f"chest_xray/train/NORMAL.tar.gz is packed: unpack it with python -m tarfile -e {place}/NORMAL.tar.gz {place}"
+    )
+    with pytest.raises(InputError, match=re.escape(told)):
+        index()

@@ -342,6 +342,21 @@ def test_the_table_of_labels_may_lie_elsewhere(index, folder):
     pd.testing.assert_frame_equal(index()[0], expected)
 
 
+@pytest.mark.parametrize("outer", [True, False])
+@pytest.mark.parametrize("name", ["readme.txt", "x.bmp", "fold_0/x.bmp", "masks/x.bmp"])
+def test_files_beside_the_folds(index, folder, name, outer):
+    write_image(folder / TRAINING / name)
+    place = TRAINING
+    if not outer:
+        for path in list((folder / ROOT).iterdir()):
+            path.rename(folder / path.name)
+        place = "training_data"
+    images, problems = index()
+    assert len(images) == len(FILES)
+    assert problems["file"].tolist() == ([f"{place}/{name}"] if name.endswith(".bmp") else [])
+    assert set(problems["action"]) <= {LEFT_OUT}
+
+
 # The table of labels
 
 
@@ -377,6 +392,11 @@ def test_a_table_that_lacks_a_column(index, folder, column):
 def test_a_line_of_the_table_that_cannot_be_right(index, folder, row, complaint):
     write_table(folder, [*ROWS[:2], row, ROWS[2]])
     refuse(index, f"{folder / TABLE}, line 4: {complaint}.", "one line for each image")
+
+
+def test_the_line_is_counted_as_in_the_file(index, folder):
+    write_table(folder, ["", *ROWS[:2], "UID_46_7_12_all.bmp,10.bmp,0"])
+    refuse(index, f"{folder / TABLE}, line 5: labels is 0, but")
 
 
 def test_how_many_lines_are_wrong_is_told(index, folder):
@@ -479,3 +499,12 @@ def test_a_class_called_all_and_unlabelled_images_are_counted(index):
     by_fold = count_images(index()[0], by=("fold", "label"))
     assert by_fold.index.tolist() == ["fold_0", "fold_1", "fold_2", "missing", "total"]
     assert by_fold["total"].tolist() == [3, 1, 1, 6, 11]
+
+
+def test_a_packed_fold_is_named(folder, index):
+    (folder / TRAINING / "fold_2.zip").write_bytes(b"PK")
+    shutil.rmtree(folder / TRAINING / "fold_2")
+    images, problems = index()
+    assert "fold_2" not in set(images["fold"])
+    assert problems[["file", "action"]].to_numpy().tolist() == [[f"{TRAINING}/fold_2.zip", IGNORED]]
+    assert problems["problem"][0].endswith(f"python -m zipfile -e {folder / TRAINING}/fold_2.zip {folder / TRAINING}")

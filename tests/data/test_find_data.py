@@ -169,7 +169,7 @@ CHESTS = ("NORMAL", "PNEUMONIA")
         ("chest_xray", "chest_xray", "data/chest_xray"),
         ("chest-xray", "chest-xray", "data/chest-xray"),
         ("chest-xray/archive/chest_xray", "chest-xray/archive", "data/chest-xray/archive"),
-        ("archive", "archive", "data/archive"),
+        ("archive/chest_xray", "archive", "data/archive"),
         ("ZhangLabData/CellData/chest_xray", "ZhangLabData/CellData", "data/ZhangLabData/CellData"),
         ("datasets/paultimothymooney/chest-xray-pneumonia/versions/2/chest_xray", *["{}/versions/2"] * 2),
         (".", ".", "data"),
@@ -208,18 +208,22 @@ def test_the_key_file_is_found_in_other_folders(place, read, data_set, folder, t
     ("name", "there", "found"),
     [
         ("melanoma", {"archive/melanoma_cancer_dataset": MELANOMA}, "archive"),
-        ("melanoma", {"archive": MELANOMA}, "archive"),
+        ("melanoma", {"archive": MELANOMA}, None),
+        ("melanoma", {"breast-histology": MELANOMA}, None),
+        ("melanoma", {"melanoma/archive": MELANOMA}, "melanoma/archive"),
         ("melanoma", {"archive": ("Benign", "Malignant")}, None),
         ("melanoma", {"melanoma": ("Benign", "Malignant")}, None),
         ("melanoma", {"melanoma-isic": MELANOMA}, None),
         ("melanoma", {"melanoma-isic": ("Benign", "Malignant")}, None),
-        ("melanoma-isic", {"archive": ("Benign", "Malignant")}, "archive"),
+        ("melanoma-isic", {"archive": ("Benign", "Malignant")}, None),
+        ("melanoma-isic", {"melanoma-isic/dataset": ("Benign", "Malignant")}, "melanoma-isic/dataset"),
         ("melanoma-isic", {"archive": MELANOMA}, None),
         ("melanoma-isic", {"archive/melanoma_cancer_dataset": MELANOMA}, None),
         ("melanoma-isic", {"melanoma-cancer-dataset": ("Benign", "Malignant")}, "melanoma-cancer-dataset"),
         ("melanoma", {"melanoma-cancer-dataset": ("Benign", "Malignant")}, None),
-        ("melanoma", {"a": MELANOMA, "b": ("Benign", "Malignant")}, "a"),
-        ("melanoma-isic", {"a": MELANOMA, "b": ("Benign", "Malignant")}, "b"),
+        ("melanoma", {"a": MELANOMA, "b": ("Benign", "Malignant")}, None),
+        ("melanoma", {"a/melanoma": MELANOMA, "b": ("Benign", "Malignant")}, "a/melanoma"),
+        ("chest-xray", {"archive": CHESTS}, None),
         ("chest-xray", {"covid": ("COVID19", "NORMAL", "PNEUMONIA")}, None),
         ("chest-xray", {"CellData/OCT": ("CNV", "NORMAL"), "CellData/chest_xray": CHESTS}, "CellData"),
         ("chest-xray", {"chest-xray/archive": CHESTS, "archive": CHESTS}, "chest-xray/archive"),
@@ -235,17 +239,39 @@ def test_a_data_set_is_known_by_its_layout_and_never_taken_for_another(name, the
         assert find_data(get_data_set(name), read("auto")).folder == tmp_path / "data" / found
         assert choose_data_set(["mnist", name], read("auto")).name == name
     else:
-        with pytest.raises(InputError, match=r"has no .*; it holds "):
+        with pytest.raises(InputError, match=rf"has no .*; it holds .*rename it to {name}|/{name} has no "):
             find_data(get_data_set(name), read("auto"))
+        assert choose_data_set(["mnist", name], read("auto")).name == "mnist"
+
+
+def test_a_folder_that_may_be_that_of_the_data_set_is_named_and_the_sample_is_not_taken(read, tmp_path):
+    write_classes(tmp_path / "data" / "own" / "archive")
+    settings = replace(read("auto"), data_dir_given=False)
+    with pytest.raises(
+        InputError, match=r"data/own/archive is laid out like it\. If it is it, rename it to chest-xray\."
+    ):
+        find_data(get_data_set("chest-xray"), settings)
+    (tmp_path / "data" / "own" / "archive").rename(tmp_path / "data" / "chest-xray")
+    assert find_data(get_data_set("chest-xray"), settings).kind == "local"
+
+
+def test_the_error_tells_that_not_all_folders_were_searched(read, tmp_path, monkeypatch):
+    write_classes(tmp_path / "data" / "own" / "chest_xray")
+    monkeypatch.setattr("helpers.data.opening._MOST_FOLDERS", 2)
+    with pytest.raises(InputError, match=r"The search ended after 2 folders; others were not looked at\. Put"):
+        find_data(get_data_set("chest-xray"), read("auto"))
 
 
 def test_several_folders_that_fit_are_listed(read, tmp_path):
-    for place in ("a", "b"):
-        write_classes(tmp_path / "data" / place)
-    with pytest.raises(InputError, match=rf"lies in several folders: {tmp_path}/data/a, {tmp_path}/data/b\. Keep one"):
+    place = tmp_path / "data" / "chest-xray"
+    for name in ("archive", "masks"):
+        write_classes(place / name)
+    with pytest.raises(InputError) as caught:
         find_data(get_data_set("chest-xray"), read("auto"))
-    (tmp_path / "data" / "b").rename(tmp_path / "data" / "chest-xray")
-    assert find_data(get_data_set("chest-xray"), read("auto")).folder == tmp_path / "data" / "chest-xray"
+    told = f"lies in several folders: {place}/archive, {place}/masks. Move all but one out of DATA_DIR={tmp_path}/data."
+    assert told in str(caught.value)
+    (place / "masks").rename(tmp_path / "masks")
+    assert find_data(get_data_set("chest-xray"), read("auto")).folder == place / "archive"
 
 
 def test_links_lead_to_a_data_set_but_not_in_circles(read, tmp_path):
@@ -345,7 +371,7 @@ def write_idx(folder, arrays, change=lambda name: name):
 @pytest.mark.parametrize(
     "change", [str, lambda name: f"{name}.gz", lambda name: name.replace("-idx", ".idx"), str.upper], ids=range(4)
 )
-@pytest.mark.parametrize("place", ["mnist", "MNIST/raw", "mnist-dataset"])
+@pytest.mark.parametrize("place", ["mnist", "MNIST/raw", "mnist-dataset", "MNIST original", "mnist_database/x"])
 def test_idx_files_are_read_like_the_archive(change, place, read, data_set, folder, arrays, tmp_path):
     expected, _ = index_images(data_set, folder)
     pixels = load_pixels(expected, folder, (28, 28, 1), tmp_path / "cache")
@@ -359,6 +385,16 @@ def test_idx_files_are_read_like_the_archive(change, place, read, data_set, fold
     np.testing.assert_array_equal(load_pixels(images, found.folder, (28, 28, 1), tmp_path / "cache"), pixels)
 
 
+def test_a_missing_idx_file_is_named(read, data_set, arrays, tmp_path):
+    place = tmp_path / "data" / "mnist"
+    write_idx(place, arrays)
+    (place / IDX["y_test"]).unlink()
+    with pytest.raises(
+        InputError, match=r"mnist: of the four IDX files that of t10k labels is missing\. Expected: mnist"
+    ):
+        index_images(data_set, find_data(data_set, read("auto")).folder)
+
+
 def test_packed_idx_files_and_folders_of_the_same_name_may_lie_beside(read, data_set, folder, arrays):
     (folder / "mnist.npz").unlink()
     write_idx(folder, arrays, lambda name: f"{name}.gz")
@@ -368,11 +404,21 @@ def test_packed_idx_files_and_folders_of_the_same_name_may_lie_beside(read, data
     assert images["path"].unique().tolist() == ["train-images.idx3-ubyte", "t10k-images.idx3-ubyte"]
 
 
-@pytest.mark.parametrize("place", ["FashionMNIST/raw", "fashion-mnist", "archive"])
-def test_idx_files_of_others_are_not_taken_for_mnist(place, read, data_set, arrays, tmp_path):
-    write_idx(tmp_path / "data" / place, arrays)
+@pytest.mark.parametrize("data_dir", ["data", "mnist-project/data", "mnist"])
+@pytest.mark.parametrize(
+    "place", ["FashionMNIST/raw", "fashion-mnist", "fashion", "mnist_fashion", "kmnist", "EMNIST/a"]
+)
+def test_idx_files_of_others_are_not_taken_for_mnist(place, data_dir, read, data_set, arrays, tmp_path):
+    write_idx(tmp_path / data_dir / place, arrays)
     with pytest.raises(InputError, match="has no folder mnist; it holds "):
-        find_data(data_set, read("auto"))
+        find_data(data_set, read("auto", tmp_path / data_dir))
+
+
+@pytest.mark.parametrize("data_dir", ["data", "mnist-project/data"])
+def test_idx_files_without_a_name_are_not_taken_for_mnist(data_dir, read, data_set, arrays, tmp_path):
+    write_idx(tmp_path / data_dir / "archive", arrays)
+    with pytest.raises(InputError, match=r"it holds archive/\. If .* rename it to mnist"):
+        find_data(data_set, read("auto", tmp_path / data_dir))
 
 
 @pytest.mark.parametrize(
@@ -446,10 +492,13 @@ def test_a_missing_folder_is_no_data_set(read, tmp_path):
 
 @pytest.mark.parametrize("name", ["MNIST.NPZ", "Mnist.npz"])
 @pytest.mark.parametrize("source", ["auto", "local"])
-def test_key_files_are_opened_by_their_name_and_not_found_under_another(name, source, read, data_set, folder):
+def test_the_key_file_is_found_in_another_case(name, source, read, data_set, folder):
+    expected, _ = index_images(data_set, folder)
     (folder / "mnist.npz").rename(folder / name)
-    with pytest.raises(InputError, match=rf"/mnist has no mnist\.npz; it holds {name}\. Put the files there"):
-        index_images(data_set, find_data(data_set, read(source)).folder)
+    assert find_data(data_set, read(source)).folder == folder
+    images, _ = index_images(data_set, folder)
+    pd.testing.assert_frame_equal(images, expected.assign(path=name))
+    assert load_pixels(images, folder, data_set.image_shape, None).any()
 
 
 @pytest.mark.parametrize("outer", ["new plant diseases dataset(augmented)", "New Plant Diseases Dataset(Augmented)"])

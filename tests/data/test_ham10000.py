@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from helpers.data.audit import leave_out_unusable
 from helpers.data.catalog import get_data_set
-from helpers.data.layouts.ham10000 import find_table
+from helpers.data.layouts.common import IGNORED
+from helpers.data.layouts.ham10000 import find_tables
 from helpers.data.opening import LEFT_OUT, PROBLEM_COLUMNS, index_images
 from helpers.files import InputError
 
@@ -82,7 +84,7 @@ def test_table_as_other_programs_write_it(data_set, folder, encoding, space, end
     assert problems.empty
 
 
-@pytest.mark.parametrize("extra", ["dataset", "path", "part", "metadata_row", "label", "group", "index", "class"])
+@pytest.mark.parametrize("extra", ["dataset", "path", "part", "metadata_row", "line", "label", "group", "index"])
 def test_extra_columns_change_nothing(data_set, folder, extra):
     """Not even under the names of the index's own columns."""
     expected, _ = index_images(data_set, folder)
@@ -214,16 +216,46 @@ def test_the_table_under_other_names_and_in_other_folders(data_set, folder, plac
     (folder / place).parent.mkdir(parents=True, exist_ok=True)
     (folder / NAME).rename(folder / place)
     (folder / "HAM10000_metadata.xlsx").write_bytes(b"PK\3\4")  # the same for people
-    assert find_table(folder) == Path(place)
+    assert find_tables(folder)[0] == Path(place)
     images, problems = index_images(data_set, folder)
     pd.testing.assert_frame_equal(images, expected)
     assert problems.empty
 
 
+def test_a_diagnosis_in_another_case_is_read_and_another_one_is_shown(data_set, folder):
+    expected, _ = index_images(data_set, folder)
+    write_metadata(folder, [row.replace("bkl", "BKL").replace("nv", "Nv") for row in ROWS])
+    images, problems = index_images(data_set, folder)
+    pd.testing.assert_frame_equal(images, expected)
+    assert problems.empty
+    write_metadata(folder, [re.sub("bkl|nv|mel", "Melanoma", row) for row in ROWS])
+    with pytest.raises(InputError, match="4 times: diagnosis 'Melanoma' is none of bkl, mel, nv"):
+        index_images(data_set, folder)
+
+
+def test_a_second_table_and_an_archive_are_named(data_set, folder):
+    expected, _ = index_images(data_set, folder)
+    (folder / "HAM10000_metadata.tab").write_text(HEADER)
+    (folder / f"{PART_1}.zip").write_bytes(b"PK")
+    images, problems = index_images(data_set, folder)
+    pd.testing.assert_frame_equal(images, expected)
+    assert problems[["file", "problem", "action"]].to_numpy().tolist() == [
+        [
+            f"{PART_1}.zip",
+            f"is packed: unpack it with python -m zipfile -e {folder / PART_1}.zip {folder / PART_1}",
+            IGNORED,
+        ],
+        ["HAM10000_metadata.tab", f"is a second table, not used: {NAME} is", IGNORED],
+    ]
+    (folder / PART_1 / "ISIC_1.jpg").unlink()
+    with pytest.raises(InputError, match=re.escape(f"-e {folder / PART_1}.zip {folder / PART_1} (ignored)")):
+        leave_out_unusable(*index_images(data_set, folder))
+
+
 def test_a_table_far_below_is_not_looked_for(folder):
     (folder / "a/b/c").mkdir(parents=True)
     (folder / NAME).rename(folder / "a/b/c" / NAME)
-    assert find_table(folder) is None
+    assert find_tables(folder) == []
 
 
 def test_a_spreadsheet_and_the_table_of_the_challenge_are_refused(data_set, folder):
@@ -285,12 +317,11 @@ def test_listed_but_missing_and_present_but_not_listed(data_set, folder):
     ("row", "complaint", "concerns"),
     [
         ("HAM_1,ISIC_2,scc,histo,80.0,male,scalp", "diagnosis 'scc' is none of bkl, mel, nv", "ISIC_2"),
-        ("HAM_1,ISIC_2,BKL,histo,80.0,male,scalp", "diagnosis 'BKL' is none of bkl", "ISIC_2"),
         ("HAM_1,ISIC_2,,histo,80.0,male,scalp", "diagnosis nan is none of bkl", "ISIC_2"),
         (",ISIC_2,bkl,histo,80.0,male,scalp", "ISIC_2 has no lesion_id", "ISIC_2"),
         ("HAM_1,,bkl,histo,80.0,male,scalp", "has no image_id", f"{NAME}, line 3"),
     ],
-    ids=["other diagnosis", "upper case", "no diagnosis", "no lesion", "no image_id"],
+    ids=["other diagnosis", "no diagnosis", "no lesion", "no image_id"],
 )
 def test_unusable_row_is_left_out_and_reported(data_set, folder, row, complaint, concerns):
     write_metadata(folder, [ROWS[0], row, *ROWS[2:]])
@@ -346,6 +377,12 @@ def test_rows_are_counted_as_in_the_file(data_set, folder):
     assert images["image_id"].tolist() == ["ISIC_4", "ISIC_2", "ISIC_3"]
     table = pd.read_csv(folder / NAME)
     assert table.loc[images["metadata_row"], "image_id"].tolist() == images["image_id"].tolist()
+
+
+def test_lines_are_those_of_the_file_and_rows_of_empty_cells_are_no_images(data_set, folder):
+    write_metadata(folder, ["", *ROWS[:3], "", ",,,,,,", ROWS[3].replace("mel", "odd"), ",,,,,,"])
+    _, problems = index_images(data_set, folder)
+    assert problems["file"].tolist() == [NAME, f"{NAME}, line 8"]
 
 
 @pytest.mark.parametrize("labels", [["nv", "mel"], ["mel", "bkl", "odd"]])

@@ -122,11 +122,9 @@ def test_other_endings_of_images(data_set, folder, ending):
 @pytest.mark.parametrize(
     ("place", "part"),
     [
-        (".", "other"),
         ("images", "other"),
-        ("all/ham10000_IMAGES_part_2/x", PART_2),
+        ("all/ham10000_IMAGES_part_2", PART_2),
         (f"{PART_1}/{PART_1}", PART_1),  # unpacked into a folder of the same name
-        (f"{PART_1}_old", "other"),
     ],
 )
 def test_images_in_other_folders_are_found(data_set, folder, place, part):
@@ -137,6 +135,20 @@ def test_images_in_other_folders_are_found(data_set, folder, place, part):
     assert (folder / images["path"].iloc[0]).samefile(folder / place / "ISIC_1.jpg")
     assert images["part"].tolist() == [part, PART_2]
     assert problems.empty
+
+
+@pytest.mark.parametrize("place", [".", "masks", f"{PART_1}_old", f"{PART_2}/masks"])
+def test_no_other_folder_stands_in_where_there_is_one_of_the_catalog(data_set, folder, place):
+    list_image(folder, 3)
+    write_image(folder / PART_1 / "ISIC_3.jpg", 3)
+    (folder / place).mkdir(exist_ok=True)
+    (folder / PART_1 / "ISIC_1.jpg").rename(folder / place / "ISIC_1.png")
+    images, problems = index_images(data_set, folder)
+    assert images["image_id"].tolist() == ["ISIC_2", "ISIC_3"]
+    assert problems[["file", "problem", "action"]].to_numpy().tolist() == [
+        [f"{NAME}, line 2", "ISIC_1 is listed, but there is no such image", LEFT_OUT],
+        [f"{place}/", "1 files that lie outside the folders of the images", "ignored"],
+    ]
 
 
 def test_the_part_is_where_the_image_lies_not_what_its_number_says(data_set, folder):
@@ -261,7 +273,11 @@ def test_several_folders_with_the_same_images(data_set, renamed):
     images, problems = index_images(data_set, renamed)
     assert images["path"].tolist() == ["photos/ISIC_1.jpg", "photos/ISIC_2.jpg"]
     assert set(images["part"]) == {"other"}
-    assert problems["problem"].tolist() == ["2 files that are second copies"]
+    about = "is one of 1 folders whose images are used, because none has the original's name"
+    assert problems[["file", "problem", "action"]].to_numpy().tolist() == [
+        ["photos/", about, "used"],
+        ["pictures/", "2 files that are second copies", "ignored"],
+    ]
 
 
 @pytest.mark.parametrize("listed", [True, False])

@@ -63,6 +63,15 @@ def test_a_file_that_cannot_be_opened_is_named(images, tmp_path, in_its_place):
         hash_files(images, tmp_path)
 
 
+def test_what_is_no_file_has_no_hash(images, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    names = ("pipe", "a", "missing", "a/one.jpeg")
+    assert reading.hash_each([tmp_path / name for name in names]) == [
+        *[reading.UNREADABLE] * 3,
+        hashlib.sha256(b"x-ray").hexdigest(),
+    ]
+
+
 # Kept in a file
 
 

@@ -192,3 +192,8 @@ def test_read_arrays_reads_only_what_was_asked_for(folder, arrays):
     found = read_arrays(folder / "mnist.npz", ["y_test", "x_test"])
     assert list(found) == ["y_test", "x_test"]
     np.testing.assert_array_equal(found["x_test"], arrays["x_test"])
+
+
+def test_digits_without_images_are_named_by_part(data_set, folder, arrays):
+    np.savez(folder / "mnist.npz", **arrays | {"y_train": arrays["y_train"] % 8, "y_test": arrays["y_test"] % 9})
+    assert_refused(data_set, folder, "train has no image of 8, 9; test has no image of 9. Expected: images of all ten")

@@ -5,7 +5,8 @@ import os
 import pytest
 from PIL import Image
 
-from helpers.data.listing import IMAGE_ENDINGS, list_files, tell_kind
+from helpers.data import listing
+from helpers.data.listing import IMAGE_ENDINGS, describe_unread, list_files, tell_kind
 
 
 @pytest.fixture
@@ -22,8 +23,8 @@ FILES = ["b.png", "a/1.png", "a/2.png", "a/deep/x.png"]
 
 
 def list_names(folder):
-    listing = list_files(folder)
-    return [path.as_posix() for path in listing.paths], listing.unreadable, listing.leftovers
+    found = list_files(folder)
+    return [path.as_posix() for path in found.paths], found.unreadable, found.leftovers
 
 
 def test_files_are_listed_by_depth_and_name(folder):
@@ -74,6 +75,13 @@ def test_what_cannot_be_read_is_told(folder, monkeypatch):
     }
 
 
+def test_regular_files_are_listed_without_asking_for_their_state(folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(listing, "find_obstacle", lambda entry: asked.append(entry.name) or "")
+    assert list_names(folder)[0] == FILES
+    assert asked == ["a", "deep"]
+
+
 def test_a_folder_that_is_not_there_is_told(tmp_path):
     assert list_names(tmp_path / "no") == ([], {"./": "cannot be entered (No such file or directory)"}, 0)
 
@@ -100,7 +108,7 @@ def test_names_of_any_bytes_are_listed(folder):
         ("scan.dcm", ("unread", "DICOM file")),
         ("brain.nii", ("unread", "NIfTI file")),
         ("brain.nii.gz", ("unread", "NIfTI file")),
-        ("photo.jpg.part", ("unread", "file that was not downloaded to the end")),
+        ("photo.jpg.part", ("unread", "part of a download: fetch it again")),
         ("table.CSV", ("other", "")),
         ("images.tar.gz", ("other", "")),
         ("nothing", ("unread", "file of an unknown format")),
@@ -145,6 +153,26 @@ def test_a_text_without_ending_is_no_image(tmp_path):
 def test_an_image_is_read_under_the_ending_of_a_format_that_is_not(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "photo.heic", format="JPEG")
     assert tell_kind(tmp_path / "photo.heic") == ("image", "")
+
+
+@pytest.mark.parametrize(
+    ("ending", "what"), [(".DNG", "raw photograph"), (".nef", "raw photograph"), (".svs", "slide"), (".ndpi", "slide")]
+)
+def test_the_preview_in_a_raw_photograph_or_a_slide_is_no_image(tmp_path, ending, what):
+    Image.new("RGB", (4, 4)).save(tmp_path / f"photo{ending}", format="TIFF")
+    assert tell_kind(tmp_path / f"photo{ending}") == ("unread", what)
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("HEIC photograph", "is a HEIC photograph: save it as JPEG or PNG"),
+        ("pointer of Git LFS: fetch it", "is a pointer of Git LFS: fetch it"),
+        ("file that cannot be opened (Permission denied)", "is a file that cannot be opened (Permission denied)"),
+    ],
+)
+def test_what_to_do_is_told_once(what, told):
+    assert describe_unread(what) == told
 
 
 @pytest.mark.parametrize("content", [b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif", b"MM\0+", b"\xff\x4f\xff\x51\0"])

@@ -1,12 +1,14 @@
 """Opening a data set: what is joined, left out, limited, split and shown, on the samples and on tiny folders."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from helpers.data import pixels
 from helpers.data.audit import count_images, find_leaks
 from helpers.data.opening import index_images, open_data_set
 from helpers.data.pixels import compute_fingerprint
@@ -257,6 +259,12 @@ def test_a_group_on_two_sides_is_refused(lesions, monkeypatch):
         lesions.split_images(0.2, 0.15)
 
 
+def test_a_set_without_a_class_is_refused(lesions):
+    lesions.images = lesions.images[lesions.images["label"] != "Benign"]
+    with pytest.raises(InputError, match=r": train has no image of Benign; validation has no image of Benign; test"):
+        lesions.split_images(0.2, 0.15)
+
+
 def test_rows_are_positions(lesions):
     with pytest.raises(InputError, match=r"There is no set 'train': there are none\. Call split_images first\."):
         lesions.rows("train")
@@ -298,6 +306,18 @@ def test_pixels_and_images_are_the_same(opened):
     pixels = cells.load_pixels((24, 20, 3))
     assert pixels.shape == (610, 24, 20, 3)
     np.testing.assert_array_equal(cells.read_images(cells.images.iloc[[7, 2]], (24, 20, 3)), pixels[[7, 2]])
+
+
+def test_warnings_of_pillow_are_not_shown(opened, monkeypatch):
+    cells = opened("leukemia")
+    read_image = pixels.read_image
+
+    def warn(*args):
+        warnings.warn_explicit("Corrupt EXIF data", UserWarning, "Image.py", 1, module="PIL.Image")
+        return read_image(*args)
+
+    monkeypatch.setattr(pixels, "read_image", warn)
+    assert len(cells.read_images(cells.images.iloc[:1], (24, 20, 3))) == 1
 
 
 def test_transparent_images_are_laid_on_the_background_of_the_record(tmp_path, open_folder):

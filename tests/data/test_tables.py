@@ -40,6 +40,10 @@ def split_with(separator):
         split_with(" ; "),
         TEXT.replace("\n", "\r\n"),
         TEXT.replace("\n", "\r"),
+        split_with("|"),
+        "sep=;\n" + split_with(";"),
+        ("SEP=,\r\n" + TEXT).encode("utf-8-sig"),
+        TEXT + ",,,,\n , ,,\n,,,,,,,\n",
         "\n" + TEXT.replace("\n", "\n\n"),
         "\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in TEXT.splitlines()),
         TEXT.replace(HEAD, HEAD.upper()),
@@ -49,7 +53,7 @@ def split_with(separator):
 )
 def test_the_same_table_from_many_programs(read, content):
     table = read(content)
-    assert table.columns.tolist() == [*HEAD.split(","), "metadata_row"]
+    assert table.columns.tolist() == [*HEAD.split(","), "metadata_row", "line"]
     assert table["metadata_row"].tolist() == [0, 1, 2]
     assert table["Image_ID"].tolist() == ["I1", "I2", "I3"]
     assert table["dx"].tolist() == ["nv", "mel", "bkl"]
@@ -64,6 +68,21 @@ def test_letters_beyond_ascii(read, encoding):
         .iloc[0]
         .startswith("männlich –")
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "rows", "lines"),
+    [
+        (TEXT, [0, 1, 2], [2, 3, 4]),
+        (f"sep=,\n\n{TEXT}", [0, 1, 2], [4, 5, 6]),
+        (TEXT.replace("\nH2", "\n\n,,,,\nH2"), [0, 2, 3], [2, 5, 6]),
+        (TEXT.replace("male\n", '"male\nor not"\n', 1), [0, 1, 2], [3, 4, 5]),
+    ],
+)
+def test_rows_and_lines_are_those_of_the_file(read, content, rows, lines):
+    table = read(content)
+    assert table["metadata_row"].tolist() == rows
+    assert table["line"].tolist() == lines
 
 
 def test_decimal_commas(read):
@@ -110,7 +129,7 @@ def test_longer_and_shorter_rows_are_named(tmp_path, read, row, cells, position,
             "has no column lesion_id; it has lesion, Image_ID, dx, age, sex (separator: comma)",
         ),
         ("a,b,c,d,e", "has no column lesion_id, Image_ID, dx; it has a, b, c, d, e "),
-        (HEAD.replace(",", "|"), "has no column lesion_id, Image_ID, dx; it has lesion_id|image_id|dx|age|sex "),
+        (HEAD.replace(",", ":"), "has no column lesion_id, Image_ID, dx; it has lesion_id:image_id:dx:age:sex "),
         ("lesion_id,Image_ID,dx,age,DX", "has two columns dx; it has lesion_id, Image_ID, dx, age, dx "),
         ("lesion_id,Image_ID,dx,age,Image ID", "has two columns Image_ID"),
     ],
@@ -129,14 +148,16 @@ def test_a_further_column_that_is_there_twice(read):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "No columns"),
-        (b"\n \n", "No columns"),
+        (b"", "it is empty"),
+        (b"\n \n", "it is empty"),
+        (b"sep=;\n", "it is empty"),
         (b"PK\3\4" + bytes(range(256)), "save it as CSV"),
         (b"\xd0\xcf\x11\xe0" + bytes(500), "save it as CSV"),
         (TEXT.encode("utf-16")[2:], "it is no text"),
         (b"\xff\xd8\xff\xe0" + bytes(range(256)) * 4, "table.csv"),
         (TEXT.encode("utf-16")[:-1], "it is no text"),
-        (f'{HEAD}\n"H1,I1,nv,,\n', "table.csv"),
+        (f'{HEAD}\n"H1,I1,nv,,\n', "(line 2: unexpected end of data)"),
+        (f'{HEAD}\n\nH1,I1,nv,,\n"H2"x,I2,nv,,\n', "(line 4: "),
         (f'{HEAD}\nH1,I1,nv,,"{"x" * 200_000}"\n', "table.csv"),
     ],
 )

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
 
 from helpers.evaluation.baselines import (
     compute_shortcut_features,
@@ -220,6 +222,29 @@ def test_classes_have_the_same_weight_whatever_their_size():
     said = fit_regression(x, y).predict_proba(x)[:, 1]
     assert said[y[:, 0] == 1].mean() < 0.45
     assert said[y[:, 1] == 1].mean() > 0.55
+
+
+def test_the_penalty_is_the_ridge_of_scikit_learn():
+    """Of classes without an error the weights would be where the solver happens to stop."""
+    x = np.r_[np.linspace(-2, -1, 200), np.linspace(1, 2, 200)][:, None]
+    y = np.eye(2)[np.repeat([0, 1], 200)]
+    ridge = LogisticRegression(class_weight="balanced").fit((x - x.mean()) / x.std(), y[:, 1])
+    assert fit_regression(x, y)[1].coef_.item() == ridge.coef_.item()
+
+
+def test_without_a_penalty_the_slope_of_calibrated_scores_is_the_most_likely_one():
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 2.5, (200, 1))
+    y = np.eye(2)[(rng.random(200) < 1 / (1 + np.exp(-x[:, 0]))).astype(int)]
+    codes = y[:, 1] - y[:, 0]
+    weights = 100 / y.sum(axis=0)[y.argmax(axis=1)]
+
+    def loss(line):
+        return weights @ np.log1p(np.exp(-codes * (line[0] + line[1] * x[:, 0])))
+
+    _, expected = minimize(loss, [0, 1], tol=1e-9).x
+    assert get_coefficients(fit_regression(x, y, penalty=False))[1] == pytest.approx(expected, abs=0.05)
+    assert abs(get_coefficients(fit_regression(x, y))[1] - expected) > 0.05
 
 
 def test_coefficients_give_the_probabilities_of_the_regression():

@@ -80,16 +80,16 @@ def test_resamples_without_a_value_are_left_out_for_that_metric_only():
 
     def compute(weights):
         return {
-            "first": 0.5 if weights[0] else np.nan,
+            "first": 1.0 if weights[0] else np.nan,
             "last": 0.5 if weights[5] else 0.0,
             "never": np.nan,
-            "ratio": weights[0] / weights[0] / 2,  # 0/0 without a warning
+            "ratio": weights[0] / weights[0],  # 0/0 without a warning
         }
 
     found = bootstrap(compute, groups, 300)
-    assert found.loc["first"].tolist() == [0.5, 0.5, 0.5, 6]  # never 0: those resamples are left out
+    assert found.loc["first", ["value", "high", "groups"]].tolist() == [1, 1, 6]  # else the error would not be 0
     assert found.loc["last", "low"] < 0.3
-    assert found.loc["ratio"].tolist() == [0.5, 0.5, 0.5, 6]
+    assert found.loc["ratio"].equals(found.loc["first"])
     assert found.loc["never", ["value", "low", "high"]].isna().all()
 
 
@@ -100,8 +100,6 @@ def test_metrics_may_have_tuples_as_names_and_keep_their_order():
     found = bootstrap(compute, list("vwxyz"), 10, limits=(-11, 13))
     assert found.index.tolist() == [("z", "last"), ("a", "sum"), ("z", "first")]
     assert found["value"].tolist() == [7, 5, -1]
-    np.testing.assert_allclose(found["low"], found["value"])
-    np.testing.assert_allclose(found["high"], found["value"])
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -147,6 +145,14 @@ def test_a_value_without_an_error_has_an_exact_interval():
     expected = binomtest(30, 30).proportion_ci(0.95).low
     np.testing.assert_allclose(found.loc["all"], [1, expected, 1, 30])
     np.testing.assert_allclose(found.loc["none"], [0, 0, 1 - expected, 30])
+
+
+def test_resamples_that_are_all_the_same_tell_no_interval():
+    """Of six people half of the images are right, of each: of further people this is not known so well."""
+    right, groups = np.arange(24) % 2, np.repeat(np.arange(6), 4)
+    found = bootstrap(lambda weights: {"accuracy": np.average(right, weights=weights)}, groups, 50).loc["accuracy"]
+    assert found["value"] == 0.5
+    assert found[["low", "high"]].isna().all()
 
 
 def test_values_outside_the_limits_are_refused():

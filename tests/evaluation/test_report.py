@@ -318,8 +318,13 @@ def test_without_an_interval_the_number_of_groups_is_told(missing):
     assert format_value(metric) == "0.891 (1 group: no interval)"
     assert format_difference(metric) == "+0.891 (1 group: no interval)"
     assert format_value({"value": 0.5, "low": missing, "high": missing}) == "0.500 (no interval)"
-    expected = "Accuracy: frozen is not to be compared with scratch (+0.891, 1 group: no interval)."
+    expected = "Accuracy: too few groups to tell frozen from scratch (+0.891; 1 group)."
     assert describe_difference("frozen", "scratch", metric, "accuracy") == expected
+    enough = {"value": 0.5, "low": missing, "high": missing, "groups": 5}
+    assert format_value(enough) == "0.500 (no interval)"  # not drawn, or resamples that are all the same
+    assert format_value(metric | {"value": np.nan}) == "nan (no interval)"
+    expected = "Accuracy: no interval to tell frozen from scratch (+0.500)."
+    assert describe_difference("frozen", "scratch", enough, "accuracy") == expected
 
 
 def test_results_over_too_few_groups_show_no_interval(make, predict):

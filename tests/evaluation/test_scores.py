@@ -1,5 +1,6 @@
 """Scores: the values are scikit-learn's, the intervals those of a bootstrap over groups."""
 
+import io
 import warnings
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 from scipy.stats import binom
 from sklearn import metrics as sklearn_metrics
 
+from helpers.evaluation import calibration, thresholds
 from helpers.evaluation.bootstrap import compute_proportion
-from helpers.evaluation.calibration import compute_calibration
+from helpers.evaluation.calibration import apply_temperature, compute_calibration
 from helpers.evaluation.scores import (
     _prepare_metrics,
     accuracy,
@@ -21,6 +23,7 @@ from helpers.evaluation.scores import (
     compute_metrics_by,
     compute_precision_recall,
     compute_roc,
+    encode_labels,
     find_confused_pairs,
     find_errors,
     get_probabilities,
@@ -265,7 +268,7 @@ def test_images_of_one_class_have_no_roc_curve():
         warnings.simplefilter("error")
         found = compute_metrics(make_predictions(images, [[0.8, 0.2]] * 20, ("a", "b")), 5)
     assert found.loc["roc_auc", ["value", "low", "high"]].isna().all()
-    assert found.drop("roc_auc").notna().all(axis=None)
+    assert found.drop(["roc_auc", ECE]).notna().all(axis=None)
 
 
 def compare_accuracy(predictions, others, resamples):
@@ -303,6 +306,60 @@ def test_the_comparison_is_paired(pair):
 def test_identical_predictions_do_not_differ(predict):
     table = predict(100)
     assert (compare_metrics(table, table.copy(), 50)[["value", "low", "high"]] == 0).all(axis=None)
+    known = compare_metrics(table, apply_temperature(table, 2), 50)[["low", "high"]].eq(0).all(axis=1)  # labels stay
+    assert known.drop(["roc_auc", ECE]).all()
+    assert not known[["roc_auc", ECE]].any()
+
+
+def test_the_calibration_error_has_no_interval(predict):
+    """That of the bootstrap held the truth in 79 % of draws only."""
+    table = predict(100)
+    for found in (compute_metrics(table, 50), compare_metrics(table, predict(100, skill=2), 50)):
+        assert found.loc[ECE, ["low", "high"]].isna().all()
+        assert found.drop(ECE).notna().all(axis=None)
+
+
+def read_back(predictions):
+    """Write a table as CSV and read it: classes that are numbers come back as numbers."""
+    return pd.read_csv(io.StringIO(predictions.to_csv(index=False)))
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda table: compute_metrics(table, 20),
+        lambda table: compare_metrics(table, table[::-1].assign(image_id=table["image_id"].to_numpy()), 20),
+        lambda table: compute_class_report(table, [7, 0, 3]),
+        lambda table: compute_class_metrics(table, 20),
+        lambda table: compute_metrics_by(table, np.arange(len(table)) % 2, 20),
+        compute_roc,
+        compute_precision_recall,
+        lambda table: find_errors(table, 5).drop(columns=["y_true", "y_pred"]),
+        find_confused_pairs,
+        is_right,
+        lambda table: is_right(table.assign(y_pred=table["y_pred"].astype(str))),
+        lambda table: get_probabilities(table)[0],
+        lambda table: encode_labels(table["y_true"], ["7", "0", "3"]),
+        compute_calibration,
+        calibration.fit_temperature,
+        lambda table: apply_temperature(table, 2),
+        lambda table: calibration.correct_prior(table, [0.2, 0.3, 0.5]),
+        lambda table: calibration.estimate_prior(table, [0.2, 0.3, 0.5]),
+        calibration.fit_conformal,
+        lambda table: calibration.score_sets(table, calibration.fit_conformal(table), 20),
+        lambda table: thresholds.score_group_of_classes(table, [7, "3"]),
+    ],
+)
+def test_classes_that_became_numbers_in_a_csv_file_are_known(predict, compute):
+    table = predict(80, ("7", "0", "3"))
+    again = read_back(table)
+    assert again["y_true"].dtype == again["y_pred"].dtype == "int64"
+    expected, found = compute(table), compute(again)
+    if isinstance(expected, pd.DataFrame | pd.Series):
+        check = pd.testing.assert_series_equal if isinstance(expected, pd.Series) else pd.testing.assert_frame_equal
+        check(found, expected)
+    else:
+        assert found == pytest.approx(expected)
 
 
 def test_every_metric_is_compared(pair):

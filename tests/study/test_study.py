@@ -206,6 +206,28 @@ def test_comments_and_modules_that_are_not_imported_do_not_count(package):
     assert runner._identify(train, ()) == before
 
 
+@pytest.mark.parametrize("change", [("EPOCHS = 3", "EPOCHS = 10"), ("return 1", "return 2"), ("rate = 1", "rate = 2")])
+def test_a_training_in_a_notebook_is_known_by_what_it_names(monkeypatch, change):
+    """Its source is the same, and it has no module that could be read."""
+    code = """
+EPOCHS = 3
+class Defaults:
+    rate = 1
+def help():
+    return 1
+def train(settings, seed):
+    return {"total": EPOCHS * Defaults.rate * help()}
+"""
+    monkeypatch.setattr(runner.inspect, "getsource", lambda function: "def train(settings, seed): ...")
+
+    def identify(code):
+        exec(compile(code, "cell", "exec"), scope := {"__name__": "__main__"})
+        return runner._identify(scope["train"], ())
+
+    assert identify(code) == identify(code)
+    assert identify(code.replace(*change)) != identify(code)
+
+
 def test_results_of_other_versions_are_not_taken(package, monkeypatch):
     before = runner._identify(package[1], ())
     monkeypatch.setattr(runner, "version", lambda name: "9.9" if name == "keras" else version(name))

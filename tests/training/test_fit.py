@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 import warnings
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 from keras import layers
 
 from helpers.files import Interrupted
+from helpers.identity import describe
 from helpers.training import augment, fit, tf
 from helpers.training.fast import FusedBatchNormalization, set_precision
 from helpers.training.fit import compute_class_weights
@@ -515,8 +517,12 @@ class Darken:
 
 def write_augmenters(share, factor, name):
     """Write the code of augmenters, as in a notebook, and run it: each with a setting that 8 images may not show."""
+    settings = types.ModuleType("settings")
+    settings.SHARE = share
     scope = {
+        "__name__": "notebook",
         "np": np,
+        "settings": settings,
         "FACTOR": factor,
         "Darken": Darken,
         "augment": augment,
@@ -536,6 +542,27 @@ def by_global(images, rng):
 def scale(images, rng, factor):
     return images * factor if rng.random() < 1e-9 else images
 
+def by_inner(images, rng):
+    def change(image):
+        return (lambda: image * FACTOR)()
+    return np.stack([change(image) for image in images]) if rng.random() < 1e-9 else images
+
+class Settings:
+    share = {share}
+
+class Method:
+    least = 0.0
+    def __call__(self, images, rng):
+        return self.change(images) if rng.random() < 1e-9 else images
+    def change(self, images):
+        return images * FACTOR
+
+class Attribute(Method):
+    least = {share}
+    @staticmethod
+    def change(images):
+        return images
+
 mixed = augment.mix_augmenters([None, Darken(0.5)], [1 - {share} / 1e9, {share} / 1e9])
 found = {{
     "code": by_code, "global": by_global, "partial": partial(scale, factor={factor}), "object": Darken({share}),
@@ -544,6 +571,9 @@ found = {{
     "generator": augment.make_augmenter(augment.ImageDataGenerator(rotation_range={factor})),
     "method": Darken({share}).__call__, "lambda": lambda images, rng: images + min({share}, 0),
     "layer": (lambda layer: lambda images, rng: layer(images))(layers.RandomContrast({share}, seed=1)),
+    "inner": by_inner, "method of a class": Method(), "class attribute": Attribute(),
+    "settings": lambda images, rng: images + min(Settings.share, 0),
+    "module": lambda images, rng: images + min(settings.SHARE, 0),
     "array": (lambda table: lambda images, rng: images + 0 * table[0])(np.array([1.0, {share}])),
 }}
 """
@@ -555,9 +585,9 @@ def test_an_augmenter_is_known_by_its_code_and_settings():
     ours, again = write_augmenters(0.5, 2, "cell 1"), write_augmenters(0.5, 2, "cell 2")
     other = write_augmenters(0.6, 3, "cell 1")
     for kind, function in ours.items():
-        described = repr(fit._describe(function))
-        assert described == repr(fit._describe(again[kind])), kind
-        assert described != repr(fit._describe(other[kind])), kind
+        described = repr(describe(function))
+        assert described == repr(describe(again[kind])), kind
+        assert described != repr(describe(other[kind])), kind
         assert " at 0x" not in described
 
 
@@ -570,7 +600,7 @@ def test_an_augmenter_that_holds_itself_or_what_cannot_be_read_is_described_alik
                 return images * held["factor"]
 
         held["itself"] = augmenter
-        return repr(fit._describe(augmenter))
+        return repr(describe(augmenter))
 
     assert make(1.0) == make(1.0)
     assert make(1.0) != make(2.0)

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pandas as pd
 
-from helpers.data.layouts.common import find_places, leave_out, list_folders, refuse, refuse_unusable
+from helpers.data.layouts.common import find_places, leave_out, list_folders, refuse, refuse_unusable, tell_lacking
 from helpers.data.layouts.tables import strip_ending
 from helpers.files import show_name
 
@@ -14,7 +14,7 @@ def rate_class_folders(data_set, folder):
     """Rate how well a folder looks like the one that holds the parts of a data set.
 
     0: no part of it has a folder of one of the classes; 1: one has; 2: it has those of the data set and no others; 3:
-    their names are written in the same case.
+    their names are written in the same case; 2 more for more than two classes, because two names prove nothing.
     """
     rating, inner = 0, {path.name.lower(): path for path in list_folders(folder)}
     classes = {name.lower() for name in data_set.class_names}
@@ -23,7 +23,8 @@ def rate_class_folders(data_set, folder):
         there = {name.lower() for name in names}
         if there & classes:
             is_whole = there == classes or (there < classes and data_set.may_lack_classes)
-            rating = max(rating, 1 + is_whole + (is_whole and names <= set(data_set.class_names)))
+            more = (names <= set(data_set.class_names)) + 2 * (len(classes) > 2)
+            rating = max(rating, 1 + is_whole * (1 + more))
     return rating
 
 
@@ -56,8 +57,7 @@ def index_class_folders(data_set, folder, cache_dir=None):
     places = find_places(data_set, folder, locate, outside, "part, class and name", cache_dir)
     lacking = _find_lacking_classes(data_set, folder, places)
     if lacking:
-        problem = f"{len(lacking)} of {len(data_set.class_names)} classes are not in this copy: {', '.join(lacking)}"
-        places.note(f"*/{data_set.key_file}", problem)
+        places.note(f"*/{data_set.key_file}", tell_lacking(data_set, lacking))
     order = {part: number for number, part in enumerate(data_set.expected_counts)}
     files = [(place, path) for place, paths in places.found.items() for path in paths]
     rows, known, problems, more = [], Counter(), places.problems, 0
@@ -83,9 +83,8 @@ def index_class_folders(data_set, folder, cache_dir=None):
             about["group"] = f"{part}/{about['group']}"
         rows.append({"image_id": image_id, "path": path.as_posix(), "label": label, "part": part} | about)
     if more:
-        places.note(
-            f"*/{data_set.key_file}", f"{more:,} images have the part, class and name of another one", "all used"
-        )
+        problem = f"{more:,} different images have the same part, class and name"
+        places.note(f"*/{data_set.key_file}", problem, "all used")
     if not rows:
         refuse_unusable(folder, data_set, problems)
     images = pd.DataFrame(rows)

@@ -23,9 +23,9 @@ _COLUMNS = ["image_id", "path", "label", "group", "part", "fold", "microscope_im
 
 
 def rate_cnmc(data_set, folder):
-    """Rate how well a folder looks like the one that holds the parts: 3 if it has folds of training, otherwise 0."""
+    """Rate how well a folder looks like the one that holds the parts: 4 if it has folds of training, otherwise 0."""
     training = [path for path in list_folders(folder) if _PARTS.get(path.name.lower()) == _TRAINING]
-    return 3 * any(path.name.lower().startswith("fold_") for place in training for path in list_folders(place))
+    return 4 * any(path.name.lower().startswith("fold_") for place in training for path in list_folders(place))
 
 
 def index_cnmc(data_set, folder, cache_dir=None):
@@ -48,9 +48,10 @@ def index_cnmc(data_set, folder, cache_dir=None):
         if first is None:
             return None
         above, part, stem = path.parts[:first], _PARTS[folders[first]], strip_ending(path.name).lower()
-        if part == _TRAINING and re.fullmatch("fold_[0-9]+", folders[-2]) and folders[-1] in data_set.class_names:
-            return above, part, folders[-2], folders[-1], stem
-        is_numbered = folders[-1] == _NUMBERED.get(part, "").lower()
+        *_, fold, label = ("", *folders)
+        if part == _TRAINING and re.fullmatch("fold_[0-9]+", fold) and label in data_set.class_names:
+            return above, part, fold, label, stem
+        is_numbered = label == _NUMBERED.get(part, "").lower()
         return (above, part, stem) if is_numbered else outside
 
     places = find_places(data_set, folder, locate, outside, "folder and name", cache_dir)
@@ -140,7 +141,7 @@ def _read_table(data_set, path, images, left_out):
         if not wrong.empty:
             first = next(wrong.itertuples())
             raise InputError(
-                f"{path}, line {first.metadata_row + 2}{_count_others(wrong, 'lines')}: {complain(first)}. "
+                f"{path}, line {first.line}{_count_others(wrong, 'lines')}: {complain(first)}. "
                 f"Expected: one line for each image, such as UID_57_29_1_all.bmp,1.bmp,1. {REMEDY}"
             )
 

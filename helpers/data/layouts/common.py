@@ -4,6 +4,7 @@ import difflib
 import functools
 import gzip
 import re
+import shlex
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,12 @@ from helpers.files import InputError, show_name
 
 PROBLEM_COLUMNS = ["file", "problem", "action", "image_id"]
 LEFT_OUT, IGNORED = "left out", "ignored"
+_PACKED = "is packed: unpack it with "
+_UNPACK = {  # how to unpack archives, by their endings; the first two on every system
+    (".zip",): "python -m zipfile -e {} {}",
+    (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz"): "python -m tarfile -e {} {}",
+    (".7z", ".rar"): "7z x {} -o{}",
+}
 IDX_NAME = re.compile(r"(train|t10k)-(images|labels)[-.]idx[13]-ubyte(\.gz)?", re.IGNORECASE)
 REMEDY = "Fetch the original again, or set DATA_SOURCE=sample."
 
@@ -98,7 +105,8 @@ class Places:
             aim = f"to {names[name]}/ " if name else ""
             hints.append(f"There is {show_name(place)}/ with {count:,} images: rename it {aim}if it is what is missing")
         closed = [each for each in self.problems if each["file"].endswith("/") and each["action"] == LEFT_OUT]
-        hints += [f"{each['file']} {each['problem']}" for each in closed[:5]]
+        packed = [each for each in self.problems if each["problem"].startswith(_PACKED)]
+        hints += [f"{each['file']} {each['problem']}" for each in (*packed[:5], *closed[:5])]
         refuse(folder, data_set, ". ".join([lack, *hints]))
 
 
@@ -107,7 +115,7 @@ def find_places(data_set, folder, locate, outside, repeated, cache_dir=None):
 
     Of several files of one place those in the catalog's own folders are taken, of files with the same content the one
     that lies least deep. Other folders of the layout, such as those of thumbnails, are set aside if the catalog's have
-    images of all parts and classes; folders that are none of the layout's are set aside in any case.
+    any images; folders that are none of the layout's are set aside in any case.
 
     Parameters
     ----------
@@ -129,6 +137,8 @@ def find_places(data_set, folder, locate, outside, repeated, cache_dir=None):
             candidates.setdefault(where[1:], []).append((where[0], path))
         elif kind == "image":
             misplaced.append((path, where))
+        elif how := tell_packed(folder / path, (folder / path).parent):
+            places.note(path, how)
         elif kind == "unread" or (kind == "text" and where not in (None, outside)):  # elsewhere such as LICENSE
             unread.append((path, where, f"is no image that is read: {what}"))
         elif where not in (None, outside):
@@ -183,35 +193,42 @@ def _choose_copies(data_set, folder, candidates, cache_dir):
         names = [name.casefold() for name in above]
         return 0 if set(names) <= {key} else 1 if names[-1] == key else 2
 
-    best, worst = {}, Counter()  # the best rank of each part and class, and the worst of these of each part
+    own = set()  # where the catalog's folders with images lie; beside them are the parts without class folders
     for place, files in candidates.items():
         files.sort(key=lambda item: rank(item[0]))
-        best[place[:-1]] = min(best.get(place[:-1], 2), rank(files[0][0]))
-    for place, number in best.items():
-        worst[place[0]] = max(worst[place[0]], number)
-    crowded = {place: [path for _, path in files] for place, files in candidates.items() if len(files) > 1}
-    sizes = {path: (folder / path).stat().st_size for paths in crowded.values() for path in paths}
-    twins = []
-    for paths in crowded.values():
-        counts = Counter(sizes[path] for path in paths)
-        twins += [path.as_posix() for path in paths if counts[sizes[path]] > 1]
-    hashes = hash_contents(twins, folder, cache_dir)
+        if rank(files[0][0]) < 2 and place[0] not in data_set.flat_parts:
+            own.add(tuple(name for name in files[0][0] if name.casefold() != key))
+    content = read_contents([[path for _, path in files] for files in candidates.values()], folder, cache_dir)
     found, aside, copies = {}, [], 0
     for place, files in candidates.items():
-        kept, content = [], set()
+        kept, known, best = [], set(), rank(files[0][0])
         for above, path in files:
-            here = hashes.get(path.as_posix(), sizes.get(path))
-            here = path if here == UNREADABLE else here  # nobody knows what it is a copy of
-            if here in content:
+            if content.get(path) in known:
                 copies += 1
-            elif rank(above) <= worst[place[0]] and rank(above) == rank(files[0][0]):
+            elif rank(above) == best and (best < 2 or not own or (place[0] in data_set.flat_parts and above in own)):
                 kept.append(path)
-                content.add(here)
+                known.add(content.get(path))
             else:
                 aside.append(path)
         if kept:
             found[place] = kept
     return found, aside, copies
+
+
+def read_contents(groups, folder, cache_dir):
+    """Read what tells the files of each group, a list of Path, apart: their sizes, or hashes where these are equal."""
+    groups = [paths for paths in groups if len(paths) > 1]
+    sizes = {path: (folder / path).stat().st_size for paths in groups for path in paths}
+    twins = [p for paths in groups for p in paths if sum(sizes[p] == sizes[other] for other in paths) > 1]
+    hashes = hash_contents([path.as_posix() for path in twins], folder, cache_dir).values()
+    # Nobody knows what a file that cannot be read is a copy of.
+    return sizes | {p: p if found == UNREADABLE else found for p, found in zip(twins, hashes, strict=True)}
+
+
+def tell_packed(path, target):
+    """Tell how to unpack an archive, a Path, into a folder, as a problem; an empty str if it is no archive."""
+    command = next((command for endings, command in _UNPACK.items() if path.name.lower().endswith(endings)), "")
+    return command and _PACKED + command.format(shlex.quote(show_name(path)), shlex.quote(show_name(target)))
 
 
 def list_folders(folder):
@@ -232,6 +249,11 @@ def leave_out(path, problem, image_id=None):
     return {"file": name, "problem": problem, "action": LEFT_OUT, "image_id": image_id or name}
 
 
+def tell_lacking(data_set, lacking):
+    """Tell which classes a copy lacks."""
+    return f"{len(lacking)} of {len(data_set.class_names)} classes are not in this copy: {', '.join(lacking)}"
+
+
 def refuse(folder, data_set, lack):
     """Raise the error of a data set that has no images, or no table, where some are needed."""
     raise InputError(f"{folder} has {lack}. Expected: {data_set.files}. {REMEDY}")
@@ -239,6 +261,6 @@ def refuse(folder, data_set, lack):
 
 def refuse_unusable(folder, data_set, problems):
     """Raise the error of a data set of which no image can be used; it tells the most frequent kinds of problems."""
-    kinds = pd.Series([re.sub(r"ISIC_\d+|'.*?'", "…", problem["problem"]) for problem in problems]).value_counts()
+    kinds = pd.Series([re.sub(r"ISIC_\d+", "…", problem["problem"]) for problem in problems]).value_counts()
     listed = "; ".join(f"{count} times: {problem}" for problem, count in kinds.head(5).items())
     raise InputError(f"{folder}: no image can be used. Expected: {data_set.files}. Found: {listed or 'nothing'}.")

@@ -9,10 +9,17 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from helpers.data.layouts.common import IGNORED, LEFT_OUT, leave_out, refuse_unusable
+from helpers.data.layouts.common import (
+    IGNORED,
+    LEFT_OUT,
+    leave_out,
+    read_contents,
+    refuse_unusable,
+    tell_lacking,
+    tell_packed,
+)
 from helpers.data.layouts.tables import read_metadata, strip_ending
 from helpers.data.listing import list_files, tell_kind
-from helpers.data.reading import hash_contents
 from helpers.files import InputError, show_name
 
 _CHALLENGE = "isic2018_task3_training_groundtruth"
@@ -28,11 +35,11 @@ class _File(NamedTuple):
     key: str  # its name in lower case
 
 
-def find_table(folder):
-    """Find the metadata table in a folder or not far below it, whatever its case and ending: a Path, or None.
+def find_tables(folder):
+    """Find the metadata tables in a folder or not far below it, whatever their case and ending: a list of Path.
 
-    It is relative to the folder. Of several ones text goes before spreadsheets, which cannot be read, and the table of
-    HAM10000 before that of the ISIC challenge, which does not tell the lesions.
+    They are relative to the folder, the best first: text goes before spreadsheets, which cannot be read, and the table
+    of HAM10000 before that of the ISIC challenge, which does not tell the lesions.
     """
     found = []
     for place, inner, names in os.walk(folder, followlinks=True):
@@ -42,10 +49,25 @@ def find_table(folder):
         found += [place / name for name in names if _TABLE.fullmatch(name) and (folder / place / name).is_file()]
 
     def rate(path):
-        is_text = not path.suffix.lower().startswith((".xls", ".ods"))
-        return path.name.lower().startswith(_CHALLENGE), not is_text, len(path.parts), path.suffix != ".csv", path
+        return (
+            path.name.lower().startswith(_CHALLENGE),
+            _is_spreadsheet(path),
+            len(path.parts),
+            path.suffix != ".csv",
+            path,
+        )
 
-    return min(found, key=rate, default=None)
+    return sorted(found, key=rate)
+
+
+def _is_spreadsheet(path):
+    return path.suffix.lower().startswith((".xls", ".ods"))
+
+
+def rate_ham10000(data_set, folder):
+    """Rate how well a folder looks like that of HAM10000: 4 if its table lies there; 1 if it lies deeper."""
+    tables = find_tables(folder)
+    return 0 if not tables else 4 if tables[0].parent == Path() else 1
 
 
 def index_ham10000(data_set, folder, cache_dir=None):
@@ -55,12 +77,12 @@ def index_ham10000(data_set, folder, cache_dir=None):
     was confirmed; it gives the label away) and ``metadata_row``, the row of the table counted from 0.
 
     Images in the folders that the catalog names go before others of the same name, then those in ``images/`` and those
-    beside these folders. Another folder is used if no name in it is that of another image found before.
+    in the data set's folder itself. Others are used only if none of these have images; a problem says so.
 
     Raise InputError if there is no table, or none that can be used; if several folders hold different images under the
     same names, and none is the catalog's; or if there are images of one class only.
     """
-    table = find_table(folder) or Path(data_set.key_file)
+    table, *others = find_tables(folder) or [Path(data_set.key_file)]
     name = table.as_posix()
     if table.name.lower().startswith(_CHALLENGE):
         raise InputError(
@@ -70,12 +92,23 @@ def index_ham10000(data_set, folder, cache_dir=None):
     metadata = read_metadata(folder / table, ["lesion_id", "image_id", "dx"])
     metadata["image_id"] = metadata["image_id"].map(strip_ending, na_action="ignore")
     metadata["key"] = metadata["image_id"].str.lower()
-    paths, unread, about_files = _find_images(data_set, folder, name, set(metadata["key"].dropna()), cache_dir)
-    problems = []
+    labels = metadata["dx"].str.lower().map({label.lower(): label for label in data_set.class_names})
+    metadata["dx"] = labels.fillna(metadata["dx"])
+    listing = list_files(folder)
+    archives = {path: tell_packed(folder / path, folder / path.with_suffix("")) for path in listing.paths}
+    second = [path for path in others if not _is_spreadsheet(path)]
+    about_others = archives | dict.fromkeys(second, f"is a second table, not used: {name} is")
+    problems = [
+        {"file": show_name(path), "problem": problem, "action": IGNORED}
+        for path, problem in about_others.items()
+        if problem
+    ]
+    listed = set(metadata["key"].dropna())
+    paths, unread, about_files = _find_images(data_set, folder, listing, name, listed, cache_dir)
 
     def report(rows, problem, action=LEFT_OUT):
         for row in metadata[rows].itertuples():
-            where = f"{name}, line {row.metadata_row + 2}"
+            where = f"{name}, line {row.line}"
             image_id = where if pd.isna(row.image_id) else row.image_id
             problems.append({"file": where, "problem": problem(row), "action": action, "image_id": image_id})
 
@@ -116,32 +149,35 @@ def index_ham10000(data_set, folder, cache_dir=None):
             f"two or more of {', '.join(data_set.class_names)} in {name}."
         )
     if lacking:
-        problem = f"{len(lacking)} of {len(data_set.class_names)} classes are not in this copy: {', '.join(lacking)}"
-        problems.insert(0, {"file": name, "problem": problem, "action": IGNORED})
+        problems.insert(0, {"file": name, "problem": tell_lacking(data_set, lacking), "action": IGNORED})
     columns = ["image_id", "path", "label", "group", "part", "age", "sex", "localization", "dx_type", "metadata_row"]
     return images[columns], problems
 
 
-def _find_images(data_set, folder, table, listed, cache_dir):
+def _find_images(data_set, folder, listing, table, listed, cache_dir):
     """Find the images whose keys, the names in lower case, are listed: a dict of keys to paths.
 
     Also give the keys of those that are there but cannot be read, and a list of problems.
     """
-    files, unread = _list_images(data_set, folder, listed)
+    files, unread = _list_images(data_set, folder, listing, listed)
     copies = {}
     for file in files:
         copies.setdefault(file.key, []).append(file)
     named = {key: copies[key] for key in copies if key in listed}
-    content = _read_contents(folder, [found for found in named.values() if len(found) > 1], cache_dir)
+    content = read_contents([[file.path for file in found] for found in named.values()], folder, cache_dir)
+    worst = max(_IMAGES, min((found[0].rank for found in named.values()), default=_OWN))  # of a folder that is used
     # Folders with masks, small copies and the like. None of their images is used, even if another folder lacks it.
     aside = {
         file.place
         for first, *others in named.values()
         for file in others
-        if content[file] != content[first]
+        if content[file.path] != content[first.path]
         and (file.rank > first.rank or (file.rank == _OWN and len(file.path.parts) > len(first.path.parts)))
     }
-    used = {key: next((file for file in found if file.place not in aside), None) for key, found in named.items()}
+    used = {
+        key: next((file for file in found if file.place not in aside and file.rank <= worst), None)
+        for key, found in named.items()
+    }
     sources = [file for file in (*used.values(), *unread) if file and file.key in listed]
     best = min((file.rank for file in sources), default=_OWN)
     own = {file.place for file in sources if file.rank == best}
@@ -160,7 +196,9 @@ def _find_images(data_set, folder, table, listed, cache_dir):
                 others[file.place, "that are other images under the same names"] += 1
             elif file is first:
                 continue
-            elif content[file] == content[first]:
+            elif first is None:
+                others[file.place, "that lie outside the folders of the images"] += 1
+            elif content[file.path] == content[first.path]:
                 if file.place not in own:
                     others[file.place, "that are second copies"] += 1
             elif file.rank == _ELSEWHERE and file.place != first.place:
@@ -176,6 +214,10 @@ def _find_images(data_set, folder, table, listed, cache_dir):
             f"{places}. Keep the folder with the original images, named {next(iter(data_set.expected_counts))}, and "
             "move the others out of the data set's folder."
         )
+    if worst == _ELSEWHERE:
+        places = sorted({file.place for file in used.values() if file})
+        problem = f"is one of {len(places)} folders whose images are used, because none has the original's name"
+        problems.append({"file": f"{show_name(places[0])}/", "problem": problem, "action": "used"})
     for file, problem in unread.items():
         if file.place in own and (file.rank != _TOP or file.key in listed):
             problems.append(leave_out(file.path, problem, show_name(strip_ending(file.path.stem))))
@@ -197,9 +239,9 @@ def _find_images(data_set, folder, table, listed, cache_dir):
     )
 
 
-def _list_images(data_set, folder, listed):
+def _list_images(data_set, folder, listing, listed):
     """List the image files, those first that go before others; and why others cannot be read, a dict."""
-    files, unread, listing = [], {}, list_files(folder)
+    files, unread = [], {}
     parts = {name.lower() for name in data_set.expected_counts}
 
     def describe(path, place):
@@ -222,15 +264,6 @@ def _list_images(data_set, folder, listed):
         return file.rank, len(file.path.parts), file.place, not file.path.suffix.lower().startswith(".jp"), file.path
 
     return sorted(files, key=order), unread
-
-
-def _read_contents(folder, groups, cache_dir):
-    """Read what tells the files of each group apart: their sizes, and their hashes where sizes are equal; a dict."""
-    sizes = {file: (folder / file.path).stat().st_size for group in groups for file in group}
-    counts = Counter((file.key, size) for file, size in sizes.items())
-    alike = [file.path.as_posix() for file, size in sizes.items() if counts[file.key, size] > 1]
-    hashes = hash_contents(alike, folder, cache_dir)
-    return {file: (size, hashes.get(file.path.as_posix())) for file, size in sizes.items()}
 
 
 def _name_part(place, parts):

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from helpers.data.layouts.common import IDX_NAME, read_arrays
+from helpers.data.layouts.common import IDX_NAME, REMEDY, read_arrays
 from helpers.files import InputError
 
 _IDX_ARRAYS = {  # the names that Keras gives to the arrays
@@ -17,14 +17,19 @@ _IDX_ARRAYS = {  # the names that Keras gives to the arrays
 
 
 def rate_mnist_archive(data_set, folder):
-    """Rate how well a folder looks like that of MNIST: 3 if it has its file; 2 if it has IDX files and the right name.
+    """Rate how well a folder looks like that of MNIST: 4 if it has its file; 1 if it has IDX files, as others have.
 
-    Other data sets, such as Fashion-MNIST, have IDX files of the same names.
+    It is less than 1 if one of the four is missing.
     """
-    if (folder / data_set.key_file).exists():
-        return 3
-    name = next((name.lower() for name in reversed(folder.parts) if data_set.name in name.lower()), "")
-    return 2 * (name.startswith(data_set.name) and len(_find_idx(folder)) == len(_IDX_ARRAYS))
+    count = len(_find_idx(folder))
+    return 4 if _find_archive(data_set, folder).exists() else count / 4 if count > 2 else 0
+
+
+def _find_archive(data_set, folder):
+    """Find the file of Keras, whatever its case."""
+    key = folder / data_set.key_file
+    found = {path for path in folder.glob("*") if path.name.lower() == key.name.lower()}
+    return key if key in found else min(found, default=key)
 
 
 def _find_idx(folder):
@@ -39,8 +44,14 @@ def _find_idx(folder):
 
 def index_mnist_archive(data_set, folder, cache_dir=None):
     """Index the images of ``mnist.npz``, or else of the IDX files; identical ones are a group."""
-    archive = folder / data_set.key_file
+    archive = _find_archive(data_set, folder)
     files = {} if archive.exists() else _find_idx(folder)
+    missing = [" ".join(file) for file, name in _IDX_ARRAYS.items() if files and name not in files]
+    if missing:
+        raise InputError(
+            f"{folder}: of the four IDX files that of {' and '.join(missing)} is missing. "
+            f"Expected: {data_set.files}. {REMEDY}"
+        )
 
     def expect(right, name, expected, found):
         if not right:
@@ -71,4 +82,7 @@ def index_mnist_archive(data_set, folder, cache_dir=None):
             "position": range(count),
         }
         parts.append(pd.DataFrame(about))
+    digits = {table["part"][0]: sorted(set(data_set.class_names) - set(table["label"])) for table in parts}
+    if lacking := [f"{part} has no image of {', '.join(names)}" for part, names in digits.items() if names]:
+        raise InputError(f"{archive}: {'; '.join(lacking)}. Expected: images of all ten digits in both. {REMEDY}")
     return pd.concat(parts, ignore_index=True), []

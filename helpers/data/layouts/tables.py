@@ -12,15 +12,16 @@ from helpers.data.layouts.common import REMEDY
 from helpers.data.listing import PICTURE_ENDINGS
 from helpers.files import InputError
 
-_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 _SPREADSHEETS = (b"PK\3\4", b"\xd0\xcf\x11\xe0")  # how .xlsx and .ods begin, and .xls
 
 
 def read_metadata(path, needed):
-    """Read a table as text, its rows numbered from 0 in ``metadata_row``.
+    """Read a table as text; ``metadata_row`` numbers its rows from 0, ``line`` those of the file from 1.
 
-    The separator is a comma, a semicolon or a tab; the encoding UTF-8, UTF-16 with a byte order mark, or Windows-1252.
-    The columns ``needed`` are found whatever their case and the blanks in their names; other names become lower-case.
+    The separator is a comma, semicolon, tab or vertical bar; the encoding UTF-8, UTF-16 with a byte order mark, or
+    Windows-1252. The columns ``needed`` are found whatever their case and the blanks in their names; other names become
+    lower-case. Rows of empty cells have a number, but are left out.
 
     Raise InputError if the file is missing or is no table, if a column ``needed`` is missing or there twice, or if a
     row is longer than the head or ends before a column ``needed``.
@@ -36,37 +37,53 @@ def read_metadata(path, needed):
             text = path.read_text("cp1252")
         if "\0" in text:
             raise ValueError("it is no text")
-        names = _check_rows(path, text, dialect["sep"], needed)
-        table = pd.read_csv(io.StringIO(text), sep=dialect["sep"], dtype="str", skipinitialspace=True, index_col=False)
-    except InputError:
-        raise
-    except (OSError, ValueError, csv.Error) as error:  # ValueError: what pandas makes of empty and binary files
+        (_, head), *rows = _read_rows(text, dialect["sep"])
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a table with one row per image ({error}). {REMEDY}") from error
-    table = table.apply(lambda column: column.str.strip()).set_axis(names, axis="columns")
-    return table.loc[:, ~table.columns.duplicated()].assign(metadata_row=range(len(table)))
+    rows = [(number, line, row) for number, (line, row) in enumerate(rows) if any(row)]
+    names = _check_rows(path, head, rows, needed, f"(separator: {_SEPARATORS[dialect['sep']]})")
+    clean = io.StringIO()
+    csv.writer(clean).writerows([names, *(row for *_, row in rows)])
+    clean.seek(0)
+    table = pd.read_csv(clean, dtype="str", index_col=False).set_axis(names, axis="columns")  # words such as NA are NaN
+    numbers = {"metadata_row": [number for number, *_ in rows], "line": [line for _, line, _ in rows]}
+    return table.loc[:, ~table.columns.duplicated()].assign(**numbers)
 
 
-def _check_rows(path, text, separator, needed):
-    """Make sure of what pandas does not say: it cuts long rows, or moves them, and fills up short ones; give the names.
+def _read_rows(text, separator):
+    """Read the rows of a table that are no blank lines: the number of the line where each ends, and its cells."""
+    reader, rows = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True), []
+    try:
+        for row in reader:
+            rows.append((reader.line_num, [cell.strip() for cell in row]))
+    except csv.Error as error:
+        raise ValueError(f"line {1 + (rows[-1][0] if rows else 0)}: {error}") from error
+    rows = [(line, row) for line, row in rows if row not in ([], [""])]
+    rows = rows[1:] if rows and rows[0][1][0].lower() == "sep=" else rows  # how Excel is told the separator
+    if not rows:
+        raise ValueError("it is empty")
+    return rows
+
+
+def _check_rows(path, head, rows, needed, sign):
+    """Make sure that there are the columns and cells that are needed, and no more; give the names of the columns.
 
     A row of which only the end is missing is filled up.
     """
-    reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True)
-    rows = (row for row in reader if row not in ([], [""]))  # pandas passes over empty lines too
-    written, sign = {_fold(name): name for name in needed}, f"(separator: {_SEPARATORS[separator]})"
-    names = [written.get(_fold(name), _fold(name)) for name in next(rows, [])]
+    written = {_fold(name): name for name in needed}
+    names = [written.get(_fold(name), _fold(name)) for name in head]
     missing = [name for name in needed if name not in names]
-    if names and (wrong := missing or [name for name in needed if names.count(name) > 1]):
+    if wrong := missing or [name for name in needed if names.count(name) > 1]:
         there = textwrap.shorten(", ".join(filter(None, names)), 500, placeholder=" …")
         raise InputError(
             f"{path} has {'no column' if missing else 'two columns'} {', '.join(wrong)}; it has {there} {sign}. "
-            f"Without one of each name no image can be used. Rename the columns if they have other names. {REMEDY}"
+            f"Rename the columns if they have other names. {REMEDY}"
         )
-    for row in rows:
+    for _, line, row in rows:
         if not 1 + max(map(names.index, needed)) <= len(row) <= len(names):
             raise InputError(
-                f"{path}, line {reader.line_num}: {len(row)} cells, expected {len(names)}, as many as in the first "
-                f"line {sign}. A cell that holds the separator, such as a decimal comma, has to be in quotes. {REMEDY}"
+                f"{path}, line {line}: {len(row)} cells, expected {len(names)}, as many as in the first line {sign}. "
+                f"A cell that holds the separator, such as a decimal comma, has to be in quotes. {REMEDY}"
             )
     return names
 
