@@ -42,7 +42,7 @@ from helpers.data.reading import hash_each, read_files
 from helpers.files import InputError, guard_cell, replace_atomically, show_name, unguard_cell
 from helpers.predict.classifier import Classifier, Decoded
 
-_BATCH_SIZE = 64
+_BATCH_SIZE = 256
 _CHUNK_SIZE = 8  # so many images a thread reads at a time
 _MOST_BYTES = 2**26  # of a file that is held in memory
 _LISTED = 20  # so many problems are told

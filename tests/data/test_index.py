@@ -196,4 +196,8 @@ def test_read_arrays_reads_only_what_was_asked_for(folder, arrays):
 
 def test_digits_without_images_are_named_by_part(data_set, folder, arrays):
     np.savez(folder / "mnist.npz", **arrays | {"y_train": arrays["y_train"] % 8, "y_test": arrays["y_test"] % 9})
-    assert_refused(data_set, folder, "train has no image of 8, 9; test has no image of 9. Expected: images of all ten")
+    assert_refused(
+        data_set,
+        folder,
+        " has no image of 8, 9 in train and no image of 9 in test; both need all ten digits. Expected: ",
+    )

@@ -77,7 +77,7 @@ def test_the_message_holds_the_table():
         leave_out_unusable(make_images(20), make_problems(["listed"]), make_measured(20, [3]))
     message = str(caught.value)
     assert message.startswith("9.5% of the images cannot be used")
-    for text in ("file", "problem", "action", "listed.jpg", "is odd", "part/ISIC_003.jpg", "cannot be read: truncated"):
+    for text in ("\nlisted.jpg: is odd (", "\npart/ISIC_003.jpg: cannot be read: truncated (left out)"):
         assert text in message
     assert "more" not in message.partition(":\n")[2]
 

@@ -49,19 +49,10 @@ def find_tables(folder):
         found += [place / name for name in names if _TABLE.fullmatch(name) and (folder / place / name).is_file()]
 
     def rate(path):
-        return (
-            path.name.lower().startswith(_CHALLENGE),
-            _is_spreadsheet(path),
-            len(path.parts),
-            path.suffix != ".csv",
-            path,
-        )
+        is_text = not path.suffix.lower().startswith((".xls", ".ods"))
+        return path.name.lower().startswith(_CHALLENGE), not is_text, len(path.parts), path.suffix != ".csv", path
 
     return sorted(found, key=rate)
-
-
-def _is_spreadsheet(path):
-    return path.suffix.lower().startswith((".xls", ".ods"))
 
 
 def rate_ham10000(data_set, folder):
@@ -95,14 +86,9 @@ def index_ham10000(data_set, folder, cache_dir=None):
     labels = metadata["dx"].str.lower().map({label.lower(): label for label in data_set.class_names})
     metadata["dx"] = labels.fillna(metadata["dx"])
     listing = list_files(folder)
-    archives = {path: tell_packed(folder / path, folder / path.with_suffix("")) for path in listing.paths}
-    second = [path for path in others if not _is_spreadsheet(path)]
-    about_others = archives | dict.fromkeys(second, f"is a second table, not used: {name} is")
-    problems = [
-        {"file": show_name(path), "problem": problem, "action": IGNORED}
-        for path, problem in about_others.items()
-        if problem
-    ]
+    aside = {path: tell_packed(folder / path, folder / path.with_suffix("")) for path in listing.paths}
+    aside |= dict.fromkeys(others, f"is a second table, not used: {name} is")
+    problems = [{"file": show_name(path), "problem": why, "action": IGNORED} for path, why in aside.items() if why]
     listed = set(metadata["key"].dropna())
     paths, unread, about_files = _find_images(data_set, folder, listing, name, listed, cache_dir)
 

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from helpers.data.layouts.common import IDX_NAME, REMEDY, read_arrays
+from helpers.data.layouts.common import IDX_NAME, read_arrays, refuse
 from helpers.files import InputError
 
 _IDX_ARRAYS = {  # the names that Keras gives to the arrays
@@ -46,12 +46,9 @@ def index_mnist_archive(data_set, folder, cache_dir=None):
     """Index the images of ``mnist.npz``, or else of the IDX files; identical ones are a group."""
     archive = _find_archive(data_set, folder)
     files = {} if archive.exists() else _find_idx(folder)
-    missing = [" ".join(file) for file, name in _IDX_ARRAYS.items() if files and name not in files]
+    missing = ["-".join(file) for file, name in _IDX_ARRAYS.items() if files and name not in files]
     if missing:
-        raise InputError(
-            f"{folder}: of the four IDX files that of {' and '.join(missing)} is missing. "
-            f"Expected: {data_set.files}. {REMEDY}"
-        )
+        refuse(folder, data_set, f"IDX files, but not {' and '.join(missing)}")
 
     def expect(right, name, expected, found):
         if not right:
@@ -83,6 +80,6 @@ def index_mnist_archive(data_set, folder, cache_dir=None):
         }
         parts.append(pd.DataFrame(about))
     digits = {table["part"][0]: sorted(set(data_set.class_names) - set(table["label"])) for table in parts}
-    if lacking := [f"{part} has no image of {', '.join(names)}" for part, names in digits.items() if names]:
-        raise InputError(f"{archive}: {'; '.join(lacking)}. Expected: images of all ten digits in both. {REMEDY}")
+    if lacking := [f"no image of {', '.join(names)} in {part}" for part, names in digits.items() if names]:
+        refuse(files.get("y_train", archive), data_set, f"{' and '.join(lacking)}; both need all ten digits")
     return pd.concat(parts, ignore_index=True), []
