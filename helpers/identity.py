@@ -84,8 +84,8 @@ def _find_named(function):
         if isinstance(module, types.ModuleType) and not _is_of_library(module.__name__):
             attributes = sorted({part for code in codes for part in code.co_names} & vars(module).keys())
             named |= {f"{name}.{attribute}": vars(module)[attribute] for attribute in attributes}
-    of_others = (part for part in named.values() if inspect.isfunction(part) and part.__module__ != function.__module__)
-    left_out = set(map(id, of_others))
+    foreign = (part for part in named.values() if inspect.isfunction(part) and part.__module__ != function.__module__)
+    left_out = set(map(id, foreign))
     return {name: part for name, part in named.items() if id(part) not in left_out}
 
 
