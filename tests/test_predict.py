@@ -19,6 +19,7 @@ from helpers.data.pixels import read_image
 from helpers.evaluation.calibration import predict_sets
 from helpers.evaluation.foreign import Familiar, describe_pixels
 from helpers.files import InputError
+from helpers.predict import classifier
 from helpers.training.fast import predict_probabilities, predict_with_features
 from helpers.training.networks import build_cnn
 from helpers.training.saving import load_model, save_model
@@ -361,6 +362,23 @@ def test_a_foreign_image_is_predicted_with_light_and_dark_exchanged_if_that_is_f
     y_prob = compute_expected(marks / "either.keras", [marks / name for name in ("0.png", "0.png", "2.png", "0.png")])
     np.testing.assert_allclose(table[["p_a", "p_b", "p_c"]], y_prob, atol=1e-5)
     assert np.abs(y_prob[0] - compute_expected(marks / "either.keras", [marks / "1.png"])).max() > 0.01
+
+
+@pytest.mark.parametrize(("paper", "ink", "grain"), [(255, 0, 0), (250, 0, 0), (230, 30, 0), (235, 20, 3)])
+def test_ink_on_any_paper_becomes_white_on_black(paper, ink, grain):
+    digit = np.zeros((2, 28, 28, 1), "uint8")
+    digit[0, 6:22, 12:16] = digit[1, 8:12, 6:22] = 255
+    noise = np.random.default_rng(0).normal(0, grain, digit.shape)
+    scanned = np.clip(np.where(digit > 0, ink, paper) + noise, 0, 255).astype("uint8")
+    exchanged = classifier._exchange_light_and_dark(scanned)
+    assert exchanged.dtype == np.uint8
+    np.testing.assert_allclose(exchanged[digit > 0], 255, atol=10 * grain)
+    assert np.mean(exchanged[digit == 0] > 5) <= 0.01
+
+
+def test_the_grain_of_a_blank_page_does_not_become_a_digit():
+    page = np.random.default_rng(0).normal(240, 4, (3, 28, 28, 1)).astype("uint8")
+    assert classifier._exchange_light_and_dark(page).max() < 64
 
 
 def test_a_blank_page_is_not_exchanged(marks, folder):

@@ -11,6 +11,8 @@ from helpers.files import InputError, guard_cell
 # From the training images of MNIST, with light and dark exchanged: 499 of 500 digits on white paper are nearer; the
 # nearest table is at 12, a blank page at 15.
 _FAR = 8
+_GRAINS = 3  # standard deviations of the paper's grey levels
+_LEAST_CONTRAST = 64  # grey levels between paper and ink: less would be noise made visible
 _ROUNDING = 0.01  # of probabilities in half precision
 _BEFORE = ["file", "class", "confidence", "uncertain", "foreign", "distance", "nearest"]  # the probabilities
 _BEHIND = ["note", "views", "content", "model"]
@@ -73,12 +75,15 @@ class Classifier:
         y_prob, distances, nearest = found = self._compute(pixels)
         if self._may_be_inverted and (distances > 1).any():
             doubtful = np.flatnonzero(distances > 1)
-            inverse = self._compute(255 - pixels[doubtful])
-            better = (inverse[1] < distances[doubtful] / 2) & (inverse[1] < _FAR)
-            for row in doubtful[better]:
-                notes[row] = "; ".join(filter(None, [notes[row], "light and dark exchanged"]))
-            for array, other in zip(found, inverse, strict=True):
-                array[doubtful[better]] = other[better]
+            original, most = pixels[doubtful], np.minimum(distances[doubtful] / 2, _FAR)
+            for exchanged in (255 - original, _exchange_light_and_dark(original)):
+                inverse = self._compute(exchanged)
+                better = inverse[1] < most
+                most[better] = inverse[1][better]
+                for row in doubtful[better]:
+                    notes[row] = "; ".join(filter(None, [images[row].note, "light and dark exchanged"]))
+                for array, other in zip(found, inverse, strict=True):
+                    array[doubtful[better]] = other[better]
         uncertain, likeness = [""] * len(images), [["", "", ""]] * len(images)
         if self._thresholds:
             from helpers.evaluation.calibration import predict_sets  # here only: it takes a second to import
@@ -117,3 +122,18 @@ class Classifier:
         if not (y_prob.min() >= 0 and np.abs(y_prob.sum(axis=1) - 1).max() <= _ROUNDING):  # or NaN
             raise InputError(f"{self._path} cannot be used: its outputs are no probabilities: add a softmax.")
         return y_prob, distances, nearest
+
+
+def _exchange_light_and_dark(pixels):
+    """Exchange light and dark of images (n, height, width, channels): paper, the level of the border, becomes black.
+
+    The darkest ink becomes white. What differs from the paper as little as most of the border does is taken for paper.
+    """
+    sides = pixels[:, [0, -1]].reshape(len(pixels), -1), pixels[:, :, [0, -1]].reshape(len(pixels), -1)
+    border = np.concatenate(sides, axis=1).astype("float32")
+    paper = np.median(border, axis=1, keepdims=True)
+    grain = 1.48 * np.median(np.abs(border - paper), axis=1, keepdims=True)  # as a standard deviation
+    flat = pixels.reshape(len(pixels), -1).astype("float32")
+    lightest = paper - _GRAINS * grain
+    contrast = np.maximum(lightest - flat.min(axis=1, keepdims=True), _LEAST_CONTRAST)
+    return np.clip((lightest - flat) * (255 / contrast), 0, 255).round().astype("uint8").reshape(pixels.shape)
