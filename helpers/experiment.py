@@ -5,6 +5,7 @@ and come out, and each step can also be done by hand with the functions of the r
 """
 
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +13,14 @@ import numpy as np
 import pandas as pd
 from IPython import get_ipython
 
-from helpers.training import fast, fit, saving, surgery  # isort: skip  (first: they start TensorFlow without its log lines)
+from helpers.training import fast, fit, saving, surgery, transfer  # isort: skip  (first: they start TensorFlow without its log lines)
 import keras
 
 from helpers.data import opening, preprocess
 from helpers.data.catalog import list_data_sets
-from helpers.evaluation import calibration, foreign, plots, scores
+from helpers.evaluation import baselines, calibration, foreign, plots, scores
+from helpers.evaluation.full_run import FullRun
+from helpers.evaluation.marks import mark_outputs
 from helpers.evaluation.report import Report, tabulate_scores
 from helpers.files import InputError
 from helpers.parallel import count_workers, use_cluster
@@ -53,6 +56,7 @@ def open_data_set(name, experiment, **options):
         known.clear()
     experiment.report = Report(notebook, experiment.settings, data.source.is_sample, experiment.folder / "figures")
     experiment.report.save_table(data.problems, "problems")
+    mark_outputs(experiment.report.mark)
     return data
 
 
@@ -76,6 +80,8 @@ class Experiment:
     temperatures : dict of str to float
     scores : dict of str to dict of str to DataFrame, of each model and set
     chosen : str, the model that `choose` chose
+    base : str, the pretrained network that `choose_base` chose
+    full_run : FullRun, what the committed full run found, see `helpers.evaluation.full_run`
     """
 
     def __init__(self, name, folder=PROJECT_FOLDER):
@@ -86,7 +92,7 @@ class Experiment:
         self.precision = fast.set_precision(self.settings.precision)
         plots.set_style()
         _shorten_interrupts()
-        self.data = self.report = self.chosen = None
+        self.data = self.report = self.chosen = self.base = None
         self.models, self.histories, self.predictions, self.temperatures, self.scores = {}, {}, {}, {}, {}
         self._sets, self._fits, self._final, self._familiar = {}, {}, {}, {}
 
@@ -234,6 +240,68 @@ class Experiment:
         table = design.expand_results(results, base, factors)
         self.report.save_table(table, "study")
         return table
+
+    def choose_base(self, names, x, *, training="train", validation="validation", prepare=None, most=2000):
+        """Choose a network that was trained on ImageNet, by how well its features suit the images; keep it in ``base``.
+
+        A logistic regression is fitted to the features of the frozen networks. The one with the highest mean ROC AUC on
+        validation images is chosen. Networks whose weights are not at hand are left out; where one alone is left, it is
+        taken. On the sample only those are looked for that come with the installed packages.
+
+        Parameters
+        ----------
+        names : sequence of str, keys of `helpers.training.transfer.BASES`
+        x : array (n, height, width, channels) of pixels
+        training, validation : str or array of int
+            Sets, or the rows of their images.
+        prepare : function ``tensor -> tensor``, optional
+            As for `helpers.training.transfer.build_feature_extractor`.
+        most : int
+            At most so many training images, drawn at random, are used.
+
+        Returns
+        -------
+        DataFrame with a row for each network: its ROC AUC, how many images its features were computed of in a second,
+        and where its weights come from.
+
+        Raises
+        ------
+        InputError
+            None of the networks has weights.
+        """
+        data_dir = None if self._need_data().source.is_sample else self.settings.data_dir
+        found = {name: transfer.find_weights(data_dir, name) for name in names}
+        self._weights = {name: weights for name, (weights, _) in found.items() if weights is not None}
+        if not self._weights:
+            raise InputError(" ".join(note for _, note in found.values()))
+        rows, held_out = self._find_rows(training), self._find_rows(validation)
+        rows = np.sort(np.random.default_rng(self.seed).permutation(rows)[:most])
+        table = {name: {"ROC AUC": np.nan, "images per second": np.nan, "weights": found[name][1]} for name in names}
+        for name in self._weights if len(self._weights) > 1 else ():
+            self.base, start = name, time.perf_counter()
+            extractor = self.build_extractor(x.shape[1:], prepare=prepare)
+            features = transfer.compute_features(extractor, x, np.concatenate([rows, held_out]))
+            table[name]["images per second"] = round(len(features) / (time.perf_counter() - start))
+            regression = baselines.fit_regression(features[: len(rows)], self.data.encode_labels(rows))
+            predicted = self._tabulate(regression.predict_proba(features[len(rows) :]), held_out)
+            table[name]["ROC AUC"] = scores.compute_metrics(predicted, 0).loc["roc_auc", "value"]
+        self.base = max(self._weights, key=lambda name: np.nan_to_num(table[name]["ROC AUC"]))
+        return pd.DataFrame(table).T.rename_axis("network")
+
+    def build_extractor(self, input_shape, until=None, prepare=None):
+        """Build the chosen network from raw pixels to features, in float32, which its features need.
+
+        See `helpers.training.transfer.build_feature_extractor`. Raise InputError before `choose_base`.
+        """
+        if self.base is None:
+            raise InputError("No pretrained network is chosen: call choose_base first.")
+        policy = keras.config.dtype_policy()
+        fast.set_precision("float32")
+        fast.set_seed(self.seed)
+        try:
+            return transfer.build_feature_extractor(input_shape, self._weights[self.base], self.base, until, prepare)
+        finally:
+            keras.config.set_dtype_policy(policy)
 
     # Prediction
 
@@ -431,7 +499,6 @@ class Experiment:
         record = self.data.record
         about = {
             "class_names": self.data.class_names,
-            "class_labels": self.data.class_labels,
             "background": record.background,
             "may_be_inverted": record.may_be_inverted,
         } | about
@@ -522,6 +589,30 @@ class Experiment:
         for name in self.histories:
             (self._checkpoints / f"{_make_key(name)}.npz").unlink(missing_ok=True)
         return self.report.folder.relative_to(self.folder)
+
+    # The full run
+
+    @property
+    def full_run(self):
+        """What the committed full run on real images found, see `helpers.evaluation.full_run`."""
+        return FullRun(self.name if self.report is None else self.report.notebook, self.folder / "figures")
+
+    def compare_with_full_run(self, *metrics, names=None, part="test"):
+        """Set metrics of models beside those of the full run; by default of all models that were scored."""
+        return self.full_run.compare(self.scores, list(names or self.scores), metrics, part, self._mark)
+
+    def compare_directions(self, *pairs, metric="accuracy", part="test"):
+        """Say for pairs of models which is better, here and in the full run, and which run to believe.
+
+        See `helpers.evaluation.full_run.FullRun.compare_directions`.
+        """
+        n_tested = len(self._find_rows(part))
+        why = f"this run tested {n_tested:,} images{' that were drawn' if self.data.source.is_sample else ''}"
+        return self.full_run.compare_directions(self.scores, pairs, metric, part, self._mark, why)
+
+    @property
+    def _mark(self):
+        return self.report.mark or "this run"
 
     # What the methods share
 

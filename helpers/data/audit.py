@@ -27,12 +27,6 @@ def count_images(images, by=("part", "label")):
     return table.loc[[*rows.drop_duplicates(), total]]
 
 
-def list_classes(images, data_set):
-    """List the classes that there are images of, in the order of the record, as a tuple of str."""
-    there = set(images["label"])
-    return tuple(name for name in data_set.class_names if name in there)
-
-
 def compare_with_original(images, data_set):
     """Compare the images of each part with those of the original: a table of ``found, original, missing``."""
     table = pd.DataFrame({"original": dict(data_set.expected_counts)}).rename_axis("part")

@@ -16,7 +16,7 @@ class DataSet:
     title: str
     task: str
     class_names: tuple[str, ...]  # the labels as the files have them, in the order of the model's outputs
-    class_labels: Mapping[str, str]  # a readable name of each class
+    class_labels: Mapping[str, str]  # a readable name of each class, under which the notebooks know it
     layout: str  # how its files are organized: selects the index function of helpers.data.opening
     key_file: str  # a file or folder in its folder without which the data set is not there
     files: str  # what its folder holds, in words, for error messages
@@ -57,12 +57,12 @@ def _freeze(value):
 
 _DIGITS = tuple("0123456789")
 _LESIONS = {
-    "akiec": "actinic keratosis, Bowen's disease",
+    "akiec": "actinic keratosis",
     "bcc": "basal cell carcinoma",
-    "bkl": "benign keratosis-like lesion",
+    "bkl": "benign keratosis",
     "df": "dermatofibroma",
     "mel": "melanoma",
-    "nv": "melanocytic nevus",
+    "nv": "nevus",
     "vasc": "vascular lesion",
 }
 _MELANOMA = {

@@ -59,7 +59,8 @@ class OpenDataSet:
 
     Attributes
     ----------
-    found : the images that can be used, one row per image: the columns of `index_images` and `measure_images`
+    found : the images that can be used, one row per image: the columns of `index_images` and `measure_images`, but as
+        ``label`` the readable name of the class; the name that the files have is the column ``code``
     images : those of them that are worked with, numbered from 0; `split_images` adds the column ``split``
     problems : what could not be used and what looks wrong, see the module's description
     contradictory : the rows that were left out because images of their group carry another label
@@ -80,12 +81,9 @@ class OpenDataSet:
     @property
     def class_names(self) -> tuple:
         """The labels in the order of the model's outputs; fewer than the original's where the copy may lack classes."""
-        return audit.list_classes(self.found, self.record) if self.record.may_lack_classes else self.record.class_names
-
-    @property
-    def class_labels(self) -> dict:
-        """Readable names of the classes."""
-        return {name: self.record.class_labels[name] for name in self.class_names}
+        there = set(self.found["label"])
+        labels = self.record.class_labels.values()
+        return tuple(label for label in labels if label in there or not self.record.may_lack_classes)
 
     def load_pixels(self, shape):
         """Load the pixels of all images; see `helpers.data.pixels.load_pixels`."""
@@ -219,6 +217,10 @@ def open_data_set(names, settings, most=None, limit_by="part", whole_groups=True
         images, problems = audit.leave_out_unusable(images, problems)
     elif record.joined:  # near-duplicates may be two things: they are no sign of a damaged copy, whatever their share
         images, problems = audit.leave_out_contradictions(images, problems)
+    contradictory, images = (
+        table.assign(label=table["label"].map(dict(record.class_labels)), code=table["label"])
+        for table in (contradictory, images)
+    )
     limited = images if most is None else split.limit_images(images, most, settings.seed, limit_by, whole_groups)
     return OpenDataSet(record, source, settings, images, limited.copy(), problems, contradictory, alike)
 

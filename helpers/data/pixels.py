@@ -104,7 +104,7 @@ def read_pixel_table(path, images, class_codes, shape):
 
     Such as ``hmnist_28_28_RGB.csv`` of HAM10000. It names no image: that its rows are those of the metadata is checked
     by their labels, which would not notice rows exchanged within a class. ``images`` has the columns ``metadata_row``,
-    the row of each image in the table, and ``label``; ``class_codes`` are the classes in the order of the table's label
+    the row of each image in the table, and ``code``; ``class_codes`` are the classes in the order of the table's label
     codes. The result is a uint8 array (n, height, width, channels), aligned with ``images``.
 
     Raise InputError if the table cannot be read, has other columns or rows, or other labels than the images.
@@ -122,7 +122,7 @@ def read_pixel_table(path, images, class_codes, shape):
             f"{path} has {table.shape[1]} columns and {len(table):,} rows; expected {n_pixels} pixels and label, "
             f"and a row for each line of the metadata, at least {rows.max() + 1:,}. {remedy}"
         )
-    expected = images["label"].map({name: code for code, name in enumerate(class_codes)}).to_numpy()
+    expected = images["code"].map({name: code for code, name in enumerate(class_codes)}).to_numpy()
     wrong = np.flatnonzero(table["label"].to_numpy()[rows] != expected)
     if len(wrong):
         raise InputError(

@@ -19,7 +19,6 @@ from helpers.evaluation.scores import encode_labels
 
 PALETTE = sns.color_palette("colorblind")
 _MANY_CLASSES = 12  # above it the cells of a confusion matrix are small, and names stand upright
-_MANY_LETTERS = 120  # above it the names of classes do not fit side by side
 _LEGEND_ROWS = 20  # more names stand in several columns
 _OUTSIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
 _BESIDE = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
@@ -53,6 +52,8 @@ def plot_counts(images, column="label", order=None, by=None, horizontal=False, t
     ax = _new_axes(ax, **size)
     look = {"hue": by, "palette": "colorblind"} if by else {"color": PALETTE[0]}
     sns.countplot(images, **{long: column}, order=order, **look, saturation=1, ax=ax)
+    if not horizontal:
+        ax.set_xticks(range(len(order)), [_wrap(name, 11) for name in order])
     for bars in ax.containers:
         ax.bar_label(bars, fontsize=7, padding=2, rotation=90 if parts > 1 and not horizontal else 0)
     ax.margins(**{short: 0.18})
@@ -93,6 +94,7 @@ def plot_boxes(images, column, value, by=None, order=None, ylabel=None, title=""
     ax = _new_axes(ax, width=max(7, 1.1 * images[column].nunique()))
     look = {"hue": by, "palette": "colorblind"} if by else {}
     sns.boxplot(images, x=column, y=value, order=order, **look, fliersize=2, ax=ax)
+    ax.set_xticks(ax.get_xticks(), [_wrap(name.get_text(), 11) for name in ax.get_xticklabels()])
     if by:
         sns.move_legend(ax, **_OUTSIDE)
     ax.set(xlabel="class" if column == "label" else column, ylabel=ylabel or value, title=title)
@@ -141,7 +143,7 @@ def plot_mean_colors(images, class_names, ax=None):
 
     ``images`` is a DataFrame ``label, red, green, blue``, the colours from 0 to 255.
     """
-    many = len(class_names) > _MANY_CLASSES or len("".join(map(str, class_names))) > _MANY_LETTERS
+    many = len(class_names) > _MANY_CLASSES
     ax = _new_axes(ax, width=max(6, (0.3 if many else 0.9) * len(class_names)))
     grouped = images.groupby("label")[["red", "green", "blue"]]
     mean, std = grouped.mean().reindex(class_names), grouped.std().reindex(class_names)
@@ -153,7 +155,8 @@ def plot_mean_colors(images, class_names, ax=None):
     for place, rgb in zip(places, mean.to_numpy(), strict=True):
         if not np.isnan(rgb).any():  # a class without images
             ax.add_patch(plt.Rectangle((place - 0.4, top), 0.8, 0.1 * top, fc=rgb / 255, ec="black"))
-    ax.set(xticks=places, xticklabels=class_names, xlabel="class", ylabel="mean level, 0 to 255", ylim=(0, 1.14 * top))
+    labels = class_names if many else [_wrap(name, 11) for name in class_names]
+    ax.set(xticks=places, xticklabels=labels, xlabel="class", ylabel="mean level, 0 to 255", ylim=(0, 1.14 * top))
     if many:
         ax.tick_params(axis="x", rotation=90, labelsize=8)
     ax.set_title("Mean colour (patches), mean ± standard deviation")
@@ -220,14 +223,11 @@ def plot_learning_curves(histories, watched="validation"):
     return figure
 
 
-def plot_confusion_matrix(
-    predictions, class_names, normalize=False, title="Confusion matrix", class_labels=None, ax=None
-):
+def plot_confusion_matrix(predictions, class_names, normalize=False, title="Confusion matrix", ax=None):
     """Draw the confusion matrix of a table ``y_true, y_pred``: true classes in rows, predicted ones in columns.
 
-    With ``normalize`` each row is divided by its sum, which puts the sensitivity of each class on the diagonal. The
-    mapping ``class_labels`` has readable names of the classes. With many classes cells and letters are smaller, so that
-    38 classes can be read on a printed page.
+    With ``normalize`` each row is divided by its sum, which puts the sensitivity of each class on the diagonal. With
+    many classes cells and letters are smaller, so that 38 classes can be read on a printed page.
     """
     count, names = len(class_names), [str(name) for name in class_names]
     many = count > _MANY_CLASSES
@@ -237,7 +237,7 @@ def plot_confusion_matrix(
     shown = np.char.mod("%.0f" if many else "%.1f", shares * 100) if normalize else matrix.astype(str)
     side = 0.17 * count + 2.6 if many else max(4.2, 0.52 * count + 1)
     ax = _new_axes(ax, width=side if many else side + 0.8, height=side)
-    labels = [(class_labels or {}).get(name, name) for name in class_names]
+    labels = names if many else [_wrap(name, 10) for name in names]
     look = {"cmap": "Blues", "vmin": 0, "vmax": 1, "cbar": False, "square": True}
     look |= {"linewidths": 0.5, "linecolor": "lightgrey", "xticklabels": labels, "yticklabels": labels}
     look |= {"annot": np.where(matrix == 0, "", shown), "fmt": "", "annot_kws": {"fontsize": 6 if many else 8}}
@@ -388,7 +388,7 @@ def plot_effects(table, metrics=("validation_accuracy", "test_accuracy")):
             label = " ".join(word for word in metric.split("_") if word not in common) or metric.replace("_", " ")
             means = part.groupby("level", sort=False)[metric].mean().to_numpy()
             ax.plot(np.arange(len(levels)) + shift, means, marker, ls=line, color=color, ms=6, label=label)
-        names = [textwrap.fill(str(level), max(6, 40 // len(levels)), break_long_words=False) for level in levels]
+        names = [_wrap(level, max(6, 40 // len(levels))) for level in levels]
         ax.set(xticks=range(len(levels)), xlim=(-0.5, len(levels) - 0.5), title=factor[:1].upper() + factor[1:])
         ax.set_xticklabels(names, fontsize=8)
         ax.grid(False, axis="x")
@@ -483,6 +483,11 @@ def plot_layers(layers, ax=None):
     ax.set_axis_off()
     ax.legend(ncol=4, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.18), frameon=False)
     return ax
+
+
+def _wrap(name, letters):
+    """Break a name between words into lines of so many letters."""
+    return textwrap.fill(str(name), letters, break_long_words=False)
 
 
 def _style(items):

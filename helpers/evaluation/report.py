@@ -45,6 +45,11 @@ class Report:
     _opened: int = 0
 
     @property
+    def mark(self) -> str:
+        """What figures, tables and sentences of this run are marked with; those of a full run are not."""
+        return "drawn sample" if self.is_sample else "quick run" if self.settings.quick else ""
+
+    @property
     def place(self) -> Path:
         """Relative folder for this kind of run, so that none overwrites another's: such as ``sample/01_mnist``."""
         kind = "sample" if self.is_sample else "quick" if self.settings.quick else ""
@@ -62,17 +67,14 @@ class Report:
         sets may not be passed on.
         """
         figure = getattr(figure, "figure", figure)
-        if self.is_sample:
-            note = figure.text(1, 0, "built-in sample", ha="right", va="top", fontsize=7, color="grey")
+        if self.mark and not any(text.get_gid() == "mark" for text in figure.texts):
+            look = {"ha": "left", "va": "bottom", "fontsize": 10, "fontstyle": "italic", "color": "#555555"}
+            figure.text(0, 1, self.mark, gid="mark", **look)
         folder = self.folder / "images" if shows_images and not self.is_sample else self.folder
-        try:
-            for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
-                with replace_atomically(folder / f"{name}.{ending}") as unfinished:
-                    figure.savefig(unfinished, dpi=200, bbox_inches="tight", metadata=metadata)
-                figure.set_layout_engine("none")  # laid out once: the next file and the screen take it as it is
-        finally:
-            if self.is_sample:
-                note.remove()
+        for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+            with replace_atomically(folder / f"{name}.{ending}") as unfinished:
+                figure.savefig(unfinished, dpi=200, bbox_inches="tight", metadata=metadata)
+            figure.set_layout_engine("none")  # laid out once: the next file and the screen take it as it is
         return figure
 
     def save_table(self, table, name, decimals=4):
@@ -82,7 +84,7 @@ class Report:
         are written as escapes.
         """
         if self.is_sample:
-            table = table.assign(source="built-in sample")
+            table = table.assign(source=self.mark)
         table = table.round(decimals).apply(
             lambda column: column if is_numeric_dtype(column) else column.map(guard_cell)
         )
@@ -142,7 +144,7 @@ def tabulate_scores(
     if unknown := set(names) - set(known):
         raise InputError(f"No such metric: {', '.join(sorted(unknown))}. Known: {', '.join(dict.fromkeys(known))}.")
     rows = {
-        (model, test_set): {_get_title(name): _format_metric(name, table.loc[name]) for name in names}
+        (model, test_set): {get_title(name): format_metric(name, table.loc[name]) for name in names}
         for model, test_sets in scores.items()
         for test_set, table in test_sets.items()
     }
@@ -156,7 +158,7 @@ def load_results(figures_folder=FIGURES_FOLDER):
 
 def format_results(results, every_test_set=True):
     """Format results as a Markdown table, one row per model and test set, or only per model and its first test set."""
-    header = ["notebook", "model", "test set", *map(_get_title, _SHOWN), "majority class", "CPU-minutes"]
+    header = ["notebook", "model", "test set", *map(get_title, _SHOWN), "majority class", "CPU-minutes"]
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for run in results:
         for model, entry in run["results"].items():
@@ -164,7 +166,7 @@ def format_results(results, every_test_set=True):
             test_sets = [(name, metrics) for name, metrics in entry.items() if name not in ("train", "cost")]
             for test_set, metrics in test_sets if every_test_set else test_sets[:1]:
                 cells = [run["notebook"], model.replace("_", " "), test_set.replace("_", " ")]
-                cells += [_format_metric(name, metrics.get(name)) for name in _SHOWN]
+                cells += [format_metric(name, metrics.get(name)) for name in _SHOWN]
                 majority = metrics.get("majority_rate", {}).get("value")
                 cells.append("" if majority is None else f"{100 * majority:.1f} %")
                 cells.append("" if cost is None else f"{cost:.1f}")
@@ -216,7 +218,7 @@ def describe_difference(first, second, metric_row, name):
     >>> describe_difference("frozen", "scratch", {"value": 0.031, "low": 0.012, "high": 0.05}, "roc_auc")
     'ROC AUC: frozen is better than scratch (+0.031, +0.012 to +0.050).'
     """
-    title, low, high = _get_title(name), metric_row["low"], metric_row["high"]
+    title, low, high = get_title(name), metric_row["low"], metric_row["high"]
     about, interval = _sign(metric_row["value"]), _describe_interval(metric_row, _sign)
     if _lacks(low):
         groups, few, _ = interval.rpartition(": ")
@@ -248,12 +250,12 @@ def _sign(value, digits=3):
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
-def _get_title(name):
+def get_title(name):
     """Return the name of a metric that readers know."""
     return _TITLES.get(name, name.replace("_", " "))
 
 
-def _format_metric(name, metric):
+def format_metric(name, metric):
     """Format a metric in its unit; one that is missing or that these images do not allow is empty."""
     if metric is None or _lacks(metric["value"]):
         return ""

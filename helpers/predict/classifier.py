@@ -61,8 +61,7 @@ class Classifier:
             if not len(set(self._names)) == len(self._names) == n_classes:
                 raise ValueError(f"it has {n_classes} classes, but class_names are {self._names}")
             self.header = [*_BEFORE, *(f"p_{name}" for name in self._names), *_BEHIND]
-            labels = about.get("class_labels") or {}
-            self._labels = [guard_cell(str(labels.get(name, name))) for name in self._names]
+            self._labels = [guard_cell(str(name)) for name in self._names]
             self.predict([Decoded(np.full(self.shape, level, "uint8"), "", "") for level in (0, 255)])
         except InputError:
             raise

@@ -4,8 +4,6 @@ A model takes raw pixels (uint8 or float, 0 to 255), because standardization is 
 probabilities in float32.
 """
 
-from pathlib import Path
-
 import keras
 import numpy as np
 import pandas as pd
@@ -13,9 +11,6 @@ from keras import layers, ops
 
 from helpers.files import read_reason
 from helpers.training.fast import FusedBatchNormalization, FusedNormalization
-
-_PRESET = "keras/resnetv1/keras/resnet_18_imagenet/3"  # on Kaggle
-_WEIGHTS_FILE = "resnet_18_imagenet.weights.h5"
 
 
 def build_cnn(
@@ -109,30 +104,6 @@ def standardize_cells(pixels, size, threshold):
     return centred / ops.sqrt(variance + 1)
 
 
-def find_resnet18_weights(data_dir):
-    """Find the ImageNet weights of ResNet18: in ``data_dir/weights/``, else KerasHub's on Kaggle.
-
-    Return the weights for `build_resnet18`, a Path, or None for random ones, as always if ``data_dir`` is None; and a
-    sentence about them, to be shown.
-    """
-    if data_dir is None:
-        return None, "ResNet18 from scratch: a run on the sample, or in quick mode, does without the ImageNet weights."
-    local = data_dir / "weights" / _WEIGHTS_FILE
-    if local.is_file():
-        return local, f"ResNet18: ImageNet weights from `weights/{local.name}`."
-    try:
-        import kagglehub  # here only: not needed for local files
-
-        path = Path(kagglehub.model_download(_PRESET, "model.weights.h5"))
-    except Exception as error:  # whatever network, server or disk may come up with
-        message = read_reason(error)
-        return None, (
-            f"ResNet18 from scratch: its ImageNet weights could not be downloaded ({message}). To use them, put the "
-            f"`model.weights.h5` of Kaggle's `{_PRESET}` into the folder `weights/` in `DATA_DIR` as `{local.name}`."
-        )
-    return path, f"ResNet18: ImageNet weights of KerasHub, from Kaggle's `{_PRESET}`."
-
-
 def build_resnet18(input_shape, n_classes, prepare, weights=None, dropout=0.3, blocks=2, name="resnet18"):
     """Build ResNet18 (He et al. 2016) from raw pixels to probabilities, with a dropout before its classifier.
 
@@ -147,7 +118,7 @@ def build_resnet18(input_shape, n_classes, prepare, weights=None, dropout=0.3, b
     prepare : function ``tensor -> tensor``
         Standardizes raw pixels.
     weights : Path, optional
-        From `find_resnet18_weights`; random ones by default. A file with others is a ValueError.
+        From `helpers.training.transfer.find_weights`; random ones by default. A file with others is a ValueError.
     blocks : int
         Basic blocks in each stack. The pretrained weights are for 2.
     """
@@ -158,21 +129,22 @@ def build_resnet18(input_shape, n_classes, prepare, weights=None, dropout=0.3, b
     outputs = layers.Dense(n_classes, activation="softmax", dtype="float32", name="probabilities")(x)
     model = keras.Model(inputs, outputs, name=name)
     if weights is not None:
-        _copy_weights(weights, model, blocks)
+        for layer in build_resnet18_maps((None, None, 3), weights, blocks).layers[1:]:
+            model.get_layer(layer.name).set_weights(layer.get_weights())
     return model
 
 
-def _copy_weights(path, model, blocks):
-    """Copy the weights of a file into all layers but the classifier."""
-    inputs = layers.Input((None, None, 3))
-    network = keras.Model(inputs, _add_stacks(inputs, blocks))
-    try:
-        network.load_weights(path)
-    except Exception as error:  # a damaged file and another network fail in many ways inside h5py and Keras
-        reason = read_reason(error)
-        raise ValueError(f"{path} does not hold the weights of ResNet18 ({reason}). Fetch it again.") from error
-    for layer in network.layers[1:]:
-        model.get_layer(layer.name).set_weights(layer.get_weights())
+def build_resnet18_maps(input_shape, weights=None, blocks=2):
+    """Build ResNet18 without its classifier: from standardized colours to maps (n, h, w, 512); see `build_resnet18`."""
+    inputs = layers.Input(input_shape)
+    network = keras.Model(inputs, _add_stacks(inputs, blocks), name="resnet18_maps")
+    if weights is not None:
+        try:
+            network.load_weights(weights)
+        except Exception as error:  # a damaged file and another network fail in many ways inside h5py and Keras
+            reason = read_reason(error)
+            raise ValueError(f"{weights} does not hold the weights of ResNet18 ({reason}). Fetch it again.") from error
+    return network
 
 
 def _add_stacks(x, blocks):

@@ -5,75 +5,124 @@ inference mode, also while fine-tuning, because the statistics of small batches 
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 from keras import layers, ops
 
 from helpers.files import read_reason
+from helpers.training.efficientnet_lite import PACKAGE, build_efficientnet_lite0
 from helpers.training.fast import predict_views
+from helpers.training.networks import build_resnet18_maps
 from helpers.training.surgery import fold_batch_normalization
 
 
 @dataclass(frozen=True)
 class Base:
-    """A network trained on ImageNet, as ``keras.applications`` has it."""
+    """A network trained on ImageNet, without its classifier."""
 
-    application: str  # its name there
-    weights_file: str  # without the classifier
-    options: dict  # what ``application`` is called with
-    scale: float  # with ``offset`` brings pixels from 0 to 255 to its own range
-    offset: float
     source: str
+    build: Callable  # (input_shape, weights) -> keras.Model, from colours in its own range to maps
+    scale: float | tuple = 1  # with ``offset`` brings pixels from 0 to 255 to its own range
+    offset: float | tuple = 0
+    blue_first: bool = False  # whether it expects blue, green, red
+    weights_file: str = ""  # in the folder weights/; without one, installed packages bring the weights
+    preset: str = ""  # on Kaggle, where Keras itself does not have the weights
 
-    def build(self, input_shape, weights):
-        """Build it without its classifier, for colour images with pixels in its own range."""
-        application = getattr(keras.applications, self.application)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
-            return application(input_shape=input_shape, include_top=False, weights=weights, **self.options)
+    def download(self):
+        """Download the weights into the cache of Keras or kagglehub; return what `build` takes, and where from."""
+        if self.preset:
+            import kagglehub  # here only: not needed for local files
+
+            return kagglehub.model_download(self.preset, "model.weights.h5"), f"Kaggle's `{self.preset}`"
+        self.build((224, 224, 3), "imagenet")
+        return "imagenet", "Keras"
 
 
-def _mobilenet(alpha):
-    file = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224_no_top.h5"
-    return Base("MobileNetV2", file, {"alpha": alpha}, 1 / 127.5, -1, "MobileNetV2 (Sandler et al. 2018)")
+def _build_application(name, input_shape, weights, **options):
+    """Build a network of ``keras.applications``."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
+        application = getattr(keras.applications, name)
+        return application(input_shape=input_shape, include_top=False, weights=weights, **options)
 
 
+def _describe_mobilenet(alpha):
+    return Base(
+        "MobileNetV2 (Sandler et al. 2018)",
+        partial(_build_application, "MobileNetV2", alpha=alpha),
+        1 / 127.5,
+        -1,
+        weights_file=f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224_no_top.h5",
+    )
+
+
+def _describe_older(name, source):
+    """Describe a network that takes blue, green and red less the means of ImageNet."""
+    file = f"{name.lower()}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    means = (-123.68, -116.779, -103.939)
+    return Base(source, partial(_build_application, name), 1, means, blue_first=True, weights_file=file)
+
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for pixels from 0 to 1
 BASES = {
-    "mobilenet_v2_0.35": _mobilenet(0.35),
-    "mobilenet_v2_1.0": _mobilenet(1.0),
+    "efficientnet_lite0": Base(
+        "EfficientNet-Lite0 (Tan and Le 2019)",
+        partial(build_efficientnet_lite0, include_top=False),
+        1 / 128,
+        -127 / 128,
+    ),
+    "mobilenet_v2_0.35": _describe_mobilenet(0.35),
+    "mobilenet_v2_1.0": _describe_mobilenet(1.0),
     "efficientnet_v2_b0": Base(
-        "EfficientNetV2B0", "efficientnetv2-b0_notop.h5", {}, 1, 0, "EfficientNetV2-B0 (Tan and Le 2021)"
+        "EfficientNetV2-B0 (Tan and Le 2021)",
+        partial(_build_application, "EfficientNetV2B0"),
+        weights_file="efficientnetv2-b0_notop.h5",
+    ),
+    "vgg16": _describe_older("VGG16", "VGG16 (Simonyan and Zisserman 2015)"),
+    "resnet50": _describe_older("ResNet50", "ResNet50 (He et al. 2016)"),
+    "resnet18": Base(
+        "ResNet18 (He et al. 2016)",
+        build_resnet18_maps,
+        tuple(1 / (255 * std) for std in _STD),
+        tuple(-mean / std for mean, std in zip(_MEAN, _STD, strict=True)),
+        weights_file="resnet_18_imagenet.weights.h5",
+        preset="keras/resnetv1/keras/resnet_18_imagenet/3",
     ),
 }
 
 
-def find_weights(data_dir, base="mobilenet_v2_0.35"):
+def find_weights(data_dir, base="efficientnet_lite0"):
     """Find the ImageNet weights of a base network, a key of `BASES`: in ``data_dir/weights/``, else from Keras.
 
-    Return the weights for `build_feature_extractor`: a file, "imagenet", or None for random ones, as always if
-    ``data_dir`` is None; and a sentence about them, to be shown, which warns of random ones. An unknown base is a
-    ValueError.
+    Those of EfficientNet-Lite0 come with the installed packages. If ``data_dir`` is None, others are not looked for.
+
+    Return the weights for `build_feature_extractor`, or None where there are none; and a sentence about them, to be
+    shown. An unknown base is a ValueError.
     """
     network = _get_base(base)
-    warning = "⚠️ **Warning: random weights.** The base network has learnt nothing: this is no transfer learning."
+    if not network.weights_file:
+        return "imagenet", f"{network.source}: ImageNet weights from the package `{PACKAGE}`."
     if data_dir is None:
-        return None, f"{warning} A run on the sample does without the ImageNet weights."
+        return None, f"{network.source} has no weights here: those that need a file are not looked for on the sample."
     local = data_dir / "weights" / network.weights_file
     if local.is_file():
         return str(local), f"{network.source}: ImageNet weights from `weights/{local.name}`."
     try:
-        network.build((224, 224, 3), "imagenet")  # Keras keeps the file in its own cache
+        weights, source = network.download()
     except Exception as error:  # whatever network, server or disk may come up with
         message = read_reason(error)
+        renamed = f"the `model.weights.h5` of Kaggle's `{network.preset}` as " if network.preset else ""
         return None, (
-            f"{warning} Keras could not download the weights ({message}). "
-            f"Put `{local.name}` into the folder `weights/` in `DATA_DIR`."
+            f"{network.source} has no weights here: they could not be downloaded ({message}). To use them, put "
+            f"{renamed}`{local.name}` into the folder `weights/` in `DATA_DIR`."
         )
-    return "imagenet", f"{network.source}: ImageNet weights from Keras."
+    return weights, f"{network.source}: ImageNet weights from {source}."
 
 
-def build_feature_extractor(input_shape, weights, base="mobilenet_v2_0.35", until=None, prepare=None):
+def build_feature_extractor(input_shape, weights="imagenet", base="efficientnet_lite0", until=None, prepare=None):
     """Build a base network from raw pixels to features (n, n_features) averaged over the image.
 
     It has no classifier, and its batch normalizations are folded as far as they can be.
@@ -83,7 +132,7 @@ def build_feature_extractor(input_shape, weights, base="mobilenet_v2_0.35", unti
     input_shape : tuple of 3 ints
         Height, width and channels. The channel of grey images is repeated three times.
     weights : str or None
-        From `find_weights`, for the same ``base``.
+        From `find_weights`, for the same ``base``; None for random ones, whose features mean nothing.
     until : str, optional
         Name of the last layer of the base network to keep, such as ``block_5_add`` of MobileNetV2; all by default. An
         unknown name is a ValueError, as is an unknown base.
@@ -96,9 +145,11 @@ def build_feature_extractor(input_shape, weights, base="mobilenet_v2_0.35", unti
     def prepare_for_base(pixels):
         if prepare is not None:
             pixels = prepare(pixels)
+        if input_shape[-1] == 1:
+            pixels = layers.Concatenate(name="grey_to_colour")([pixels] * 3)
         if (source.scale, source.offset) != (1, 0):
             pixels = layers.Rescaling(source.scale, offset=source.offset, name="to_range_of_base")(pixels)
-        return layers.Concatenate(name="grey_to_colour")([pixels] * 3) if input_shape[-1] == 1 else pixels
+        return ops.flip(pixels, axis=-1) if source.blue_first else pixels
 
     network = source.build(prepare_for_base(layers.Input(input_shape)).shape[1:], weights)
     if until is not None:

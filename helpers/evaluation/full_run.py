@@ -1,0 +1,154 @@
+"""The committed full run of a notebook: what it found on real images, to stand beside a quick look on the sample."""
+
+import io
+import json
+
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+
+from helpers.evaluation.marks import Unmarked
+from helpers.evaluation.report import FIGURES_FOLDER, format_metric, get_title
+from helpers.files import InputError
+
+_WIDTH, _COLOURS, _STRIP = 760, 64, 22  # of a figure that is shown: pixels, colours, height of the line above it
+_MAJORITY = "majority class"
+
+
+class FullRun:
+    """The results and figures in ``figures/<notebook>/``, which a full run on real images wrote.
+
+    Attributes
+    ----------
+    results : dict, from ``results.json``; None where there was no full run
+    """
+
+    def __init__(self, notebook, figures_folder=FIGURES_FOLDER):
+        self.notebook, self._folder = notebook, figures_folder / notebook
+        path = self._folder / "results.json"
+        self.results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def __repr__(self):
+        return self._repr_markdown_().replace("**", "")
+
+    def _repr_markdown_(self):
+        """Say what the run cost and what its chosen model reached."""
+        if self.results is None:
+            return self._say_missing()
+        models = self.results["results"]
+        costs = [entry["cost"] for entry in models.values() if "cost" in entry]
+        name = next((name for name, entry in models.items() if entry.get("cost", {}).get("chosen")), next(iter(models)))
+        part, metrics = next((part, metrics) for part, metrics in models[name].items() if part not in ("train", "cost"))
+        reached = ", ".join(
+            f"{get_title(metric)} {format_metric(metric, metrics[metric])}" for metric in ("accuracy", "roc_auc")
+        )
+        memory = self.results["peak_memory_mb"]
+        return (
+            f"**The full run** on {self.results['data']['images']:,} real images: {_read(name)} reached {reached} "
+            f"(set: {_read(part)}). Its trainings took {sum(cost.get('cpu_minutes', 0) for cost in costs):.0f} "
+            f"CPU-minutes on {self.results['cores']} cores ({self.results['cpu']})"
+            f"{f', and {memory * 2**20 / 1e9:.1f} GB of memory at the peak' if memory else ''}."
+        )
+
+    def get_metric(self, model, part, metric):
+        """Get a metric of a model on a set as a dict ``value, low, high, groups``, or None where there is none."""
+        if self.results is None:
+            return None
+        if model == _MAJORITY:
+            model, metric = next(iter(self.results["results"])), "majority_rate"
+        return self.results["results"].get(_key(model), {}).get(_key(part), {}).get(metric)
+
+    def compare(self, scores, names, metrics, part, mark):
+        """Set the metrics of the models of this run beside those of the full run.
+
+        Parameters
+        ----------
+        scores : dict of str to dict of str to DataFrame, of each model and set
+        names : list of str, the models
+        metrics : list of str
+        part : str, the set
+        mark : str, what this run is called
+        """
+        if self.results is None:
+            return Unmarked(self._say_missing())
+        table = {}
+        for metric in metrics:
+            here = {name: scores[name][part].loc[metric] for name in names if part in scores.get(name, {})}
+            full = {name: self.get_metric(name, part, metric) for name in names}
+            for run, found in ((mark, here), ("full run", full)):
+                table[get_title(metric), run] = {name: format_metric(metric, found.get(name)) for name in names}
+        return Unmarked(pd.DataFrame(table).rename_axis("model"))
+
+    def compare_directions(self, scores, pairs, metric, part, mark, why):
+        """Say for pairs of models, or of a model and "majority class", which is better, here and in the full run.
+
+        Each member is the name of a model, or a pair of a name and a set of its own. ``why`` says why the full run is
+        to be believed where the two disagree.
+        """
+        if self.results is None:
+            return Unmarked(self._say_missing())
+        lines = []
+        for pair in pairs:
+            members = [member if isinstance(member, tuple) else (member, part) for member in pair]
+            here = [_find(scores, *member, metric) for member in members]
+            full = [self.get_metric(*member, metric) for member in members]
+            first, second = (name if name_part == part else f"{name} ({name_part})" for name, name_part in members)
+            if any(value is None for value in (*here, *full)):
+                lines.append(f"- **{first}** and **{second}** are not in both runs.")
+                continue
+            differences = [one["value"] - other["value"] for one, other in (here, full)]
+            shown = [_show_difference(metric, difference) for difference in differences]
+            overlap = " (their intervals overlap)" if _overlap(*full) else ""
+            differ = f"**the directions differ; believe the full run**, because {why}"
+            verdict = "the same direction" if differences[0] * differences[1] > 0 else differ
+            lines.append(
+                f"- {get_title(metric)} of **{first}** minus **{second}**: {shown[0]} ({mark}), {shown[1]} in the full "
+                f"run{overlap}: {verdict}."
+            )
+        return Unmarked("\n".join(lines))
+
+    def show_figure(self, name):
+        """Show a figure of the full run, smaller than it was exported, with a line that says so."""
+        path = self._folder / f"{name}.png"
+        if self.results is None:
+            return Unmarked(self._say_missing())
+        if not path.exists():
+            there = ", ".join(sorted(file.stem for file in self._folder.glob("*.png")))
+            raise InputError(f"The full run has no figure {name!r}: expected one of {there}.")
+        with Image.open(path) as opened:
+            picture = opened.convert("RGB")
+        picture.thumbnail((_WIDTH, 2 * _WIDTH), Image.Resampling.LANCZOS)
+        framed = Image.new("RGB", (picture.width, picture.height + _STRIP), "white")
+        framed.paste(picture, (0, _STRIP))
+        text = f"full run, {self.results['data']['images']:,} real images"
+        ImageDraw.Draw(framed).text((4, 4), text, "black", ImageFont.load_default(13))
+        stream = io.BytesIO()
+        framed.quantize(_COLOURS).save(stream, "PNG", optimize=True)
+        return Unmarked(stream.getvalue())
+
+    def _say_missing(self):
+        return f"No full run of `{self.notebook}` is kept here: `make full NB={self.notebook}` makes one."
+
+
+def _find(scores, name, part, metric):
+    if name == _MAJORITY:
+        name, metric = next((known for known in scores if part in scores[known]), name), "majority_rate"
+    return scores[name][part].loc[metric] if part in scores.get(name, {}) else None
+
+
+def _overlap(first, second):
+    """Tell whether the intervals of two metrics overlap; without intervals nobody knows."""
+    ends = [metric.get(end) for metric in (first, second) for end in ("low", "high")]
+    return None not in ends and ends[0] <= ends[3] and ends[2] <= ends[1]
+
+
+def _show_difference(metric, difference):
+    text = f"{difference:+.3f}" if metric == "roc_auc" else f"{100 * difference:+.1f} points"
+    return text.replace("-", "−")
+
+
+def _key(name):
+    return name.replace(",", "").replace(" ", "_")
+
+
+def _read(key):
+    return key.replace("_", " ")
