@@ -9,9 +9,11 @@ import time
 from functools import partial
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython import get_ipython
+from IPython.display import Markdown, display
 
 from helpers.training import fast, fit, saving, surgery, transfer  # isort: skip  (first: they start TensorFlow without its log lines)
 import keras
@@ -20,7 +22,7 @@ from helpers.data import opening, preprocess
 from helpers.data.catalog import list_data_sets
 from helpers.evaluation import baselines, calibration, foreign, plots, scores
 from helpers.evaluation.full_run import FullRun
-from helpers.evaluation.marks import mark_outputs
+from helpers.evaluation.marks import mark_outputs, picture_figure
 from helpers.evaluation.report import Report, tabulate_scores
 from helpers.files import InputError
 from helpers.parallel import count_workers, use_cluster
@@ -54,7 +56,8 @@ def open_data_set(name, experiment, **options):
     # Forget what belongs to the data set that was open before.
     for known in (experiment.predictions, experiment._final, experiment._sets, experiment._familiar):
         known.clear()
-    experiment.report = Report(notebook, experiment.settings, data.source.is_sample, experiment.folder / "figures")
+    experiment.base, folder = None, experiment.folder / "figures"
+    experiment.report = Report(notebook, experiment.settings, data.source.is_sample, folder, data.record.sample)
     experiment.report.save_table(data.problems, "problems")
     mark_outputs(experiment.report.mark)
     return data
@@ -94,7 +97,7 @@ class Experiment:
         _shorten_interrupts()
         self.data = self.report = self.chosen = self.base = None
         self.models, self.histories, self.predictions, self.temperatures, self.scores = {}, {}, {}, {}, {}
-        self._sets, self._fits, self._final, self._familiar = {}, {}, {}, {}
+        self._sets, self._fits, self._final, self._familiar, self._weights = {}, {}, {}, {}, {}
 
     def __repr__(self):
         where = f"{count_workers()} {'workers of a Dask cluster' if self.settings.dask_scheduler else 'cores'}"
@@ -261,8 +264,8 @@ class Experiment:
 
         Returns
         -------
-        DataFrame with a row for each network: its ROC AUC, how many images its features were computed of in a second,
-        and where its weights come from.
+        DataFrame with a row for each network: where its weights come from; and, where several have some, its ROC AUC
+        and how many images its features were computed of in a second.
 
         Raises
         ------
@@ -286,7 +289,7 @@ class Experiment:
             predicted = self._tabulate(regression.predict_proba(features[len(rows) :]), held_out)
             table[name]["ROC AUC"] = scores.compute_metrics(predicted, 0).loc["roc_auc", "value"]
         self.base = max(self._weights, key=lambda name: np.nan_to_num(table[name]["ROC AUC"]))
-        return pd.DataFrame(table).T.rename_axis("network")
+        return pd.DataFrame(table).T.rename_axis("network").dropna(axis="columns", how="all")
 
     def build_extractor(self, input_shape, until=None, prepare=None):
         """Build the chosen network from raw pixels to features, in float32, which its features need.
@@ -447,6 +450,16 @@ class Experiment:
         return plots.plot_learning_curves({name: self.histories[name] for name in names or self.histories}, watched)
 
     # Results
+
+    def show(self, figure, name, takeaway="", shows_images=False):
+        """Export a figure, or that of Axes, under a name; display it, and below it a sentence that says what it shows.
+
+        ``takeaway`` is in Markdown. ``shows_images`` tells that the figure shows images, see
+        `helpers.evaluation.report.Report.save_figure`.
+        """
+        figure = self.report.save_figure(figure, name, shows_images)
+        display(picture_figure(figure, name), *([Markdown(takeaway)] if takeaway else []))
+        plt.close(figure)
 
     def measure_cost(self, name):
         """Sum up what a model cost in all its runs, and tell what it is: a dict for ``results.json``."""

@@ -41,6 +41,7 @@ class DataSet:
     kept_part: str = ""  # images of other parts whose group is also in this one are left out
     background: int = 255  # what transparent pixels are laid on: white, or 0, black
     may_be_inverted: bool = False  # whether an image with light and dark exchanged shows the same
+    sample: str = "drawn sample"  # what figures and tables of the built-in sample are marked with
     edition: str = ""  # added to the name of a notebook's results where the notebook can use several data sets
 
     def __post_init__(self):
@@ -138,6 +139,7 @@ _CATALOG = {
             allowed_augmentation="small rotations, shifts and zooms; no flips: a mirrored digit is no digit",
             other_names=("fashion", "kmnist", "emnist"),
             may_be_inverted=True,
+            sample="sample of 8 × 8 digits",
             citation="LeCun et al. (1998), Gradient-based learning applied to document recognition, Proc. IEEE 86(11)",
             licence="CC BY-SA 3.0",
         ),

@@ -1,16 +1,15 @@
 """The committed full run of a notebook: what it found on real images, to stand beside a quick look on the sample."""
 
-import io
 import json
 
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from helpers.evaluation.marks import Unmarked
+from helpers.evaluation.marks import Unmarked, encode_picture
 from helpers.evaluation.report import FIGURES_FOLDER, format_metric, get_title
 from helpers.files import InputError
 
-_WIDTH, _COLOURS, _STRIP = 760, 64, 22  # of a figure that is shown: pixels, colours, height of the line above it
+_WIDTH, _STRIP = 760, 22  # of a figure that is shown, and of the line above it: pixels
 _MAJORITY = "majority class"
 
 
@@ -121,9 +120,7 @@ class FullRun:
         framed.paste(picture, (0, _STRIP))
         text = f"full run, {self.results['data']['images']:,} real images"
         ImageDraw.Draw(framed).text((4, 4), text, "black", ImageFont.load_default(13))
-        stream = io.BytesIO()
-        framed.quantize(_COLOURS).save(stream, "PNG", optimize=True)
-        return Unmarked(stream.getvalue())
+        return Unmarked(encode_picture(framed), f"{name} of the full run")
 
     def _say_missing(self):
         return f"No full run of `{self.notebook}` is kept here: `make full NB={self.notebook}` makes one."

@@ -41,13 +41,14 @@ class Report:
     settings: Settings
     is_sample: bool
     figures_folder: Path = FIGURES_FOLDER
+    sample: str = "drawn sample"  # what a sample is called
     _results: dict = field(default_factory=dict)
     _opened: int = 0
 
     @property
     def mark(self) -> str:
         """What figures, tables and sentences of this run are marked with; those of a full run are not."""
-        return "drawn sample" if self.is_sample else "quick run" if self.settings.quick else ""
+        return self.sample if self.is_sample else "quick run" if self.settings.quick else ""
 
     @property
     def place(self) -> Path:

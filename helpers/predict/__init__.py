@@ -12,9 +12,10 @@ and predicts those files anew whose content has changed. Images that cannot be r
 ``<name>.problems.csv``; they are tried again.
 
 What it needs to know is in the model file, see ``about`` of `helpers.training.saving.save_model`; any of it may be
-missing: ``class_names``, in the order of the outputs; ``views``, how many test-time augmentation averages over; ``conformal``, thresholds of `helpers.evaluation.calibration.fit_conformal`;
-``background``, what transparent pixels are laid on; ``may_be_inverted``, whether an image that looks foreign may be
-predicted with light and dark exchanged; and the arrays of `helpers.evaluation.foreign.Familiar`.
+missing: ``class_names``, in the order of the outputs; ``views``, how many test-time augmentation averages over;
+``conformal``, thresholds of `helpers.evaluation.calibration.fit_conformal`; ``background``, what transparent pixels are
+laid on; ``may_be_inverted``, whether an image that looks foreign may be predicted with light and dark exchanged; and
+the arrays of `helpers.evaluation.foreign.Familiar`.
 """
 
 import argparse

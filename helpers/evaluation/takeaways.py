@@ -1,0 +1,101 @@
+"""Takeaways: the sentence that says what a figure or a table shows, where several notebooks show the same kind.
+
+Each sentence depends on the numbers: it says what they say, also where this is that nothing was gained. Functions take
+what the figure is drawn from and return a str in Markdown.
+"""
+
+import numpy as np
+
+from helpers.evaluation.scores import compute_metrics, find_confused_pairs, is_right
+
+_ALIKE = 0.005  # calibration errors that differ by less are called the same
+
+
+def describe_counts(values, what="images"):
+    """Say which value is the most frequent one and which the rarest, and how often each occurs; ``values`` is a Series.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> describe_counts(pd.Series(["mole", "mole", "mole", "melanoma"]))
+    '**mole** has the most images, 3 of 4 (75.0 %); **melanoma** has the fewest, 1 (25.0 %).'
+    """
+    counts = values.value_counts()
+    shares = 100 * counts / counts.sum()
+    if counts.iloc[0] == counts.iloc[-1]:
+        return f"All have the same number of {what}, {counts.iloc[0]:,} each."
+    return (
+        f"**{counts.index[0]}** has the most {what}, {counts.iloc[0]:,} of {counts.sum():,} ({shares.iloc[0]:.1f} %); "
+        f"**{counts.index[-1]}** has the fewest, {counts.iloc[-1]:,} ({shares.iloc[-1]:.1f} %)."
+    )
+
+
+def describe_history(name, history, watched="validation"):
+    """Say how far a training came, and whether it over-fits: from a history of `helpers.training.fit.fit_model`."""
+    last, losses = history.iloc[-1], history["val_loss"]
+    text = (
+        f"**{name}** ends with an accuracy of {last['accuracy']:.1%} in training and {last['val_accuracy']:.1%} in "
+        f"{watched}. "
+    )
+    if len(history) == 1:
+        return f"{text}It was trained for one epoch only."
+    best = losses.idxmin()
+    if best == history.index[-1]:
+        return f"{text}Its {watched} loss is lowest in the last epoch, so that more epochs might help."
+    if losses.iloc[-1] > 1.1 * losses[best]:
+        return (
+            f"{text}Its {watched} loss is lowest in epoch {best} ({losses[best]:.2f}) and then rises to "
+            f"{losses.iloc[-1]:.2f}: from there on the network over-fits, that is, it learns its training images by "
+            "heart."
+        )
+    return f"{text}Its {watched} loss hardly changes after epoch {best}, so that more epochs would not help."
+
+
+def describe_confusion(predictions):
+    """Say how many predictions are wrong, and which two classes are taken for one another most often."""
+    wrong = int((~is_right(predictions)).sum())
+    if not wrong:
+        return f"All {len(predictions):,} images are classified right."
+    pair = find_confused_pairs(predictions, 1).iloc[0]
+    errors = "error is" if pair["errors"] == 1 else "errors are"
+    text = f"{wrong:,} of {len(predictions):,} images are classified wrong"
+    if predictions["y_true"].nunique() < 3:
+        return f"{text}."
+    return (
+        f"{text}; {pair['errors']} of these {errors} between **{pair['first']}** and **{pair['second']}**, more than "
+        "between any other two classes."
+    )
+
+
+def describe_roc(roc):
+    """Say which curve of `helpers.evaluation.scores.compute_roc` is the highest, which the lowest, beside chance."""
+    areas = roc.groupby("class", sort=False)["roc_auc"].first().sort_values(ascending=False)
+    if len(areas) == 1:
+        return f"The ROC AUC is {areas.iloc[0]:.3f}; chance would reach 0.5."
+    return (
+        f"The ROC AUC is largest for **{areas.index[0]}** ({areas.iloc[0]:.3f}) and smallest for "
+        f"**{areas.index[-1]}** ({areas.iloc[-1]:.3f}); chance would reach 0.5."
+    )
+
+
+def describe_calibration(before, after, temperature):
+    """Say what calibration did to the calibration error of some predictions, and what the temperature means."""
+    errors = [compute_metrics(table, 0).loc["expected_calibration_error", "value"] for table in (before, after)]
+    text = f"The expected calibration error is {errors[0]:.3f} before and {errors[1]:.3f} after calibration"
+    if temperature < 0.06 or temperature > 19:
+        reason = "all validation images are right" if temperature < 1 else "the model knows nothing about them"
+        return (
+            f"{text}. The temperature of {temperature:.2f} is the limit of the search, because {reason}: these images "
+            "cannot tell how sure the model should be, and the calibrated confidence is not to be trusted."
+        )
+    change = errors[1] - errors[0]
+    verdict = (
+        "that is, it changed nothing"
+        if abs(change) < _ALIKE
+        else "so it helped"
+        if change < 0
+        else ("so it did harm: the images that it was fitted to are not like these")
+    )
+    meaning = "The model was too sure" if temperature > 1 else "The model was not sure enough"
+    meaning = "The model was about as sure as it should be" if np.isclose(temperature, 1, atol=0.05) else meaning
+    return f"{text}, {verdict}. {meaning} on the validation images (temperature {temperature:.2f})."
