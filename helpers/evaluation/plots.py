@@ -19,6 +19,7 @@ from helpers.evaluation.scores import encode_labels
 
 PALETTE = sns.color_palette("colorblind")
 _MANY_CLASSES = 12  # above it the cells of a confusion matrix are small, and names stand upright
+_LONG_WORD = 9  # letters; longer words do not fit side by side in the usual size
 _LEGEND_ROWS = 20  # more names stand in several columns
 _OUTSIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
 _BESIDE = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
@@ -48,12 +49,13 @@ def plot_counts(images, column="label", order=None, by=None, horizontal=False, t
     if horizontal:
         size, long, short = {"height": 0.8 + (0.15 + 0.15 * parts) * len(order)}, "y", "x"
     else:
-        size, long, short = {"width": max(6, (0.4 + 0.3 * parts) * len(order))}, "x", "y"
+        wide = max(0.4 + 0.3 * parts, 0.07 * max(len(word) for name in order for word in str(name).split()))
+        size, long, short = {"width": max(6, wide * len(order))}, "x", "y"
     ax = _new_axes(ax, **size)
     look = {"hue": by, "palette": "colorblind"} if by else {"color": PALETTE[0]}
     sns.countplot(images, **{long: column}, order=order, **look, saturation=1, ax=ax)
     if not horizontal:
-        ax.set_xticks(range(len(order)), [_wrap(name, 11) for name in order])
+        _name_ticks(ax, order)
     for bars in ax.containers:
         ax.bar_label(bars, fontsize=7, padding=2, rotation=90 if parts > 1 and not horizontal else 0)
     ax.margins(**{short: 0.18})
@@ -94,7 +96,7 @@ def plot_boxes(images, column, value, by=None, order=None, ylabel=None, title=""
     ax = _new_axes(ax, width=max(7, 1.1 * images[column].nunique()))
     look = {"hue": by, "palette": "colorblind"} if by else {}
     sns.boxplot(images, x=column, y=value, order=order, **look, fliersize=2, ax=ax)
-    ax.set_xticks(ax.get_xticks(), [_wrap(name.get_text(), 11) for name in ax.get_xticklabels()])
+    _name_ticks(ax, [name.get_text() for name in ax.get_xticklabels()])
     if by:
         sns.move_legend(ax, **_OUTSIDE)
     ax.set(xlabel="class" if column == "label" else column, ylabel=ylabel or value, title=title)
@@ -155,8 +157,8 @@ def plot_mean_colors(images, class_names, ax=None):
     for place, rgb in zip(places, mean.to_numpy(), strict=True):
         if not np.isnan(rgb).any():  # a class without images
             ax.add_patch(plt.Rectangle((place - 0.4, top), 0.8, 0.1 * top, fc=rgb / 255, ec="black"))
-    labels = class_names if many else [_wrap(name, 11) for name in class_names]
-    ax.set(xticks=places, xticklabels=labels, xlabel="class", ylabel="mean level, 0 to 255", ylim=(0, 1.14 * top))
+    _name_ticks(ax, class_names)
+    ax.set(xlabel="class", ylabel="mean level, 0 to 255", xlim=(-0.5, len(class_names) - 0.5), ylim=(0, 1.14 * top))
     if many:
         ax.tick_params(axis="x", rotation=90, labelsize=8)
     ax.set_title("Mean colour (patches), mean ± standard deviation")
@@ -237,16 +239,16 @@ def plot_confusion_matrix(predictions, class_names, normalize=False, title="Conf
     shown = np.char.mod("%.0f" if many else "%.1f", shares * 100) if normalize else matrix.astype(str)
     side = 0.17 * count + 2.6 if many else max(4.2, 0.52 * count + 1)
     ax = _new_axes(ax, width=side if many else side + 0.8, height=side)
-    labels = names if many else [_wrap(name, 10) for name in names]
+    labels = names if many else [_wrap(name, 14) for name in names]
     look = {"cmap": "Blues", "vmin": 0, "vmax": 1, "cbar": False, "square": True}
     look |= {"linewidths": 0.5, "linecolor": "lightgrey", "xticklabels": labels, "yticklabels": labels}
     look |= {"annot": np.where(matrix == 0, "", shown), "fmt": "", "annot_kws": {"fontsize": 6 if many else 8}}
     # Colour shows the square root of the share of the row, so that rare errors are seen beside a full diagonal.
     sns.heatmap(np.sqrt(shares), **look, ax=ax)
     ax.tick_params(axis="y", rotation=0)
-    if many:
+    if many or max(map(len, names)) > _LONG_WORD:
         ax.tick_params(axis="x", rotation=90)
-        ax.tick_params(labelsize=7, pad=1)
+        ax.tick_params(labelsize=7 if many else 9, pad=1)
     unit = "% of the true class" if normalize else "images"
     ax.set(xlabel="predicted class", ylabel="true class", title=f"{title} ({unit})")
     return ax
@@ -488,6 +490,14 @@ def plot_layers(layers, ax=None):
 def _wrap(name, letters):
     """Break a name between words into lines of so many letters."""
     return textwrap.fill(str(name), letters, break_long_words=False)
+
+
+def _name_ticks(ax, names):
+    """Write names below the places 0, 1, 2, … of the x axis, with a line for each word where they are long."""
+    longest = max((len(word) for name in names for word in str(name).split()), default=0)
+    ax.set_xticks(range(len(names)), [_wrap(name, 11) for name in names])
+    if longest > _LONG_WORD:
+        ax.tick_params(axis="x", labelsize=8)
 
 
 def _style(items):
