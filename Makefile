@@ -49,8 +49,8 @@ twice: $(READY)  ## each cell run twice in a row; the tables are compared with t
 references: $(READY)  ## execute the notebooks on the sample and save their outputs in place
 	@NOTEBOOK_MODE=quick DATA_SOURCE=sample $(BIN)/python -m helpers.run --save $(NB)
 
-results: $(READY)  ## the tables in README.md and figures/RESULTS.md, from figures/*/results.json
-	@$(BIN)/python -m helpers.evaluation.report
+results: $(READY)  ## the results in README.md and figures/RESULTS.md, and figures/overview.png, from the full runs
+	@$(BIN)/python -m helpers.evaluation.overview
 
 bench: $(READY)  ## ratios measured side by side, into benchmarks/: all, or make bench ROWS="memory transfer"
 	@$(BIN)/python -m benchmarks $(ROWS)

@@ -272,7 +272,7 @@ class Experiment:
         InputError
             None of the networks has weights.
         """
-        data_dir = None if self._need_data().source.is_sample else self.settings.data_dir
+        self.base, data_dir = None, None if self._need_data().source.is_sample else self.settings.data_dir
         found = {name: transfer.find_weights(data_dir, name) for name in names}
         self._weights = {name: weights for name, (weights, _) in found.items() if weights is not None}
         if not self._weights:
@@ -619,8 +619,8 @@ class Experiment:
 
         See `helpers.evaluation.full_run.FullRun.compare_directions`.
         """
-        n_tested = len(self._find_rows(part))
-        why = f"this run tested {n_tested:,} images{' that were drawn' if self.data.source.is_sample else ''}"
+        n_tested = max((len(table) for (_, known), table in self.predictions.items() if known == part), default=0)
+        why = f"this run tested {n_tested:,} images{f' of the {self._mark}' if self.data.source.is_sample else ''}"
         return self.full_run.compare_directions(self.scores, pairs, metric, part, self._mark, why)
 
     @property

@@ -1,13 +1,14 @@
 """Execute notebooks headless: ``python -m helpers.run [NOTEBOOK ...]``.
 
 Each notebook has a kernel of its own, and two run side by side. The executed copy and an HTML report go to
-``reports/``, also when a cell fails; the other notebooks are still executed then. The files in ``notebooks/`` are
-changed by ``--save`` only.
+``reports/``, also when a cell fails; the other notebooks are still executed then. ``reports/index.html`` lists all
+reports. The files in ``notebooks/`` are changed by ``--save`` only.
 """
 
 import argparse
 import asyncio
 import atexit
+import html
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from helpers.settings import PROJECT_FOLDER, read_settings
 NOTEBOOKS_FOLDER = PROJECT_FOLDER / "notebooks"
 REPORTS_FOLDER = PROJECT_FOLDER / "reports"
 FIGURES_FOLDER = PROJECT_FOLDER / "figures"
+_MARK = re.compile(r"<small><em>(.+?)</em></small>")  # above a table, see helpers.evaluation.marks
 
 
 def main(arguments=None):
@@ -57,6 +59,7 @@ def main(arguments=None):
     for path, written in _find_results().items():
         if results_before.get(path) != written and any(run.name in str(path.parent) for run in runs):
             print(f"figures: {path.parent.relative_to(PROJECT_FOLDER)}/")
+    write_index()
     return int(any(run.failure for run in runs))
 
 
@@ -147,18 +150,14 @@ class Run:
 
     def _write(self, notebook, save, seconds):
         import nbformat
-        from nbconvert import HTMLExporter
 
         if save and not self.failure:
             with replace_atomically(self.path) as unfinished:
                 nbformat.write(notebook, unfinished)
-        notebook.metadata["seconds"] = seconds
+        notebook.metadata.update(seconds=seconds, failure=self.failure, mode=read_settings().mode)
         with replace_atomically(REPORTS_FOLDER / f"{self.name}.ipynb") as unfinished:
             nbformat.write(notebook, unfinished)
-        resources = {"metadata": {"name": self.name, "path": str(self.path.parent)}}
-        html, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, resources)
-        with replace_atomically(REPORTS_FOLDER / f"{self.name}.html") as unfinished:
-            unfinished.write_text(html, encoding="utf-8")
+        _write_page(self.name, notebook, self.path.parent)
 
     async def _execute_cells(self, notebook):
         from jupyter_client import AsyncKernelManager
@@ -232,6 +231,54 @@ class Run:
             self.cpu_seconds = (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def write_index():
+    """Write ``reports/index.html``, which lists the reports with their questions and states, and the glossary."""
+    from nbformat.v4 import new_markdown_cell, new_notebook
+
+    glossary = NOTEBOOKS_FOLDER / "glossary.md"
+    if glossary.exists():
+        text = glossary.read_text(encoding="utf-8")
+        _write_page("glossary", new_notebook(cells=[new_markdown_cell(text)]), NOTEBOOKS_FOLDER)
+    rows = [
+        f'<tr><td><a href="{path.stem}.html">{path.stem}</a></td><td>{title}</td><td>{state}</td></tr>'
+        for path in sorted(REPORTS_FOLDER.glob("*.ipynb"))
+        for title, state in [map(html.escape, _read_report(path))]
+    ]
+    lines = [
+        "# Reports",
+        "",
+        "A sample says nothing about real images; [README.md](../README.md) has what full runs found.",
+    ]
+    lines += ["", "<table><tr><th>report</th><th>question</th><th>state</th></tr>", *rows, "</table>"]
+    lines += ["", "The terms are explained in the [glossary](glossary.md)."] if glossary.exists() else []
+    _write_page("index", new_notebook(cells=[new_markdown_cell("\n".join(lines))]), NOTEBOOKS_FOLDER)
+
+
+def _read_report(path):
+    """Read from a report the title of its notebook, and what it was made from and how it ended."""
+    report = json.loads(path.read_text(encoding="utf-8"))
+    about, cells = report["metadata"], report.get("cells", [])
+    title = "".join(cells[0]["source"]).partition("\n")[0].removeprefix("# ") if cells else ""
+    outputs = (output.get("data", {}) for cell in cells for output in cell.get("outputs", ()))
+    marks = (_MARK.match("".join(data.get("text/html", ""))) for data in outputs)
+    mark = next((found[1] for found in marks if found), f"{about.get('mode', 'quick')} run")
+    ended = f"FAILED{about['failure']}" if about.get("failure") else f"done in {about['seconds']:,.0f} s"
+    return title, f"{mark}; {' '.join(ended.split())}"
+
+
+def _write_page(name, notebook, folder):
+    """Write a notebook as ``reports/<name>.html``, with headings and links of the glossary as GitHub has them."""
+    from nbconvert import HTMLExporter
+
+    resources = {"metadata": {"name": name, "path": str(folder)}}
+    page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, resources)
+    page = page.replace('href="glossary.md', 'href="glossary.html')
+    if name == "glossary":
+        page = re.sub(r'(?:(?<=<h2 id=")|(?<=href="#))[^"]+', lambda anchor: anchor[0].lower(), page)
+    with replace_atomically(REPORTS_FOLDER / f"{name}.html") as unfinished:
+        unfinished.write_text(page, encoding="utf-8")
+
+
 def _is_executed(cell):
     return cell.cell_type == "code" and bool(cell.source.strip())
 
@@ -273,7 +320,7 @@ def _print_summary(runs):
         if run.peak_memory:
             row += f"  {run.peak_memory / 1e6:8,.0f} MB  {run.cpu_seconds:8,.0f} s"
         print(row)
-    print(f"\nreports: {REPORTS_FOLDER.relative_to(PROJECT_FOLDER)}/")
+    print(f"\nreports: {REPORTS_FOLDER.relative_to(PROJECT_FOLDER)}/index.html")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """An experiment: from a folder of images to results, on tiny pictures of two colours."""
 
+import dataclasses
 import json
+from pathlib import Path
 
 import keras
+import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pandas as pd
@@ -12,10 +15,13 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
+import helpers.experiment
 from helpers import Experiment, open_data_set
 from helpers.data.catalog import DataSet
 from helpers.data.split import list_runs
+from helpers.evaluation.baselines import fit_regression
 from helpers.evaluation.foreign import Familiar
+from helpers.evaluation.marks import Unmarked
 from helpers.evaluation.scores import compute_metrics
 from helpers.files import InputError
 from helpers.study.cnn import CNN_SETTINGS
@@ -42,6 +48,7 @@ RECORD = DataSet(
     citation="drawn",
     licence="CC0",
 )
+PROBABILITIES = ["p_green mint", "p_red cherry", "p_yellow lemon"]
 COLORS = {"mint": (60, 160, 90), "cherry": (170, 60, 70), "lemon": (180, 170, 60)}
 RECIPE = Recipe(epochs=6, batch_size=16, learning_rate=0.05)
 
@@ -181,9 +188,8 @@ def test_a_set_of_altered_images_is_predicted_and_validated_on(fitted, tmp_path)
 def test_an_average_is_one_of_probabilities(fitted):
     experiment, _ = fitted
     experiment.average("both", ["first", "second"], "validation")
-    columns = ["p_mint", "p_cherry", "p_lemon"]
-    expected = sum(experiment.calibrated(name, "validation")[columns] for name in ("first", "second")) / 2
-    np.testing.assert_allclose(experiment.predictions["both", "validation"][columns], expected)
+    expected = sum(experiment.calibrated(name, "validation")[PROBABILITIES] for name in ("first", "second")) / 2
+    np.testing.assert_allclose(experiment.predictions["both", "validation"][PROBABILITIES], expected)
     table = experiment.collect("validation", names=["first", "both"])
     assert table["model"].value_counts().to_dict() == {"first": len(expected), "both": len(expected)}
 
@@ -192,9 +198,9 @@ def test_class_weights_are_undone_before_the_temperature(fitted, tmp_path):
     experiment, x = make_experiment(tmp_path)
     weights = np.array([1.0, 2.0, 4.0])
     experiment.fit("weighted", build, x, Recipe(epochs=1, batch_size=16, class_weights=weights))
-    raw = experiment.predict("weighted", "validation")[["p_mint", "p_cherry", "p_lemon"]].to_numpy()
+    raw = experiment.predict("weighted", "validation")[PROBABILITIES].to_numpy()
     experiment.calibrate(undo_weights=True)
-    undone = experiment.undo_weights("weighted", "validation")[["p_mint", "p_cherry", "p_lemon"]].to_numpy()
+    undone = experiment.undo_weights("weighted", "validation")[PROBABILITIES].to_numpy()
     np.testing.assert_allclose(undone, raw / weights / (raw / weights).sum(axis=1, keepdims=True), rtol=1e-5)
     experiment.calibrate(undo_weights=False)
     assert experiment.undo_weights("weighted", "validation") is experiment.predict("weighted", "validation")
@@ -233,8 +239,8 @@ def test_another_split_or_other_altered_images_are_predicted_anew(fitted, tmp_pa
     experiment.add_set("altered", rows, 255 - x[rows])
     first = experiment.predict("first", "altered")
     experiment.add_set("altered", rows, x[rows])
-    assert not np.array_equal(experiment.predict("first", "altered")["p_mint"], first["p_mint"])
-    np.testing.assert_allclose(experiment.predict("first", "altered")["p_mint"], table["p_mint"], atol=1e-6)
+    assert not np.array_equal(experiment.predict("first", "altered")["p_green mint"], first["p_green mint"])
+    np.testing.assert_allclose(experiment.predict("first", "altered")["p_green mint"], table["p_green mint"], atol=1e-6)
     with pytest.raises(InputError, match=r"has 3 rows, but pixels of \[2\] images"):
         experiment.add_set("altered", rows[:3], x[:2])
 
@@ -333,6 +339,264 @@ def test_a_study_saves_its_table(fitted, tmp_path):
     assert (experiment.report.folder / "study.csv").is_file()
 
 
+# Pretrained networks
+
+NARROW, FILE = "mobilenet_v2_0.35", "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
+
+
+def enlarge(pixels):
+    return layers.Resizing(32, 32, interpolation="nearest")(pixels)
+
+
+@pytest.fixture
+def experiment(environment, tmp_path, monkeypatch):
+    """Work with the images, without a network to download from."""
+
+    def fail(*_):
+        raise OSError("no network")
+
+    monkeypatch.setattr(transfer.Base, "download", fail)
+    return make_experiment(tmp_path)[0]
+
+
+@pytest.fixture
+def pixels(experiment):
+    return experiment.data.load_pixels(SHAPE)
+
+
+@pytest.fixture
+def weights_file(data_dir):
+    """Put a network with random weights where those of ImageNet are looked for."""
+    path = data_dir / "weights" / FILE
+    path.parent.mkdir(exist_ok=True)
+    network = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None)
+    network.save(path)
+    yield network
+    path.unlink()
+
+
+@pytest.mark.parametrize("spoiled", ["efficientnet_lite0", NARROW])
+def test_the_network_whose_features_suit_the_images_is_chosen(experiment, pixels, weights_file, monkeypatch, spoiled):
+    computed, compute_features = {}, transfer.compute_features
+
+    def compute(extractor, x, rows):
+        features = compute_features(extractor, x, rows)
+        features = 0 * features if extractor.name == spoiled.replace(".", "_") else features
+        computed[extractor.name] = features, rows
+        return features
+
+    monkeypatch.setattr(transfer, "compute_features", compute)
+    names = ["efficientnet_lite0", NARROW]
+    table = experiment.choose_base([*names, "vgg16"], pixels, prepare=enlarge, most=40)
+    assert table.index.tolist() == [*names, "vgg16"]
+    assert table.columns.tolist() == ["ROC AUC", "images per second", "weights"]
+    assert table.loc[spoiled, "ROC AUC"] == 0.5
+    (other,) = set(names) - {spoiled}
+    assert experiment.base == other == table["ROC AUC"].astype(float).idxmax()
+    assert table.loc["vgg16", ["ROC AUC", "images per second"]].isna().all()
+    assert "could not be downloaded (no network)" in table.loc["vgg16", "weights"]
+    assert f"ImageNet weights from `weights/{FILE}`" in table.loc[NARROW, "weights"]
+    assert (table.loc[names, "images per second"] > 0).all()
+
+    features, rows = computed[other.replace(".", "_")]
+    assert set(rows[:40]) < set(experiment.data.rows("train"))
+    np.testing.assert_array_equal(rows[40:], experiment.data.rows("validation"))
+    regression = fit_regression(features[:40], experiment.data.encode_labels(rows[:40]))
+    experiment.add_predictions("by hand", "validation", regression.predict_proba(features[40:]))
+    expected = compute_metrics(experiment.predictions["by hand", "validation"], 0).loc["roc_auc", "value"]
+    assert table.loc[other, "ROC AUC"] == expected > 0.6
+
+
+def test_the_chosen_network_computes_features_in_float32(experiment, pixels, weights_file):
+    experiment.choose_base([NARROW], pixels)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    extractor = experiment.build_extractor(SHAPE, prepare=enlarge)
+    assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    assert {layer.compute_dtype for layer in extractor.layers} == {"float32"}
+    maps = weights_file(pixels.repeat(2, axis=1).repeat(2, axis=2) / 127.5 - 1, training=False)
+    np.testing.assert_allclose(extractor(pixels), np.mean(maps, axis=(1, 2)), rtol=1e-3, atol=1e-4)
+    cut = experiment.build_extractor(SHAPE, "block_2_add", enlarge)
+    assert cut.layers[-2].name == "block_2_add"
+    with pytest.raises(ValueError, match="block_99"):
+        experiment.build_extractor(SHAPE, "block_99", enlarge)
+    assert keras.config.dtype_policy().name == "mixed_bfloat16"
+
+
+def test_a_network_that_is_left_alone_is_taken_without_computing(experiment, pixels, monkeypatch):
+    monkeypatch.setattr(transfer, "compute_features", lambda *_: pytest.fail("features were computed"))
+    for names in (["efficientnet_lite0"], [NARROW, "efficientnet_lite0"]):
+        table = experiment.choose_base(names, pixels)
+        assert experiment.base == "efficientnet_lite0"
+        assert table.index.tolist() == names
+        assert table.columns.tolist() == ["weights"]
+    assert "no weights here" in table.loc[NARROW, "weights"]
+    assert table.loc["efficientnet_lite0", "weights"].startswith("EfficientNet-Lite0 (Tan and Le 2019): ImageNet")
+
+
+def test_nothing_is_downloaded_for_a_sample(experiment, pixels, weights_file):
+    source = dataclasses.replace(experiment.data.source, kind="sample")
+    experiment.data = dataclasses.replace(experiment.data, source=source)
+    table = experiment.choose_base([NARROW, "efficientnet_lite0"], pixels)
+    assert "not looked for on the sample" in table.loc[NARROW, "weights"]
+    assert experiment.base == "efficientnet_lite0"
+
+
+def test_without_weights_there_is_no_network_and_another_data_set_has_none_yet(experiment, pixels):
+    def need_choice():
+        with pytest.raises(InputError, match="No pretrained network is chosen: call choose_base first"):
+            experiment.build_extractor(SHAPE)
+
+    need_choice()
+    for end in (lambda: experiment.choose_base([NARROW, "vgg16"], pixels), None):
+        experiment.choose_base(["efficientnet_lite0"], pixels)
+        if end:
+            with pytest.raises(InputError, match=r"MobileNetV2 .* no weights here.* VGG16 .* no weights here"):
+                end()
+        else:
+            open_data_set(RECORD, experiment)
+        assert experiment.base is None
+        need_choice()
+
+
+# What is shown, and the full run
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    items = []
+    monkeypatch.setattr(helpers.experiment, "display", lambda *shown: items.extend(shown))
+    return items
+
+
+def test_a_figure_is_exported_shown_small_and_followed_by_what_it_says(experiment, displayed):
+    figure, ax = plt.subplots()
+    ax.plot([0, 1], [0, 1])
+    experiment.show(ax, "line", "The line **rises**.")
+    picture, takeaway = displayed
+    assert isinstance(picture, Unmarked)
+    assert picture.content.startswith(b"\x89PNG")
+    assert repr(picture) == "<figure line>"
+    assert takeaway.data == "The line **rises**."
+    assert (experiment.report.folder / "line.png").is_file()
+    assert [text.get_text() for text in figure.texts] == ["quick run"]
+    assert not plt.fignum_exists(figure.number)
+    displayed.clear()
+    figure = plt.figure()
+    experiment.show(figure, "photographs", shows_images=True)
+    assert len(displayed) == 1
+    assert (experiment.report.folder / "images" / "photographs.png").is_file()
+    assert plt.get_fignums() == []
+
+
+FOUND = {
+    "accuracy": {"value": 0.8, "low": 0.7, "high": 0.9, "groups": 100},
+    "majority_rate": {"value": 0.5, "low": None, "high": None, "groups": 100},
+}
+
+
+@pytest.fixture
+def with_full_run(experiment):
+    """Put a full run beside the experiment, which has scored a guess and what is right for every other image."""
+    folder = experiment.folder / "figures" / "07_sweets"
+    folder.mkdir(parents=True)
+    worse = FOUND | {"accuracy": FOUND["accuracy"] | {"value": 0.2, "low": 0.1, "high": 0.3}}
+    results = {"guess": {"test": FOUND, "five_folds": FOUND}, "half_right": {"test": worse, "five_folds": FOUND}}
+    about = {"data": {"images": 5000}, "cores": 2, "cpu": "C", "peak_memory_mb": 1000}
+    (folder / "results.json").write_text(json.dumps(about | {"results": results}))
+    for part, rows in (("test", experiment.data.rows("test")), ("five folds", np.arange(0, 120, 5))):
+        right = experiment.data.encode_labels(rows)
+        experiment.add_predictions("guess", part, np.tile([0.4, 0.3, 0.3], (len(rows), 1)), rows)
+        experiment.add_predictions("half right", part, np.where(np.arange(len(rows))[:, None] % 2, right, 1 / 3), rows)
+    experiment.score("test", "five folds", resamples=20)
+    return experiment
+
+
+def test_this_run_stands_beside_the_full_run(with_full_run):
+    experiment = with_full_run
+    assert experiment.full_run.notebook == "07_sweets"
+    assert experiment.full_run.results["data"] == {"images": 5000}
+    table = experiment.compare_with_full_run("accuracy").content
+    assert table.index.tolist() == ["guess", "half right"]
+    assert table.columns.tolist() == [("accuracy", "quick run"), ("accuracy", "full run")]
+    assert table["accuracy", "full run"].tolist() == ["80.00 % (70.00 to 90.00)", "20.00 % (10.00 to 30.00)"]
+    value = experiment.scores["half right"]["test"].loc["accuracy", "value"]
+    assert table.loc["half right", ("accuracy", "quick run")].startswith(f"{100 * value:.2f} % (")
+    table = experiment.compare_with_full_run("accuracy", names=["guess"], part="five folds").content
+    assert table["accuracy"].loc["guess"].str.startswith(("33", "80")).all()
+
+
+def test_it_is_told_which_run_to_believe_and_why(with_full_run):
+    experiment = with_full_run
+    n_tested = len(experiment.data.rows("test"))
+    (line,) = experiment.compare_directions(("guess", "half right")).content.splitlines()
+    assert "(quick run), +60.0 points in the full run: **the directions differ; believe the full run**" in line
+    assert line.endswith(f"because this run tested {n_tested} images.")
+    line = experiment.compare_directions(("half right", "majority class"), part="five folds").content
+    assert "points (quick run), +30.0 points in the full run" in line
+    assert line.endswith("the same direction.")
+    line = experiment.compare_directions(("half right", "guess"), part="five folds").content
+    assert line.endswith("because this run tested 24 images.")
+    source = dataclasses.replace(experiment.data.source, kind="sample")
+    experiment.data = dataclasses.replace(experiment.data, source=source)
+    line = experiment.compare_directions(("guess", "half right")).content
+    assert line.endswith(f"because this run tested {n_tested} images of the drawn sample.")
+
+
+def test_the_full_run_is_that_of_the_edition(experiment, tmp_path):
+    assert Experiment("07_sweets", tmp_path).full_run.results is None  # before a data set is open
+    open_data_set(dataclasses.replace(RECORD, edition="small"), experiment)
+    assert experiment.full_run.notebook == "07_sweets_small"
+
+
+CELLS = (
+    """
+import os
+import sys
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import Markdown
+from helpers import Experiment, open_data_set
+table = pd.DataFrame({"count": [1, 2]})
+display(table, Markdown("A text."))""",
+    """
+os.environ["DATA_SOURCE"] = "sample"
+experiment = Experiment("01_mnist", FOLDER)
+data = open_data_set("mnist", experiment)
+display(table, Markdown("A text."), experiment.full_run, data)""",
+    """
+figure, ax = plt.subplots()
+experiment.show(ax, "empty", "It is **empty**.")""",
+    """
+os.environ["DATA_SOURCE"] = "local"
+sys.path.insert(0, TESTS)
+from test_experiment import RECORD
+experiment = Experiment("07_sweets", FOLDER)
+open_data_set(RECORD, experiment)
+display(table, Markdown("A text."))""",
+)
+
+
+def test_a_notebook_marks_what_it_shows_by_the_data_set_that_is_open(environment, tmp_path):
+    constants = f"FOLDER, TESTS = {str(tmp_path)!r}, {str(Path(__file__).parent)!r}"
+    cells = [nbformat.v4.new_code_cell(cell) for cell in (constants, *CELLS)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, kernel_name="python3").execute()
+    shown = [[output["data"] for output in cell.outputs if "data" in output] for cell in cells[1:]]
+
+    plain_table, plain_text = shown[0]
+    assert plain_table["text/html"].startswith("<div>")
+    assert plain_text["text/markdown"] == "A text."
+    for cell, mark in ((1, "sample of 8 × 8 digits"), (3, "quick run")):
+        table, text = shown[cell][:2]
+        assert table["text/html"] == f"<small><em>{mark}</em></small>{plain_table['text/html']}"
+        assert text["text/markdown"] == f"*{mark}:* A text."
+    assert shown[1][2]["text/markdown"].startswith("No full run of `01_mnist` is kept here")
+    assert shown[1][3]["text/markdown"].startswith("**MNIST")  # says itself what it is
+    picture, takeaway = shown[2]
+    assert (picture["text/plain"], set(picture)) == ("<figure empty>", {"text/plain", "image/png"})
+    assert takeaway["text/markdown"] == "*sample of 8 × 8 digits:* It is **empty**."
+
+
 # Bad input
 
 
@@ -406,7 +670,7 @@ def test_a_model_without_an_output_for_each_class_is_refused(fitted):
         return keras.Model(inputs, layers.Dense(2, activation="softmax")(layers.Flatten()(inputs)))
 
     with pytest.raises(
-        InputError, match=r"two classes: .* shape \(2,\); expected \(3,\), one for each of the classes mint"
+        InputError, match=r"two classes: .* shape \(2,\); expected \(3,\), one for each of the classes green mint"
     ):
         experiment.fit("two classes", build_wrong, x, RECIPE)
     assert "two classes" not in experiment.models

@@ -29,11 +29,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 
 PROJECT = Path(__file__).parents[1]
 ABOUT = {
-    "class_names": ["a", "b", "c"],
-    "class_labels": {"a": "first", "b": "second, with a comma"},
-    "conformal": {"a": 0.2, "b": 0.2, "c": 0.2},
+    "class_names": ["a", "second, with a comma", "c"],
+    "conformal": {"a": 0.2, "second, with a comma": 0.2, "c": 0.2},
 }
-COLUMNS = ["file", "class", "confidence", "uncertain", "foreign", "distance", "nearest", "p_a", "p_b", "p_c"]
+PROBABILITIES = [f"p_{name}" for name in ABOUT["class_names"]]
+COLUMNS = ["file", "class", "confidence", "uncertain", "foreign", "distance", "nearest", *PROBABILITIES]
 COLUMNS += ["note", "views", "content", "model"]
 NAMES = ["1.bmp", "2.bmp", "10.bmp", "Part 2/x.PNG", "Part 2/y.jpg", "Part 10/a, b\nc.png", "Part 10/ü.tif"]
 
@@ -58,7 +58,7 @@ def saved(tmp_path_factory):
         "full": save_cnn(folder / "full.keras"),
         "other": save_cnn(folder / "other.keras", seed=2),
         "silent": save_cnn(folder / "silent.keras", about=None),
-        "grey": save_cnn(folder / "grey.keras", (16, 12, 1), about={"class_names": ["a", "b", "c"], "views": 4}),
+        "grey": save_cnn(folder / "grey.keras", (16, 12, 1), about={"class_names": ABOUT["class_names"], "views": 4}),
     }
 
 
@@ -123,12 +123,11 @@ def test_a_folder(saved, folder, capsys):
     assert table.columns.tolist() == COLUMNS
     assert table["file"].tolist() == [f"scans/{name}" for name in NAMES]  # in natural order
     y_prob = compute_expected(saved["full"], table["file"])
-    np.testing.assert_allclose(table[["p_a", "p_b", "p_c"]], y_prob, atol=1e-5)
+    np.testing.assert_allclose(table[PROBABILITIES], y_prob, atol=1e-5)
     np.testing.assert_allclose(table["confidence"], y_prob.max(axis=1), atol=1e-5)
-    labels = np.array(["first", "second, with a comma", "c"])  # c has no readable name
-    assert table["class"].tolist() == labels[y_prob.argmax(axis=1)].tolist()
+    assert table["class"].tolist() == [ABOUT["class_names"][code] for code in y_prob.argmax(axis=1)]
     assert len(set(table["class"])) > 1
-    sets = predict_sets(pd.DataFrame(y_prob, columns=["p_a", "p_b", "p_c"]), ABOUT["conformal"])
+    sets = predict_sets(pd.DataFrame(y_prob, columns=PROBABILITIES), ABOUT["conformal"])
     assert table["uncertain"].tolist() == sets["uncertain"].astype(str).tolist()
     assert table["uncertain"].nunique() == 2
     assert table["content"].tolist() == [compute_sha256(path)[:16] for path in table["file"]]
@@ -165,7 +164,7 @@ def test_a_grey_model_in_the_views_that_it_asks_for(saved, folder):
     results = []
     for name, views in (("four.csv", 4), ("one.csv", 1)):
         table = read_table(name)
-        results.append(table[["p_a", "p_b", "p_c"]].to_numpy())
+        results.append(table[PROBABILITIES].to_numpy())
         np.testing.assert_allclose(results[-1], compute_expected(saved["grey"], table["file"], views), atol=1e-5)
     assert np.abs(results[0] - results[1]).max() > 1e-3
 
@@ -348,7 +347,7 @@ def test_images_unlike_the_training_images_are_told(marks, folder, capsys):
     assert table["nearest"][0] == "'=mark 7"
     assert table["note"][:3].tolist() == [""] * 3
     y_prob = compute_expected(marks / "marks.keras", table["file"])
-    np.testing.assert_allclose(table[["p_a", "p_b", "p_c"]], y_prob, atol=1e-5)
+    np.testing.assert_allclose(table[PROBABILITIES], y_prob, atol=1e-5)
 
 
 def test_a_foreign_image_is_predicted_with_light_and_dark_exchanged_if_that_is_familiar(marks, folder, capsys):
@@ -360,7 +359,7 @@ def test_a_foreign_image_is_predicted_with_light_and_dark_exchanged_if_that_is_f
     assert table["note"][3].endswith("laid on white; light and dark exchanged")
     assert table["nearest"][[0, 1, 3]].tolist() == ["'=mark 7"] * 3
     y_prob = compute_expected(marks / "either.keras", [marks / name for name in ("0.png", "0.png", "2.png", "0.png")])
-    np.testing.assert_allclose(table[["p_a", "p_b", "p_c"]], y_prob, atol=1e-5)
+    np.testing.assert_allclose(table[PROBABILITIES], y_prob, atol=1e-5)
     assert np.abs(y_prob[0] - compute_expected(marks / "either.keras", [marks / "1.png"])).max() > 0.01
 
 
@@ -673,7 +672,6 @@ def write_text_model(path):
         (lambda path: save_cnn(path, about={"class_names": ["a", "b"]}), r"it has 3 classes, but class_names are \['a"),
         (lambda path: save_cnn(path, about={"class_names": ["a", "b", "b"]}), r"it has 3 classes"),
         (lambda path: save_cnn(path, about={"class_names": 3}), r"m.keras cannot be used"),
-        (lambda path: save_cnn(path, about={"class_labels": ["a"]}), r"m.keras cannot be used"),
         (lambda path: save_cnn(path, about={"conformal": {"a": 0.5}}), r"m.keras cannot be used: .*expected those of"),
         (lambda path: save_cnn(path, about={"conformal": 0.5}), r"m.keras cannot be used"),
         (lambda path: save_cnn(path, about={"views": 3}), r"m.keras cannot be used: views=3"),

@@ -88,10 +88,16 @@ def test_a_run_of_two_side_by_side(project, capsys):
     assert summary[1:4] == [["1_bad", "FAILED"], ["2_good", "done"], ["3_dead", "FAILED"]]
     if Path("/proc/self/status").exists():
         assert re.search(r" s +\d+ MB +\d+ s$", lines[lines.index("") + 3])
-    assert lines[-2:] == ["reports: reports/", "figures: figures/sample/2_good/"]
+    assert lines[-2:] == ["reports: reports/index.html", "figures: figures/sample/2_good/"]
 
     written = sorted(path.name for path in (project / "reports").iterdir())
-    assert written == sorted(f"{path.stem}{suffix}" for path in paths for suffix in (".html", ".ipynb"))
+    assert written == sorted(
+        ["index.html"] + [f"{path.stem}{suffix}" for path in paths for suffix in (".html", ".ipynb")]
+    )
+    index = read_rows(project / "reports" / "index.html")
+    assert index["1_bad"] == ("Title", "quick run; FAILED in cell 2 (Data): ValueError: one two")
+    assert re.fullmatch(r"quick run; done in \d+ s", index["2_good"][1])
+    assert list(index) == [path.stem for path in paths]
     bad, good, dead = (nbformat.read(project / "reports" / path.name, as_version=4) for path in paths)
     assert json.loads(good.cells[1].outputs[0].text) == [sys.executable, str(project / "notebooks"), "off"]
     assert bad.cells[4].outputs[0].ename == "ValueError"
@@ -99,6 +105,39 @@ def test_a_run_of_two_side_by_side(project, capsys):
     assert dead.cells[1].outputs[0].text == "hi\n"
     assert "from an earlier run" not in "".join(path.read_text() for path in (project / "reports").iterdir())
     assert "<title>2_good</title>" in (project / "reports" / "2_good.html").read_text()
+
+
+def read_rows(index):
+    """Read title and state of each report from the index, by the name that its link goes to."""
+    found = re.findall(r'<tr><td><a href="(.*?)\.html">.*?</td><td>(.*?)</td><td>(.*?)</td></tr>', index.read_text())
+    return {name: (title, state) for name, title, state in found}
+
+
+def test_the_index_tells_what_a_report_was_made_from(project):
+    show = "import pandas as pd\nfrom helpers.evaluation.marks import mark_outputs\n{}\npd.DataFrame({{'a': [1]}})"
+    write_notebook(project, "1_sample", "# Cats & dogs: <which>?", show.format("mark_outputs('drawn sample')"))
+    write_notebook(project, "2_quick", "# Title", show.format(""))
+    assert run.main([]) == 0
+    index = read_rows(project / "reports" / "index.html")
+    assert index["1_sample"][0] == "Cats &amp; dogs: &lt;which&gt;?"
+    assert re.fullmatch(r"drawn sample; done in \d+ s", index["1_sample"][1])
+    assert re.fullmatch(r"quick run; done in \d+ s", index["2_quick"][1])
+
+
+def test_reports_link_to_the_terms_of_the_glossary(project):
+    (project / "notebooks" / "glossary.md").write_text(
+        "# Glossary\n\n## ROC AUC\n\nSee [ECE](#ece).\n\n## ECE\n\nA gap.\n"
+    )
+    write_notebook(project, "1_text", "# Title\n\n[ROC AUC](glossary.md#roc-auc)", "1")
+    assert run.main([]) == 0
+    report, glossary, index = (
+        (project / "reports" / f"{name}.html").read_text() for name in ("1_text", "glossary", "index")
+    )
+    assert 'href="glossary.html#roc-auc"' in report
+    assert re.findall(r'<h2 id="(.*?)"', glossary) == ["roc-auc", "ece"]
+    assert set(re.findall(r'href="#(.*?)"', glossary)) >= {"roc-auc", "ece"}
+    assert 'href="glossary.html"' in index
+    assert "glossary.md" not in report + index
 
 
 @pytest.mark.parametrize(
@@ -149,6 +188,7 @@ def test_a_report_tells_how_long_its_notebook_took_and_a_saved_notebook_does_not
     assert report.cells == saved.cells
     assert saved.cells[0].outputs[0].data["text/plain"] == "2"
     assert report.metadata.pop("seconds") > 0.1
+    assert (report.metadata.pop("failure"), report.metadata.pop("mode")) == ("", "quick")
     assert report.metadata == saved.metadata
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
@@ -53,7 +54,8 @@ class FullRun:
         if self.results is None:
             return None
         if model == _MAJORITY:
-            model, metric = next(iter(self.results["results"])), "majority_rate"
+            tested = (name for name, entry in self.results["results"].items() if _key(part) in entry)
+            model, metric = next(tested, model), "majority_rate"
         return self.results["results"].get(_key(model), {}).get(_key(part), {}).get(metric)
 
     def compare(self, scores, names, metrics, part, mark):
@@ -91,14 +93,14 @@ class FullRun:
             here = [_find(scores, *member, metric) for member in members]
             full = [self.get_metric(*member, metric) for member in members]
             first, second = (name if name_part == part else f"{name} ({name_part})" for name, name_part in members)
-            if any(value is None for value in (*here, *full)):
-                lines.append(f"- **{first}** and **{second}** are not in both runs.")
+            if any(value is None or pd.isna(value["value"]) for value in (*here, *full)):
+                lines.append(f"- **{first}** and **{second}** are not both in both runs.")
                 continue
             differences = [one["value"] - other["value"] for one, other in (here, full)]
             shown = [_show_difference(metric, difference) for difference in differences]
             overlap = " (their intervals overlap)" if _overlap(*full) else ""
             differ = f"**the directions differ; believe the full run**, because {why}"
-            verdict = "the same direction" if differences[0] * differences[1] > 0 else differ
+            verdict = "the same direction" if np.sign(differences[0]) == np.sign(differences[1]) else differ
             lines.append(
                 f"- {get_title(metric)} of **{first}** minus **{second}**: {shown[0]} ({mark}), {shown[1]} in the full "
                 f"run{overlap}: {verdict}."

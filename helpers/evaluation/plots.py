@@ -157,10 +157,11 @@ def plot_mean_colors(images, class_names, ax=None):
     for place, rgb in zip(places, mean.to_numpy(), strict=True):
         if not np.isnan(rgb).any():  # a class without images
             ax.add_patch(plt.Rectangle((place - 0.4, top), 0.8, 0.1 * top, fc=rgb / 255, ec="black"))
-    _name_ticks(ax, class_names)
-    ax.set(xlabel="class", ylabel="mean level, 0 to 255", xlim=(-0.5, len(class_names) - 0.5), ylim=(0, 1.14 * top))
     if many:
-        ax.tick_params(axis="x", rotation=90, labelsize=8)
+        ax.set_xticks(places, class_names, rotation=90, fontsize=8)
+    else:
+        _name_ticks(ax, class_names)
+    ax.set(xlabel="class", ylabel="mean level, 0 to 255", xlim=(-0.5, len(class_names) - 0.5), ylim=(0, 1.14 * top))
     ax.set_title("Mean colour (patches), mean ± standard deviation")
     ax.legend(fontsize=8, loc="lower right", ncol=3)
     return ax

@@ -22,8 +22,6 @@ from helpers.files import InputError, guard_cell, replace_atomically
 from helpers.settings import PROJECT_FOLDER, Settings
 
 FIGURES_FOLDER = PROJECT_FOLDER / "figures"
-_TABLE_STARTS, _TABLE_ENDS = "<!-- results: made by `make results` -->", "<!-- end of results -->"
-_SHOWN = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "roc_auc", "expected_calibration_error")
 _TITLES = {
     "roc_auc": "ROC AUC",
     "macro_f1": "macro F1",
@@ -152,51 +150,13 @@ def tabulate_scores(
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["model", "test set"])
 
 
-def load_results(figures_folder=FIGURES_FOLDER):
-    """Load the committed results, those of full runs on real images, as a dict for each notebook in order."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(figures_folder.glob("[0-9]*/results.json"))]
-
-
-def format_results(results, every_test_set=True):
-    """Format results as a Markdown table, one row per model and test set, or only per model and its first test set."""
-    header = ["notebook", "model", "test set", *map(get_title, _SHOWN), "majority class", "CPU-minutes"]
-    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
-    for run in results:
-        for model, entry in run["results"].items():
-            cost = entry.get("cost", {}).get("cpu_minutes")
-            test_sets = [(name, metrics) for name, metrics in entry.items() if name not in ("train", "cost")]
-            for test_set, metrics in test_sets if every_test_set else test_sets[:1]:
-                cells = [run["notebook"], model.replace("_", " "), test_set.replace("_", " ")]
-                cells += [format_metric(name, metrics.get(name)) for name in _SHOWN]
-                majority = metrics.get("majority_rate", {}).get("value")
-                cells.append("" if majority is None else f"{100 * majority:.1f} %")
-                cells.append("" if cost is None else f"{cost:.1f}")
-                lines.append(f"| {' | '.join(cells)} |")
-                cost = None
-    return "\n".join(lines)
-
-
-def update_tables(project_folder=PROJECT_FOLDER):
-    """Write the tables of the committed results: all to ``figures/RESULTS.md``, the main ones to the README."""
-    results = load_results(project_folder / "figures")
-    text = "# Results\n\nFull runs on real images; intervals are 95 %. Made by `make results`.\n\n"
-    text += format_results(results) + "\n\n" + "\n".join(map(_describe_run, results)) + "\n"
-    with replace_atomically(project_folder / "figures" / "RESULTS.md") as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
-    readme = project_folder / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(_TABLE_STARTS)
-    _, after = rest.split(_TABLE_ENDS)
-    table = format_results(results, every_test_set=False)
-    with replace_atomically(readme) as unfinished:
-        unfinished.write_text(f"{before}{_TABLE_STARTS}\n{table}\n{_TABLE_ENDS}{after}", encoding="utf-8")
-
-
-def format_percent(metric):
+def format_percent(metric, digits=2):
     """Format a metric as per cent with its interval, such as ``99.57 % (99.38 to 99.74)``.
 
     Where there is no interval because the groups are too few, it says so: ``89.09 % (1 group: no interval)``.
     """
-    return f"{100 * metric['value']:.2f} % ({_describe_interval(metric, lambda value: f'{100 * value:.2f}')})"
+    interval = _describe_interval(metric, lambda value: f"{100 * value:.{digits}f}")
+    return f"{100 * metric['value']:.{digits}f} % ({interval})"
 
 
 def format_value(metric, digits=3):
@@ -265,17 +225,6 @@ def format_metric(name, metric):
     return format_value(metric) if name == "roc_auc" else format_percent(metric)
 
 
-def _describe_run(run):
-    """Say in a line of Markdown what a run had and used."""
-    data, versions, peak = run["data"], run["versions"], run["peak_memory_mb"]
-    size = f" of {data['stored_size']} pixels" if "stored_size" in data else ""
-    memory = f" peak memory {peak * 2**20 / 1e9:.1f} GB," if peak else ""
-    return (
-        f"- `{run['notebook']}`: {data['images']:,} images{size}, {run['protocol']}; seed {run['seed']},{memory} "
-        f"{run['cores']} cores ({run['cpu']}), TensorFlow {versions['tensorflow']}, Keras {versions['keras']}"
-    )
-
-
 def measure_peak_memory():
     """Measure the peak resident memory of this process so far, in 2**20 bytes; None where the system does not tell."""
     try:
@@ -303,7 +252,3 @@ def _plain(value):
         return [_plain(item) for item in value]
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-if __name__ == "__main__":
-    update_tables()

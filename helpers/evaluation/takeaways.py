@@ -56,14 +56,14 @@ def describe_confusion(predictions):
     wrong = int((~is_right(predictions)).sum())
     if not wrong:
         return f"All {len(predictions):,} images are classified right."
-    pair = find_confused_pairs(predictions, 1).iloc[0]
-    errors = "error is" if pair["errors"] == 1 else "errors are"
     text = f"{wrong:,} of {len(predictions):,} images are classified wrong"
-    if predictions["y_true"].nunique() < 3:
+    pairs = find_confused_pairs(predictions, 2)
+    if predictions["y_true"].nunique() < 3 or pairs["errors"].nunique() < len(pairs):
         return f"{text}."
+    errors, first, second = pairs.loc[0, ["errors", "first", "second"]]
     return (
-        f"{text}; {pair['errors']} of these {errors} between **{pair['first']}** and **{pair['second']}**, more than "
-        "between any other two classes."
+        f"{text}; {errors} of these {'error is' if errors == 1 else 'errors are'} between **{first}** and "
+        f"**{second}**, more than between any other two classes."
     )
 
 

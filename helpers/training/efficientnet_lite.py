@@ -29,6 +29,11 @@ _STAGES = (  # repeats, kernel size, stride of the first, expansion, filters; Ta
     (1, 3, 1, 6, 320),
 )
 _STEM, _HEAD, _CLASSES = 32, 1280, 1000
+_KINDS = {"FloatStorage": "<f4", "LongStorage": "<i8"}  # of storages
+_DAMAGES = (  # what reading a damaged file may come up with
+    *(pickle.UnpicklingError, EOFError, MemoryError),
+    *(ValueError, TypeError, LookupError, AttributeError, OverflowError),
+)
 
 
 def build_efficientnet_lite0(input_shape=(None, None, 3), weights="imagenet", include_top=True):
@@ -108,7 +113,7 @@ def _translate(name):
 def _load_weights():
     """Read the file of the package; one that is missing or has another content is an InputError."""
     try:
-        path = next(entry.locate() for entry in files(PACKAGE) if entry.suffix == ".pth")
+        path = next(entry.locate() for entry in files(PACKAGE) or () if entry.suffix == ".pth")
         content = path.read_bytes()
     except (PackageNotFoundError, StopIteration, OSError) as error:
         raise InputError(f"The package {PACKAGE} is missing or damaged. Install it again: make setup.") from error
@@ -134,45 +139,51 @@ def read_pytorch_arrays(content):
     InputError
         The file is another one, is damaged, or asks for anything but arrays and dicts.
     """
-    stream, storages = io.BytesIO(content), {}
+    stream = io.BytesIO(content)
     try:
-        *_, arrays, keys = [_Unpickler(stream, storages).load() for _ in range(5)]
+        *_, views, keys = [_Unpickler(stream).load() for _ in range(5)]
+        storages = dict(storage for storage, *_ in views.values())
+        numbers = {}
         for key in keys:
+            kind, expected = storages[key]
             length = int.from_bytes(stream.read(8), "little")
-            if length != len(storages[key]):
-                raise ValueError(f"storage {key} has {length} numbers instead of {len(storages[key])}")
-            storages[key].data.cast("B")[:] = stream.read(storages[key].nbytes)
-    except (pickle.UnpicklingError, ValueError, TypeError, LookupError, EOFError, AttributeError) as error:
+            if length != expected:
+                raise ValueError(f"storage {key} has {length} numbers instead of {expected}")
+            kind = np.dtype(_KINDS[kind])
+            numbers[key] = np.frombuffer(stream.read(length * kind.itemsize), kind, length)
+        return {name: _view(numbers[key], *place) for name, ((key, _), *place) in views.items()}
+    except _DAMAGES as error:
         raise InputError(f"These are not the weights of a network as PyTorch stores them: {error}") from error
-    return dict(arrays)
+
+
+def _view(numbers, offset, shape, strides):
+    """View a part of a storage as an array; NumPy refuses one that would reach beyond its end."""
+    if min(strides, default=0) < 0:
+        raise ValueError("a stride is negative")
+    size = numbers.itemsize
+    return np.ndarray(shape, numbers.dtype, numbers, offset * size, [stride * size for stride in strides])
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes dicts and arrays of numbers, and refuses everything else, so that a file can run no code.
+    """Makes dicts, and tuples that describe arrays, and refuses everything else, so that a file can run no code.
 
-    ``storages`` (key: array of one axis) is filled with the storages that the arrays refer to, still without numbers.
+    The tuples hold a storage, an offset, a shape and strides; a storage is its key, and its kind and length. No array
+    is made here, because a pickle can give an object that was made before another content.
     """
 
-    def __init__(self, stream, storages):
-        super().__init__(stream)
-        self._storages = storages
-        self._known = {
-            ("collections", "OrderedDict"): OrderedDict,
-            ("torch", "FloatStorage"): np.dtype("<f4"),
-            ("torch", "LongStorage"): np.dtype("<i8"),
-            ("torch._utils", "_rebuild_tensor_v2"): self._view,
-        }
-
     def find_class(self, module, name):
-        if (module, name) not in self._known:
+        known = {
+            ("collections", "OrderedDict"): OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2"): self._describe,
+            **{("torch", kind): kind for kind in _KINDS},
+        }
+        if (module, name) not in known:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return self._known[module, name]
+        return known[module, name]
 
     def persistent_load(self, identity):
         _, kind, key, _, length, _ = identity
-        return self._storages.setdefault(key, np.zeros(length, kind))
+        return key, (kind, length)
 
-    @staticmethod
-    def _view(storage, offset, shape, strides, *_):
-        strides = [stride * storage.itemsize for stride in strides]
-        return np.ndarray(shape, storage.dtype, storage, offset * storage.itemsize, strides)
+    def _describe(self, storage, offset, shape, strides, *_):
+        return storage, offset, shape, strides

@@ -9,9 +9,7 @@ from helpers.data.audit import (
     count_images,
     find_conflicts,
     find_leaks,
-    list_classes,
 )
-from helpers.data.catalog import get_data_set
 from helpers.files import InputError
 
 
@@ -49,28 +47,6 @@ def test_comparison_with_the_original(images, data_set):
     }
     without_test = compare_with_original(images[images["part"] == "train"], data_set)
     assert without_test.loc["test"].tolist() == [0, 10_000, 10_000]
-
-
-@pytest.mark.parametrize(
-    ("labels", "classes"),
-    [
-        ("9071", ("0", "1", "7", "9")),
-        ("3333", ("3",)),
-        ("98765432100", tuple("0123456789")),
-        ("2xa1", ("1", "2")),  # what is no class is none because of an image
-        ("", ()),
-    ],
-)
-def test_classes_with_images_are_listed_in_the_order_of_the_record(data_set, labels, classes):
-    images = pd.DataFrame({"label": list(labels)}, index=range(len(labels), 0, -1))
-    assert list_classes(images, data_set) == classes
-
-
-def test_the_order_of_the_record_is_not_that_of_the_alphabet():
-    """The crops come in alphabetical order, but their healthy leaves last."""
-    names = ["Tomato___healthy", "Tomato___Leaf_Mold", "Corn_(maize)___healthy", "Cherry_(including_sour)___healthy"]
-    listed = list_classes(pd.DataFrame({"label": names}), get_data_set("plants"))
-    assert listed == (names[3], names[2], names[1], names[0])
 
 
 def test_a_planted_leak_is_found(images):

@@ -11,7 +11,6 @@ from helpers.data.audit import (
     count_images,
     leave_out_contradictions,
     leave_out_unusable,
-    list_classes,
 )
 from helpers.data.catalog import get_data_set
 from helpers.data.layouts.common import IGNORED
@@ -478,7 +477,7 @@ def test_the_audit_keeps_unlabelled_images(index, folder, data_set, tmp_path_fac
     assert problems["image_id"].tolist() == ["test_10"]
     assert kept["label"].isna().sum() == 2
     assert len(kept) == 26
-    assert list_classes(kept, data_set) == ("hem", "all")
+    assert set(kept["label"].dropna()) == {"hem", "all"}
     assert load_pixels(kept, folder, (4, 4, 3), cache).shape == (26, 4, 4, 3)
     assert compare_with_original(kept, data_set)["found"].tolist() == [15, 9, 2]
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from helpers.data import pixels
 from helpers.data.audit import count_images, find_leaks
+from helpers.data.catalog import list_data_sets
 from helpers.data.opening import index_images, open_data_set
 from helpers.data.pixels import compute_fingerprint
 from helpers.files import InputError
@@ -98,8 +99,8 @@ def test_one_of_several_is_chosen(read):
 def test_without_a_rule_the_images_are_those_of_the_index(opened):
     mnist = opened("mnist")
     images, _ = index_images(mnist.record, mnist.source.folder)
-    pd.testing.assert_frame_equal(mnist.images, images)
-    pd.testing.assert_frame_equal(mnist.found, images)
+    for table in (mnist.images, mnist.found):
+        pd.testing.assert_frame_equal(table.drop(columns="code"), images)
     assert mnist.images is not mnist.found
     assert len(mnist.problems) == len(mnist.contradictory) == len(mnist.alike) == 0
 
@@ -154,7 +155,8 @@ def test_contradictory_images_are_kept_for_showing(open_folder):
     copies = {"train/Malignant/9.png": ("train/Benign/1.png", mirror)}
     lesions = open_folder("melanoma-isic", LESIONS, copies)
     assert lesions.contradictory["image_id"].tolist() == ["train/Benign/1", "train/Malignant/9"]
-    assert lesions.contradictory["label"].tolist() == ["Benign", "Malignant"]
+    assert lesions.contradictory["label"].tolist() == ["benign", "malignant"]
+    assert lesions.contradictory["code"].tolist() == ["Benign", "Malignant"]
     assert not set(lesions.contradictory["image_id"]) & set(lesions.found["image_id"])
     assert lesions.problems["problem"].tolist() == ["its group train/Benign/1 is in Benign and Malignant"] * 2
     assert len(lesions.read_images(lesions.contradictory, (8, 8, 3))) == 2
@@ -260,8 +262,8 @@ def test_a_group_on_two_sides_is_refused(lesions, monkeypatch):
 
 
 def test_a_set_without_a_class_is_refused(lesions):
-    lesions.images = lesions.images[lesions.images["label"] != "Benign"]
-    with pytest.raises(InputError, match=r": train has no image of Benign; validation has no image of Benign; test"):
+    lesions.images = lesions.images[lesions.images["label"] != "benign"]
+    with pytest.raises(InputError, match=r": train has no image of benign; validation has no image of benign; test"):
         lesions.split_images(0.2, 0.15)
 
 
@@ -286,19 +288,35 @@ def test_unlabelled_images_get_labels_that_are_nan(opened):
     assert y.dtype == np.float32
     assert y.shape == (610, 2)
     assert np.isnan(y[unlabelled]).all()
-    assert y[~unlabelled, 1].tolist() == (cells.images["label"][~unlabelled] == "all").astype(float).tolist()
+    assert y[~unlabelled, 1].tolist() == (cells.images["label"][~unlabelled] == "leukemic").astype(float).tolist()
     assert (y[~unlabelled].sum(axis=1) == 1).all()
     np.testing.assert_array_equal(cells.encode_labels([609, 3]), y[[609, 3]])
 
 
-def test_classes_are_those_of_the_copy(opened):
+@pytest.mark.parametrize("record", list_data_sets(), ids=lambda record: record.name)
+def test_classes_have_readable_names_in_the_order_of_the_record(opened, record):
+    """The names that the files have stay beside them."""
+    data = opened(record.name)
+    for table in (data.found, data.images, data.contradictory):
+        labelled = table[table["code"].notna()]
+        assert labelled["label"].tolist() == [record.class_labels[code] for code in labelled["code"]]
+        assert table["label"].isna().equals(table["code"].isna())
+    there = set(data.found["code"].dropna())
+    assert there <= set(record.class_names)
+    assert data.class_names == tuple(record.class_labels[code] for code in record.class_names if code in there)
+    assert data.encode_labels().shape == (len(data.images), len(data.class_names))
+
+
+def test_classes_that_a_copy_lacks_are_left_out_where_it_may_lack_them(opened):
+    """The crops come in alphabetical order, but their healthy leaves last."""
     plants, mnist = opened("plants"), opened("mnist")
-    assert mnist.class_names == mnist.record.class_names
-    assert mnist.class_labels == dict(mnist.record.class_labels)
-    assert len(plants.class_names) == 12
-    assert set(plants.class_names) == set(plants.images["label"])
-    assert plants.class_labels["Potato___healthy"] == "potato: healthy"
-    assert plants.encode_labels().shape == (len(plants.images), 12)
+    assert len(plants.class_names) == 12 < len(plants.record.class_names)
+    expected = "cherry: healthy", "corn: healthy", "tomato: leaf mold", "tomato: healthy"
+    codes = "Tomato___healthy", "Tomato___Leaf_Mold", "Corn_(maize)___healthy", "Cherry_(including_sour)___healthy"
+    found = pd.DataFrame({"label": [plants.record.class_labels[code] for code in codes]})
+    assert dataclasses.replace(plants, found=found).class_names == expected
+    without_threes = mnist.found[mnist.found["label"] != "3"]
+    assert dataclasses.replace(mnist, found=without_threes).class_names == tuple("0123456789")
 
 
 def test_pixels_and_images_are_the_same(opened):

@@ -19,7 +19,7 @@ def pixels():
 @pytest.fixture
 def images():
     """Five of the table's six images, in another order."""
-    return pd.DataFrame({"metadata_row": [0, 5, 2, 3, 1], "label": ["nv", "mel", "bkl", "nv", "mel"]})
+    return pd.DataFrame({"metadata_row": [0, 5, 2, 3, 1], "code": ["nv", "mel", "bkl", "nv", "mel"]})
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_the_order_of_the_class_codes_matters(tmp_path, table, images):
 
 
 def test_label_of_a_class_without_code(tmp_path, read, table, images):
-    images.loc[2, "label"] = "vasc"
+    images.loc[2, "code"] = "vasc"
     assert_refused(tmp_path, read, table, "labels of 1 rows", "the first in row 2")
 
 
@@ -136,7 +136,7 @@ def test_a_wrong_value_far_down_a_long_table(tmp_path):
     values[59_000, 5] = 256
     table = pd.DataFrame(values).rename(columns={12: "label"})
     table.to_csv(tmp_path / "table.csv", index=False)
-    images = pd.DataFrame({"metadata_row": [59_999], "label": ["nv"]})
+    images = pd.DataFrame({"metadata_row": [59_999], "code": ["nv"]})
     with pytest.raises(InputError, match="cannot be read as a table of pixels"):
         read_pixel_table(tmp_path / "table.csv", images, ["nv"], (2, 2, 3))
 

@@ -558,8 +558,8 @@ def make_sure_predictions(class_names, right=460, wrong=12):
 @pytest.mark.parametrize("normalize", [False, True])
 def test_a_confusion_matrix_of_38_classes_can_be_read(normalize):
     """Labels beside one another and inside the figure, counts inside their cells."""
-    names, labels = PLANTS.class_names, list(PLANTS.class_labels.values())
-    ax = plots.plot_confusion_matrix(make_sure_predictions(names), names, normalize, class_labels=PLANTS.class_labels)
+    labels = list(PLANTS.class_labels.values())
+    ax = plots.plot_confusion_matrix(make_sure_predictions(labels), labels, normalize)
     figure = ax.figure
     figure.canvas.draw()
     assert max(figure.get_size_inches()) < 10
@@ -581,11 +581,23 @@ def test_a_confusion_matrix_of_38_classes_can_be_read(normalize):
     assert min(text.get_fontsize() for text in shown) >= 6
 
 
-def test_the_names_of_a_confusion_matrix_can_be_replaced():
-    labels = {"a": "first class", "b": "second class", "x": "none of them"}
-    ax = plots.plot_confusion_matrix(PREDICTIONS, ["b", "a", "c"], class_labels=labels)
-    assert get_ticks(ax.xaxis) == get_ticks(ax.yaxis) == ["second class", "first class", "c"]
-    assert [text.get_text() for text in ax.texts if text.get_text()] == ["4", "1", "3"]
+@pytest.mark.usefixtures("printed")
+@pytest.mark.parametrize("name", ["ham10000", "melanoma-isic", "leukemia"])
+def test_readable_names_of_a_few_classes_fit_beside_their_matrix(name):
+    """Below it they stand upright where one of them is long, and have a line for each word or two."""
+    labels = list(get_data_set(name).class_labels.values())
+    ax = plots.plot_confusion_matrix(make_sure_predictions(labels), labels)
+    ax.figure.canvas.draw()
+    for axis in (ax.xaxis, ax.yaxis):
+        assert [text.replace("\n", " ") for text in get_ticks(axis)] == labels
+        assert max(len(line) for text in get_ticks(axis) for line in text.split("\n")) <= 14
+    assert {text.get_rotation() for text in get_texts(ax.xaxis)} == {90 if name == "ham10000" else 0}
+    left, bottom, right, _ = get_boxes(get_texts(ax.xaxis))
+    assert (left[1:] > right[:-1]).all()
+    assert bottom.min() > 0
+    left, bottom, _, top = get_boxes(get_texts(ax.yaxis))
+    assert (top[1:] < bottom[:-1]).all()
+    assert left.min() > 0
 
 
 @pytest.mark.parametrize(("count", "shown", "rotation"), [(12, ["97.5", "2.5"], 0), (13, ["97", "3"], 90)])

@@ -2,8 +2,6 @@
 
 import errno
 import json
-import os
-from dataclasses import replace
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -19,11 +17,8 @@ from helpers.evaluation.report import (
     describe_difference,
     format_difference,
     format_percent,
-    format_results,
     format_value,
-    load_results,
     tabulate_scores,
-    update_tables,
 )
 from helpers.evaluation.scores import compute_metrics
 from helpers.settings import PROJECT_FOLDER, read_settings
@@ -105,8 +100,17 @@ def test_the_same_figure_gives_the_same_files(make, figure, monkeypatch):
     assert contents[0] == contents[1]
 
 
-@pytest.mark.parametrize("is_sample", [False, True])
-def test_figures_of_the_sample_say_so_in_the_file_only(make, figure, monkeypatch, is_sample):
+@pytest.mark.parametrize(
+    ("mode", "is_sample", "marks"),
+    [
+        ("full", False, []),
+        ("quick", False, ["quick run"]),
+        ("quick", True, ["drawn sample"]),
+        ("full", True, ["drawn sample"]),
+    ],
+)
+def test_figures_that_are_not_of_a_full_run_say_so_once(make, figure, monkeypatch, mode, is_sample, marks):
+    """In the files and on the screen, also where a figure is exported twice."""
     written = []
     savefig = Figure.savefig
 
@@ -116,9 +120,9 @@ def test_figures_of_the_sample_say_so_in_the_file_only(make, figure, monkeypatch
 
     monkeypatch.setattr(Figure, "savefig", watch)
     for _ in range(2):
-        make(is_sample=is_sample).save_figure(figure, "drawn")
-    assert written == [["built-in sample"] if is_sample else []] * 4
-    assert figure.texts == []
+        make(mode, is_sample).save_figure(figure, "drawn")
+    assert written == [marks] * 4
+    assert [text.get_text() for text in figure.texts] == marks
 
 
 def test_figures_of_the_sample_look_different(make, figure):
@@ -152,7 +156,6 @@ def test_a_failing_export_leaves_the_old_files(make, figure, monkeypatch, ending
     assert set(report.folder.iterdir()) == set(before)
     unchanged = report.folder / f"drawn.{ending}"
     assert unchanged.read_bytes() == before[unchanged]
-    assert figure.texts == []  # nor does the note of a sample stay on the figure
 
 
 def test_tables(make):
@@ -177,7 +180,7 @@ def test_tables_of_the_sample_say_so(make):
     table = pd.DataFrame({"value": [1, 2]})
     report = make(is_sample=True)
     report.save_table(table, "table")
-    assert pd.read_csv(report.folder / "table.csv")["source"].tolist() == ["built-in sample"] * 2
+    assert pd.read_csv(report.folder / "table.csv")["source"].tolist() == ["drawn sample"] * 2
     assert list(table.columns) == ["value"]
 
 
@@ -243,41 +246,6 @@ def test_results_of_the_sample_say_so(make):
     assert make("quick").save_results({}, "")["mode"] == "quick"
 
 
-def test_metrics_that_were_left_out_have_an_empty_cell(make):
-    report = make()
-    report.add_result("cnn", {"test_equal_prior": make_metrics(0.9).drop("expected_calibration_error")})
-    data = {"images": 60, "stored_size": "600x450"}
-    cells = read_cells(format_results([report.save_results(data, "split by group")]))
-    assert cells["test set"] == "test equal prior"
-    assert [name for name, cell in cells.items() if not cell] == ["sensitivity", "specificity", "ECE", "CPU-minutes"]
-
-
-@pytest.mark.parametrize("left_out", [True, False])
-def test_without_the_share_of_the_majority_its_cell_is_empty(make, left_out):
-    metrics = make_metrics(0.9)
-    if left_out:
-        metrics = metrics.drop("majority_rate")
-    else:
-        metrics.loc["majority_rate"] = np.nan
-    report = make()
-    report.add_result("cnn", {"test": metrics, "style_1": make_metrics(0.8)}, {"cpu_minutes": 3})
-    table = format_results([report.save_results({}, "")])
-    assert [read_cells(table, row)["majority class"] for row in (2, 3)] == ["", "11.3 %"]
-    assert read_cells(table, 2)["CPU-minutes"] == "3.0"
-    assert read_cells(table, 2)["ECE"] == "0.012"
-
-
-def test_of_two_classes_sensitivity_and_specificity_are_shown(make):
-    metrics = make_metrics(0.9)
-    metrics.loc["sensitivity"] = [0.875, 0.8, 0.95]
-    metrics.loc["specificity"] = [0.6, 0.5, 0.7]
-    report = make()
-    report.add_result("cnn", {"test": metrics})
-    cells = read_cells(format_results([report.save_results({}, "")]))
-    assert cells["sensitivity"] == "87.50 % (80.00 to 95.00)"
-    assert cells["specificity"] == "60.00 % (50.00 to 70.00)"
-
-
 def test_interrupted_results_leave_the_old_ones(make, monkeypatch):
     report = make()
     report.save_results({"images": 1}, "first")
@@ -302,6 +270,11 @@ def test_reports_do_not_share_results(make, scores):
 def test_percent():
     assert format_percent({"value": 0.99571, "low": 0.9938, "high": 0.99744}) == "99.57 % (99.38 to 99.74)"
     assert format_percent(pd.Series({"value": 1.0, "low": 0.5, "high": 1.0})) == "100.00 % (50.00 to 100.00)"
+
+
+def test_percent_with_fewer_decimals():
+    metric = {"value": 0.99573, "low": 0.9938, "high": 0.99741}
+    assert format_percent(metric, digits=1) == "99.6 % (99.4 to 99.7)"
 
 
 def test_value():
@@ -334,7 +307,6 @@ def test_results_over_too_few_groups_show_no_interval(make, predict):
     written = report.save_results({}, "")
     metric = written["results"]["cnn"]["test"]["accuracy"]
     assert (metric["low"], metric["high"], metric["groups"]) == (None, None, 3)
-    assert read_cells(format_results([written]))["accuracy"] == format_percent(metric)
     assert tabulate_scores({"cnn": {"test": compute_metrics(table, 20)}}).iloc[0, 0] == format_percent(metric)
 
 
@@ -384,130 +356,3 @@ def test_scores_have_the_unit_that_fits_them(scores):
     assert row["ROC AUC"] == f"{auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})"
     assert row["macro F1"] == format_percent(scores["test"].loc["macro_f1"])
     assert row["ECE"] == f"{scores['test'].loc['expected_calibration_error', 'value']:.3f}"
-
-
-def make_metrics(accuracy):
-    names = {
-        "accuracy": accuracy,
-        "balanced_accuracy": 0.9,
-        "roc_auc": 0.98765,
-        "majority_rate": 0.1135,
-        "expected_calibration_error": 0.0123,
-    }
-    return pd.DataFrame({"value": names, "low": {n: v - 0.01 for n, v in names.items()}, "high": names})
-
-
-HEADER = (
-    "| notebook | model | test set | accuracy | balanced accuracy | sensitivity | specificity | ROC AUC | ECE "
-    "| majority class | CPU-minutes |"
-)
-
-
-def read_cells(table, row=-1):
-    """Read a row of a Markdown table, the last one by default."""
-    head, *_ = lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
-    return dict(zip(head, lines[row], strict=True))
-
-
-def test_table_of_results(make):
-    first, second = make(), make(notebook="02_other")
-    sets = {"test": make_metrics(0.99), "style_1": make_metrics(0.9)}
-    first.add_result("cnn_clean", sets, {"cpu_minutes": 12.34}, train={"accuracy": 1.0})
-    first.add_result("cnn_mixed", {"test": make_metrics(0.98)}, {"cpu_minutes": 20}, train={"accuracy": 1.0})
-    second.add_result("baseline", {"test": make_metrics(0.5)})
-    lines = format_results([report.save_results({}, "") for report in (first, second)]).split("\n")
-    same = "90.00 % (89.00 to 90.00) |  |  | 0.988 (0.978 to 0.988) | 0.012 | 11.3 %"
-    assert lines == [
-        HEADER,
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-        f"| 01_mnist | cnn clean | test | 99.00 % (98.00 to 99.00) | {same} | 12.3 |",
-        f"| 01_mnist | cnn clean | style 1 | 90.00 % (89.00 to 90.00) | {same} |  |",  # a model's cost stands once
-        f"| 01_mnist | cnn mixed | test | 98.00 % (97.00 to 98.00) | {same} | 20.0 |",
-        f"| 02_other | baseline | test | 50.00 % (49.00 to 50.00) | {same} |  |",
-    ]
-
-
-def test_a_test_set_of_one_class_has_a_row_too(make, predict):
-    """It has no ROC AUC; ``results.json`` then says null."""
-    table = predict(40)
-    report = make()
-    report.add_result("cnn", {"test": compute_metrics(table[table["y_true"] == "a"], 5)})
-    *_, row = format_results([report.save_results({}, "")]).split("\n")
-    assert row.startswith("| 01_mnist | cnn | test | ")
-    assert row.count("|") == HEADER.count("|")
-
-
-@pytest.fixture
-def project(tmp_path, make):
-    """Make a project with two full runs, a quick run and one on the sample."""
-    readme = (
-        "# Title\n\nBefore.\n\n<!-- results: made by `make results` -->\nold\n<!-- end of results -->\n\nAfter: 5 µm.\n"
-    )
-    (tmp_path / "README.md").write_text(readme, encoding="utf-8")
-    runs = [
-        make(notebook="02_other"),
-        make(),
-        make("quick", notebook="03_quick"),
-        make(is_sample=True, notebook="04_sample"),
-    ]
-    data = {"images": 70_000, "groups": 69_000, "source": "local", "fingerprint": "sha256:0"}
-    for run in runs:
-        run.add_result("cnn", {"test": make_metrics(0.99)}, {"cpu_minutes": 1})
-        run.save_results(data, f"protocol of {run.notebook}")
-    return tmp_path
-
-
-def test_only_full_runs_on_real_images_are_loaded_in_order(project):
-    assert [run["notebook"] for run in load_results(project / "figures")] == ["01_mnist", "02_other"]
-
-
-def test_tables_are_updated_and_stay_so(project):
-    update_tables(project)
-    results, readme = ((project / name).read_text(encoding="utf-8") for name in ("figures/RESULTS.md", "README.md"))
-    table = format_results(load_results(project / "figures"))
-    assert table.count("\n") == 3
-    assert readme == (
-        "# Title\n\nBefore.\n\n<!-- results: made by `make results` -->\n"
-        f"{table}\n<!-- end of results -->\n\nAfter: 5 µm.\n"
-    )
-    assert table in results
-    assert "`01_mnist`: 70,000 images, protocol of 01_mnist; seed 7" in results
-    assert "03_quick" not in readme + results
-    assert "04_sample" not in readme + results
-    update_tables(project)
-    assert (project / "README.md").read_text(encoding="utf-8") == readme
-    assert (project / "figures/RESULTS.md").read_text(encoding="utf-8") == results
-    assert sorted(path.name for path in project.iterdir()) == ["README.md", "figures"]
-
-
-@pytest.mark.parametrize(("peak", "told"), [(3541, "seed 7, peak memory 3.7 GB, "), (None, "seed 7, ")])
-def test_peak_memory_is_told_where_it_is_known(project, make, monkeypatch, peak, told):
-    monkeypatch.setattr(module, "measure_peak_memory", lambda: peak)
-    make(notebook="05_third").save_results({"images": 5, "groups": 5}, "by leaf")
-    update_tables(project)
-    assert f"`05_third`: 5 images, by leaf; {told}{os.cpu_count()} cores" in (
-        (project / "figures/RESULTS.md").read_text(encoding="utf-8")
-    )
-
-
-def test_the_readme_shows_the_first_test_set_of_each_model(project, make):
-    run = replace(make(), _results={})
-    run.add_result("cnn", {"clean": make_metrics(0.42), "altered": make_metrics(0.37)})
-    run.save_results({"images": 1, "groups": 1}, "another")
-    update_tables(project)
-    results, readme = ((project / name).read_text(encoding="utf-8") for name in ("figures/RESULTS.md", "README.md"))
-    assert "42.00 %" in readme
-    assert "37.00 %" not in readme
-    assert "37.00 %" in results
-
-
-def test_tables_follow_the_results(project, make):
-    update_tables(project)
-    before = (project / "README.md").read_text(encoding="utf-8")
-    run = replace(make(), _results={})
-    run.add_result("cnn", {"test": make_metrics(0.42)})
-    run.save_results({"images": 1, "groups": 1}, "another")
-    update_tables(project)
-    after = (project / "README.md").read_text(encoding="utf-8")
-    assert "42.00 %" in after
-    assert "42.00 %" not in before

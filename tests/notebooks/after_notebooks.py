@@ -20,22 +20,23 @@ def load(notebook):
 @pytest.mark.parametrize(
     ("model", "test_set", "least"),
     [
-        ("cnn_clean", "test", 0.94),
-        ("cnn_mixed", "test", 0.93),
-        ("cnn_mixed", "style_1", 0.85),
-        ("cnn_mixed", "style_2", 0.78),
-        ("cnn_mixed", "union", 0.86),
+        ("cnn_clean", "test", 0.93),
+        ("cnn_mixed", "test", 0.9),
+        ("cnn_mixed", "style_1", 0.65),
+        ("cnn_mixed", "style_2", 0.6),
+        ("cnn_mixed", "union", 0.75),
     ],
 )
 def test_mnist_accuracy(model, test_set, least):
     assert load("01_mnist")["results"][model][test_set]["accuracy"]["value"] >= least
 
 
-def test_mnist_mixed_training_pays_on_small_digits():
-    results = load("01_mnist")["results"]
-    assert (
-        results["cnn_mixed"]["style_2"]["accuracy"]["low"] > results["cnn_clean"]["style_2"]["accuracy"]["high"] + 0.2
-    )
+@pytest.mark.parametrize(("test_set", "least"), [("style_1", 0), ("style_2", 0.2), ("union", 0.1)])
+def test_mnist_mixed_training_pays_as_in_the_full_run(test_set, least):
+    for folder in (FIGURES, FIGURES.parent):
+        results = json.loads((folder / "01_mnist" / "results.json").read_text())["results"]
+        clean, mixed = (results[name][test_set]["accuracy"] for name in ("cnn_clean", "cnn_mixed"))
+        assert mixed["low"] > clean["high"] + least
 
 
 def test_mnist_accuracy_can_be_recomputed_from_the_predictions():
@@ -49,7 +50,7 @@ def test_mnist_accuracy_can_be_recomputed_from_the_predictions():
 
 def test_mnist_figures_are_there():
     names = {path.name for path in (FIGURES / "01_mnist").iterdir()}
-    for figure in ("accuracy_loss", "confusion_matrix_test", "confusion_matrix_style_1", "robustness_curves"):
+    for figure in ("accuracy_loss", "confusion_matrix_test", "robustness_curves", "calibration", "new_images"):
         assert {f"{figure}.png", f"{figure}.pdf"} <= names
 
 

@@ -1,7 +1,6 @@
 """Networks: build_cnn and ResNet18 by hand, standardization, and weights in KerasHub's layout. No downloads."""
 
-import sys
-from types import SimpleNamespace
+from functools import partial
 
 import keras
 import numpy as np
@@ -10,13 +9,13 @@ from keras import layers
 from small_networks import STATISTICS, build_cell_network, draw_cells, make_cnn, make_pixels
 
 from helpers.data.cells import BACKGROUND_LEVEL
-from helpers.training import networks, tf
+from helpers.training import tf
 from helpers.training.fast import FusedBatchNormalization, predict_probabilities, set_precision
 from helpers.training.networks import (
     build_cnn,
     build_resnet18,
+    build_resnet18_maps,
     describe_layers,
-    find_resnet18_weights,
     standardization_layer,
     standardize_cells,
 )
@@ -397,8 +396,7 @@ def resnet18():
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """Write random weights without a classifier, as KerasHub ships them."""
-    inputs = layers.Input((None, None, 3))
-    network = keras.Model(inputs, networks._add_stacks(inputs, 2))
+    network = build_resnet18_maps((None, None, 3))
     rng = np.random.default_rng(1)
     network.set_weights([rng.uniform(0.1, 0.2, weight.shape) for weight in network.get_weights()])
     path = tmp_path_factory.mktemp("weights") / "model.weights.h5"
@@ -455,53 +453,25 @@ def test_the_same_pixels_give_the_same_with_any_preparation_of_no_weights(weight
     np.testing.assert_allclose(loaded(pixels, training=False).numpy().sum(axis=1), 1, atol=1e-5)
 
 
+def test_its_maps_are_those_before_its_classifier(weights):
+    maps, whole = build_resnet18_maps(SHAPE, weights), build_resnet18(SHAPE, 2, scale, weights)
+    assert maps.output_shape == (None, 2, 2, 512)
+    assert maps.count_params() == 11_186_112
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *SHAPE)).astype("float32")
+    expected = keras.Model(whole.input, whole.get_layer("features").output)(pixels, training=False)
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(np.mean(maps(pixels / 255, training=False), axis=(1, 2)), expected, rtol=1e-4)
+    assert build_resnet18_maps((None, None, 3)).output_shape == (None, None, None, 512)
+
+
+@pytest.mark.parametrize("build", [partial(build_resnet18, SHAPE, 2, scale), partial(build_resnet18_maps, SHAPE)])
 @pytest.mark.parametrize("content", [b"", b"no weights at all", None])
-def test_other_files_are_refused(tmp_path, content):
+def test_other_files_are_refused(tmp_path, content, build):
     path = tmp_path / "other.weights.h5"
     if content is None:
         other = keras.Sequential([layers.Input((4,)), layers.Dense(3)])
         other.save_weights(path)
     else:
         path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"other\.weights\.h5 does not hold the weights of ResNet18"):
-        build_resnet18(SHAPE, 2, scale, path)
-
-
-def test_local_weights_come_first(tmp_path):
-    path = tmp_path / "weights" / "resnet_18_imagenet.weights.h5"
-    path.parent.mkdir()
-    path.write_bytes(b"")
-    found, note = find_resnet18_weights(tmp_path)
-    assert found == path
-    assert path.name in note
-    assert str(tmp_path) not in note
-
-
-def test_weights_come_from_kaggle_otherwise(tmp_path, monkeypatch):
-    asked = []
-
-    def download(handle, path):
-        asked.append((handle, path))
-        return str(tmp_path / "downloaded.h5")
-
-    monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(model_download=download))
-    found, note = find_resnet18_weights(tmp_path)
-    assert found == tmp_path / "downloaded.h5"
-    assert asked == [("keras/resnetv1/keras/resnet_18_imagenet/3", "model.weights.h5")]
-    assert "Kaggle" in note
-
-
-def test_without_weights_it_says_so_and_what_to_do(tmp_path, monkeypatch):
-    def fail(*_):
-        raise OSError("no network\nat all")
-
-    monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(model_download=fail))
-    found, note = find_resnet18_weights(tmp_path)
-    assert found is None
-    assert "from scratch" in note
-    assert "(no network)" in note
-    assert "resnet_18_imagenet.weights.h5" in note
-
-
-def test_the_sample_does_without_weights():
-    assert find_resnet18_weights(None)[0] is None
+    with pytest.raises(ValueError, match=r"other\.weights\.h5 does not hold the weights of ResNet18 .* Fetch it again"):
+        build(weights=path)

@@ -190,7 +190,7 @@ def test_a_model_that_asks_for_code_of_its_own_is_refused_in_one_line(tmp_path):
 
 ABOUT = {
     "class_names": ["all", "hem"],
-    "class_labels": {"hem": "gesund", "all": "Leukämie"},
+    "translation": {"hem": "gesund", "all": "Leukämie"},
     "views": 8,
     "conformal": {"all": 0.1 + 0.2, "hem": 1e-300},
 }
@@ -205,7 +205,7 @@ def test_what_a_model_is_about_is_kept_in_its_file(tmp_path):
     path = save_model(make_cnn(), tmp_path / "model.keras", ABOUT)
     about = read_about(str(path))
     assert about == ABOUT
-    assert list(about["class_labels"]) == ["hem", "all"]
+    assert list(about["translation"]) == ["hem", "all"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.keras"]
     assert list_members(path).count("about.json") == 1
 

@@ -1,14 +1,18 @@
 """Transfer learning: folded networks against the unfolded ones, what is trained, what is found. No downloads."""
 
+import sys
+from functools import partial
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from helpers.training import transfer
+from helpers.training.efficientnet_lite import PACKAGE, build_efficientnet_lite0
 from helpers.training.fast import predict_probabilities
 from helpers.training.fit import Recipe, fit_model
-from helpers.training.networks import build_cnn, describe_layers, standardize_cells
+from helpers.training.networks import build_cnn, build_resnet18_maps, describe_layers, standardize_cells
 from helpers.training.saving import load_model, save_model
 from helpers.training.surgery import copy_model, fold_batch_normalization, join, unfreeze_from
 from helpers.training.transfer import (
@@ -28,8 +32,11 @@ FILES = {
     "mobilenet_v2_0.35": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5",
     "mobilenet_v2_1.0": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
     "efficientnet_v2_b0": "efficientnetv2-b0_notop.h5",
-}
-FILE = FILES["mobilenet_v2_0.35"]
+    "vgg16": "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    "resnet50": "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    "resnet18": "resnet_18_imagenet.weights.h5",
+}  # as Keras, or Kaggle, calls them
+NARROW = "mobilenet_v2_0.35"
 
 
 def randomize(model, seed=0):
@@ -62,16 +69,28 @@ def count_layers(model, kind):
 
 
 def build_network(base, shape=SHAPE):
-    """Build Keras's own network with random weights and statistics, and the preprocessing that Keras documents."""
-    options = {"include_top": False, "weights": None}
+    """Build a network with random weights and statistics, and the preprocessing that its makers document."""
+    options = {"input_shape": shape, "include_top": False, "weights": None}
+    applications = keras.applications
     if base == "efficientnet_v2_b0":
-        network = randomize(keras.applications.EfficientNetV2B0(input_shape=shape, **options))
+        network = randomize(applications.EfficientNetV2B0(**options))
         for block in {layer.name.removesuffix("add") for layer in network.layers if layer.name.endswith("_add")}:
             gamma = network.get_layer(f"{block}project_bn").gamma
             gamma.assign(0.2 * gamma)  # else values grow until rounding decides
-        return network, keras.applications.efficientnet_v2.preprocess_input
-    network = keras.applications.MobileNetV2(shape, alpha=float(base.rpartition("_")[2]), **options)
-    return randomize(network), keras.applications.mobilenet_v2.preprocess_input
+        return network, applications.efficientnet_v2.preprocess_input
+    if base == "vgg16":
+        return randomize(applications.VGG16(**options)), applications.vgg16.preprocess_input
+    if base == "resnet50":
+        return randomize(applications.ResNet50(**options)), applications.resnet.preprocess_input
+    if base == "resnet18":
+        return randomize(build_resnet18_maps(shape)), lambda x: (x / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    if base == "efficientnet_lite0":
+        return build_efficientnet_lite0(shape, include_top=False), lambda x: (x - 127) / 128
+    network = applications.MobileNetV2(**options, alpha=float(base.rpartition("_")[2]))
+    return randomize(network), applications.mobilenet_v2.preprocess_input
+
+
+IMAGENET_MEAN, IMAGENET_STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 
 
 @pytest.fixture(scope="module")
@@ -84,23 +103,31 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def networks(data_dir):
-    """Give a network of Keras and its features in inference mode; its weights are saved as in Keras's own file."""
+    """Give a network and its features of colour and of grey images in inference mode; its weights are in a file."""
     made = {}
 
     def get(base):
         if base not in made:
             network, preprocess = build_network(base)
-            network.save(data_dir / "weights" / FILES[base])
-            maps = network(preprocess(make_pixels().astype("float32")), training=False)
-            made[base] = network, np.mean(maps, axis=(1, 2))
+            if base in FILES:
+                path = data_dir / "weights" / FILES[base]
+                (network.save_weights if path.name.endswith(".weights.h5") else network.save)(path)
+            images = {channels: make_images(channels).astype("float32") for channels in (1, 3)}
+            images[1] = images[1].repeat(3, axis=-1)
+            maps = {channels: network(preprocess(x.copy()), training=False) for channels, x in images.items()}
+            made[base] = network, {channels: np.mean(array, axis=(1, 2)) for channels, array in maps.items()}
         return made[base]
 
     return get
 
 
+def make_images(channels):
+    return make_pixels(shape=(*SHAPE[:2], channels), seed=3 - channels)
+
+
 @pytest.fixture(scope="module")
 def extractors(networks, data_dir):
-    """Give an extractor with the weights of a network of Keras."""
+    """Give an extractor with the weights of a network."""
     made = {}
 
     def get(base, channels=3):
@@ -115,107 +142,105 @@ def extractors(networks, data_dir):
 
 @pytest.fixture(scope="module")
 def mobilenet(networks):
-    return networks("mobilenet_v2_0.35")
+    return networks(NARROW)
 
 
 @pytest.fixture(scope="module")
 def extractor(extractors):
-    return extractors("mobilenet_v2_0.35")
+    return extractors(NARROW)
 
 
 # find_weights
 
 
 @pytest.fixture
-def loads(monkeypatch):
-    """Replace the loading by Keras; what is appended to ``errors`` is raised."""
-    calls, errors = [], []
+def downloads(monkeypatch):
+    """Replace what downloads, Keras and kagglehub; what is appended to ``errors`` is raised."""
+    asked, errors = [], []
 
-    def build(*arguments):
-        calls.append(arguments)
+    def ask(name, *arguments, **options):
+        asked.append((name, *arguments, options))
         if errors:
             raise errors[0]
+        return "/cache/model.weights.h5"
 
-    monkeypatch.setattr(transfer.Base, "build", build)
-    return calls, errors
-
-
-def test_weights_in_the_folder_of_data_come_first(tmp_path, loads):
-    path = tmp_path / "weights" / FILE
-    path.parent.mkdir()
-    path.touch()
-    weights, note = find_weights(tmp_path)
-    assert weights == str(path)
-    assert FILE in note
-    assert "Warning" not in note
-    assert loads[0] == []
+    for name in ("MobileNetV2", "EfficientNetV2B0", "VGG16", "ResNet50"):
+        monkeypatch.setattr(keras.applications, name, partial(ask, name))
+    monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(model_download=partial(ask, "kagglehub")))
+    return asked, errors
 
 
-@pytest.mark.parametrize("base", BASES)
-def test_weights_of_another_network_are_not_taken(tmp_path, loads, base):
+@pytest.mark.parametrize("base", FILES)
+def test_weights_in_the_folder_of_data_come_first_but_not_those_of_another_network(tmp_path, downloads, base):
+    asked, errors = downloads
+    errors.append(OSError("no network"))
     (tmp_path / "weights").mkdir()
     for other in FILES.keys() - {base}:
         (tmp_path / "weights" / FILES[other]).touch()
-    loads[1].append(OSError("no network"))
     weights, note = find_weights(tmp_path, base)
     assert weights is None
     assert f"`{FILES[base]}`" in note
+    asked.clear()
     path = tmp_path / "weights" / FILES[base]
     path.touch()
     weights, note = find_weights(tmp_path, base)
     assert weights == str(path)
-    assert path.name in note
+    assert note == f"{BASES[base].source}: ImageNet weights from `weights/{FILES[base]}`."
+    assert asked == []
 
 
 @pytest.mark.parametrize(
-    ("base", "name"),
+    ("base", "source", "application", "options"),
     [
-        ("mobilenet_v2_0.35", "MobileNetV2 (Sandler et al. 2018)"),
-        ("mobilenet_v2_1.0", "MobileNetV2 (Sandler et al. 2018)"),
-        ("efficientnet_v2_b0", "EfficientNetV2-B0 (Tan and Le 2021)"),
+        (NARROW, "MobileNetV2 (Sandler et al. 2018)", "MobileNetV2", {"alpha": 0.35}),
+        ("mobilenet_v2_1.0", "MobileNetV2 (Sandler et al. 2018)", "MobileNetV2", {"alpha": 1.0}),
+        ("efficientnet_v2_b0", "EfficientNetV2-B0 (Tan and Le 2021)", "EfficientNetV2B0", {}),
+        ("vgg16", "VGG16 (Simonyan and Zisserman 2015)", "VGG16", {}),
+        ("resnet50", "ResNet50 (He et al. 2016)", "ResNet50", {}),
     ],
 )
-def test_weights_are_else_asked_of_keras(tmp_path, loads, base, name):
+def test_weights_are_else_asked_of_keras(tmp_path, downloads, base, source, application, options):
     weights, note = find_weights(tmp_path, base)
     assert weights == "imagenet"
-    assert note == f"{name}: ImageNet weights from Keras."
-    assert loads[0] == [(BASES[base], (224, 224, 3), "imagenet")]
+    assert note == f"{source}: ImageNet weights from Keras."
+    expected = {"input_shape": (224, 224, 3), "include_top": False, "weights": "imagenet"} | options
+    assert downloads[0] == [(application, expected)]
 
 
-def test_a_narrow_mobilenet_is_looked_for_by_default(tmp_path, loads):
-    find_weights(tmp_path)
-    assert loads[0] == [(BASES["mobilenet_v2_0.35"], (224, 224, 3), "imagenet")]
-
-
-def test_keras_is_asked_for_the_named_network_without_its_classifier(monkeypatch):
-    asked = []
-    for name in ("MobileNetV2", "EfficientNetV2B0"):
-        monkeypatch.setattr(keras.applications, name, lambda name=name, **options: asked.append((name, options)))
-    for base in BASES.values():
-        base.build((224, 224, 3), "imagenet")
-    expected = {"input_shape": (224, 224, 3), "include_top": False, "weights": "imagenet"}
-    assert asked == [
-        ("MobileNetV2", expected | {"alpha": 0.35}),
-        ("MobileNetV2", expected | {"alpha": 1.0}),
-        ("EfficientNetV2B0", expected),
-    ]
+def test_weights_of_resnet18_are_else_asked_of_kaggle(tmp_path, downloads):
+    preset = "keras/resnetv1/keras/resnet_18_imagenet/3"
+    weights, note = find_weights(tmp_path, "resnet18")
+    assert weights == "/cache/model.weights.h5"
+    assert note == f"ResNet18 (He et al. 2016): ImageNet weights from Kaggle's `{preset}`."
+    assert downloads[0] == [("kagglehub", preset, "model.weights.h5", {})]
 
 
 @pytest.mark.parametrize("data", [None, "folder"])
-def test_weights_of_an_unknown_network_are_refused(tmp_path, loads, data):
-    with pytest.raises(ValueError, match=r"No base network is called 'resnet'\. Known: mobilenet_v2_0\.35, .*_b0\."):
+def test_weights_of_efficientnet_lite_are_installed(tmp_path, downloads, data):
+    source = "EfficientNet-Lite0 (Tan and Le 2019)"
+    expected = "imagenet", f"{source}: ImageNet weights from the package `{PACKAGE}`."
+    assert find_weights(data and tmp_path) == find_weights(data and tmp_path, "efficientnet_lite0") == expected
+    assert downloads[0] == []
+
+
+@pytest.mark.parametrize("data", [None, "folder"])
+def test_weights_of_an_unknown_network_are_refused(tmp_path, downloads, data):
+    known = ", ".join(["efficientnet_lite0", *FILES])
+    with pytest.raises(ValueError, match=rf"No base network is called 'resnet'\. Known: {known}\.$"):
         find_weights(data and tmp_path, "resnet")
-    assert loads[0] == []
+    assert downloads[0] == []
 
 
-def test_keras_is_not_asked_for_a_sample(loads):
-    weights, note = find_weights(None)
+@pytest.mark.parametrize("base", FILES)
+def test_no_files_are_looked_for_on_the_sample(downloads, base):
+    weights, note = find_weights(None, base)
     assert weights is None
-    assert "Warning: random weights" in note
-    assert "sample" in note
-    assert loads[0] == []
+    assert note.startswith(f"{BASES[base].source} has no weights here")
+    assert "on the sample" in note
+    assert downloads[0] == []
 
 
+@pytest.mark.parametrize("base", [NARROW, "vgg16", "resnet18"])
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -225,62 +250,49 @@ def test_keras_is_not_asked_for_a_sample(loads):
     ],
     ids=["fetch", "disk", "wordless"],
 )
-def test_refused_download_gives_random_weights_and_a_warning(tmp_path, loads, error, reason):
-    loads[1].append(error)
-    weights, note = find_weights(tmp_path)
+def test_after_a_refused_download_it_is_told_where_to_put_the_file(tmp_path, downloads, base, error, reason):
+    downloads[1].append(error)
+    weights, note = find_weights(tmp_path, base)
     assert weights is None
-    assert "Warning: random weights" in note
-    assert "could not download" in note
+    assert note.startswith(f"{BASES[base].source} has no weights here: they could not be downloaded (")
     assert reason in note
     assert "more lines" not in note
-    assert f"`{FILE}`" in note
+    assert note.endswith(f"`{FILES[base]}` into the folder `weights/` in `DATA_DIR`.")
+    assert ("the `model.weights.h5` of Kaggle's `keras/resnetv1" in note) == (base == "resnet18")
 
 
 # build_feature_extractor
 
 
+WIDTHS = {"vgg16": 512, "resnet50": 2048, "resnet18": 512}
+
+
+@pytest.mark.parametrize("channels", [3, 1])
 @pytest.mark.parametrize("base", BASES)
-def test_extractor_computes_the_same_as_the_unfolded_network(networks, extractors, base):
-    """That of Keras, with the preprocessing that Keras documents."""
-    (network, expected), extractor = networks(base), extractors(base)
-    assert np.ptp(expected, axis=0).max() > 0.1 * np.abs(expected).max()  # the images differ
-    features = extractor(make_pixels(), training=False)
-    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+def test_extractor_computes_the_same_as_the_unfolded_network(networks, extractors, base, channels):
+    """That of Keras, with the preprocessing that Keras documents; grey images are taken for colours without colour."""
+    (network, features), extractor = networks(base), extractors(base, channels)
+    expected, largest = features[channels], np.abs(features[channels]).max()
+    assert np.ptp(expected, axis=0).max() > 0.05 * largest  # the images differ
+    np.testing.assert_allclose(
+        extractor(make_images(channels), training=False), expected, rtol=1e-3, atol=1e-4 * largest
+    )
     assert extractor.name == base.replace(".", "_")
-    assert extractor.input_shape == (None, *SHAPE)
-    assert extractor.output_shape == (None, 1280)
+    assert extractor.input_shape == (None, *SHAPE[:2], channels)
+    assert extractor.output_shape == (None, WIDTHS.get(base, 1280))
     kinds = layers.Conv2D | layers.DepthwiseConv2D
     assert count_layers(extractor, layers.BatchNormalization) == 0
     assert count_layers(extractor, kinds) == count_layers(network, kinds)
     convolutions = {layer.name for layer in network.layers if isinstance(layer, kinds)}
     assert convolutions < {layer.name for layer in extractor.layers}  # the names stay
+    # Layers of a model inside cannot be unfrozen one by one, nor explained.
+    assert not any(hasattr(layer, "layers") for layer in extractor.layers)
+    assert [type(layer) for layer in extractor.layers].count(layers.InputLayer) == 1
+    assert (extractor.layers[0].name, extractor.layers[-1].name) == ("pixels", "features")
 
 
 def test_mobilenet_has_52_convolutions(extractor):
     assert count_layers(extractor, (layers.Conv2D, layers.DepthwiseConv2D)) == 52
-
-
-@pytest.mark.parametrize("base", ["mobilenet_v2_0.35", "efficientnet_v2_b0"])
-def test_grey_images_have_the_features_of_colour_images_without_colour(extractors, base):
-    grey = make_pixels(shape=(*SHAPE[:2], 1), seed=2)
-    extractor = extractors(base, channels=1)
-    assert extractor.input_shape == (None, *SHAPE[:2], 1)
-    features, expected = extractor(grey), extractors(base)(grey.repeat(3, axis=-1))
-    assert np.ptp(expected, axis=0).max() > 0.1 * np.abs(expected).max()
-    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
-
-
-@pytest.mark.parametrize(
-    ("base", "channels"),
-    [("mobilenet_v2_0.35", 1), ("mobilenet_v2_0.35", 3), ("efficientnet_v2_b0", 1), ("efficientnet_v2_b0", 3)],
-)
-def test_extractor_is_flat_and_has_its_features_last(extractors, base, channels):
-    """Layers of a model inside cannot be unfrozen one by one, nor explained."""
-    extractor = extractors(base, channels)
-    assert not any(hasattr(layer, "layers") for layer in extractor.layers)
-    assert [type(layer) for layer in extractor.layers].count(layers.InputLayer) == 1
-    assert extractor.layers[0].name == "pixels"
-    assert extractor.layers[-1].name == "features"
 
 
 def test_extractor_does_the_same_in_training(extractor):
@@ -293,7 +305,7 @@ def test_extractor_without_weights_is_random_and_of_the_asked_width():
     first, second = (build_feature_extractor(shape, None, base) for _ in range(2))
     assert first.name == "mobilenet_v2_1_0"
     assert first.get_layer("Conv1").filters == 32
-    assert build_feature_extractor(shape, None).get_layer("Conv1").filters == 16
+    assert build_feature_extractor(shape, None, NARROW).get_layer("Conv1").filters == 16
     pixels = make_pixels(3, shape)
     assert first(pixels).shape == (3, 1280)
     assert np.isfinite(first(pixels)).all()
@@ -301,7 +313,7 @@ def test_extractor_without_weights_is_random_and_of_the_asked_width():
 
 
 def test_extractor_of_an_unknown_network_is_refused():
-    with pytest.raises(ValueError, match=r"No base network is called 'mobilenet_v2'\. Known: mobilenet_v2_0\.35, "):
+    with pytest.raises(ValueError, match=r"No base network is called 'mobilenet_v2'\. Known: efficientnet_lite0, "):
         build_feature_extractor(SHAPE, None, "mobilenet_v2")
 
 
@@ -534,7 +546,7 @@ def test_a_convolutional_network_may_take_images_of_another_size():
 
 
 def test_features_are_averages_over_the_image_in_the_order_of_the_rows(mobilenet, extractor, tmp_path):
-    pixels, (_, expected) = make_pixels(), mobilenet
+    pixels, expected = make_images(3), mobilenet[1][3]
     np.save(tmp_path / "pixels.npy", pixels)
     mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
     tolerance = {"rtol": 1e-3, "atol": 1e-4 * np.abs(expected).max()}
@@ -599,13 +611,14 @@ def test_head_standardizes_the_features_and_gives_probabilities():
     assert build_head(features, 4, dropout=0.7).get_layer("dropout").rate == 0.7
 
 
-def test_a_base_network_can_be_cut():
-    whole, cut = (build_feature_extractor((32, 32, 3), None, until=until) for until in (None, "block_5_add"))
-    assert cut.layers[-2].name == "block_5_add"
-    assert cut.output_shape == (None, cut.get_layer("block_5_add").output.shape[-1])
+@pytest.mark.parametrize(("base", "until"), [("efficientnet_lite0", "block_4_add"), (NARROW, "block_5_add")])
+def test_a_base_network_can_be_cut(base, until):
+    whole, cut = (build_feature_extractor((32, 32, 3), None, base, layer) for layer in (None, until))
+    assert cut.layers[-2].name == until
+    assert cut.output_shape == (None, cut.get_layer(until).output.shape[-1])
     assert cut.count_params() < 0.2 * whole.count_params()
     with pytest.raises(ValueError, match="block_99"):
-        build_feature_extractor((32, 32, 3), None, until="block_99")
+        build_feature_extractor((32, 32, 3), None, base, until="block_99")
 
 
 def test_features_that_are_always_the_same_do_no_harm():
@@ -676,16 +689,20 @@ def test_layers_from_the_named_one_on_are_trainable_but_no_batch_normalization(f
 @pytest.mark.parametrize(
     ("base", "first"),
     [
-        ("mobilenet_v2_0.35", "block_13_expand"),
+        ("efficientnet_lite0", "block_11_expand"),
+        (NARROW, "block_13_expand"),
         ("mobilenet_v2_1.0", "Conv_1"),
         ("efficientnet_v2_b0", "block6a_expand_conv"),
         ("efficientnet_v2_b0", "top_conv"),
+        ("vgg16", "block5_conv1"),
+        ("resnet50", "conv5_block1_1_conv"),
+        ("resnet18", "stack3_block0_1_conv"),
     ],
 )
 def test_the_end_of_a_base_network_can_be_unfrozen(extractors, base, first):
     extractor = extractors(base)
     frozen = extractor.trainable
-    model = join(extractor, build_head(np.random.default_rng(0).normal(size=(20, 1280)), 3))
+    model = join(extractor, build_head(np.random.default_rng(0).normal(size=(20, WIDTHS.get(base, 1280))), 3))
     try:
         unfreeze_from(model, first)
         table = describe_layers(model)
@@ -750,6 +767,18 @@ def test_fine_tuning_the_copy_of_a_joined_network_and_saving_it(extractor, tmp_p
     np.testing.assert_allclose(predict_probabilities(loaded, pixels), y_tuned, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("base", "until"), [("vgg16", "block1_pool"), ("resnet18", "pool1_pool")])
+def test_the_range_of_a_base_network_is_saved_with_it(base, until, tmp_path):
+    """Blue, green and red; a mean for each colour."""
+    pixels = make_pixels(8)
+    extractor = build_feature_extractor(SHAPE, None, base, until)
+    model = join(extractor, build_head(compute_features(extractor, pixels), 3))
+    expected = predict_probabilities(model, pixels)
+    assert np.abs(predict_probabilities(model, pixels[..., ::-1]) - expected).max() > 1e-3
+    loaded = load_model(save_model(model, tmp_path / "model.keras"))
+    np.testing.assert_allclose(predict_probabilities(loaded, pixels), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_standardized_images_get_the_range_of_pixels_and_another_size():
     inputs = layers.Input((4, 4, 3))
     model = keras.Model(inputs, to_pixel_range(inputs, 8))
@@ -771,7 +800,7 @@ def test_extractor_sees_prepared_images_of_another_size():
     pixels = np.random.default_rng(0).integers(9, 256, (3, 32, 32, 3)).astype("float32")
     inputs = layers.Input((32, 32, 3))
     prepared = keras.Model(inputs, prepare(inputs))(pixels, training=False).numpy()
-    expected = plain(prepared / 127.5 - 1, training=False)
+    expected = plain((prepared - 127) / 128, training=False)
     np.testing.assert_allclose(compute_features(extractor, pixels), expected, atol=1e-4)
     stained = np.clip(pixels * 0.5 + 20, 9, 255)
     np.testing.assert_allclose(compute_features(extractor, stained), expected, atol=0.02)
