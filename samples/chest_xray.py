@@ -51,7 +51,7 @@ def draw(data_set, folder):
 
 def _draw_size(label, rng):
     width, aspect = _SIZES[label]
-    width = np.clip(rng.normal(width, 30), 150, 350)
+    width = np.clip(rng.normal(width, 44), 130, 370)
     return round(width / (aspect * rng.normal(1, 0.07))), round(width)
 
 
@@ -64,18 +64,21 @@ def _draw_chest(series, size, body, rng, other_exposure):
     wide, high = patient.normal(0.29, 0.02), patient.normal(0.62, 0.03)
     lungs = sum(draw_ellipse(x - side * 0.40, y + 0.08, wide, high, 0.12) for side in (-1, 1))
     image = 25 + 130 * draw_ellipse(x, y - 0.1, 0.88, 1.25, 0.1)
-    image = image - 85 * lungs
+    image = image - patient.uniform(78, 92) * lungs
     phase = patient.uniform(0, 2 * np.pi)
     ribs = np.cos(2 * np.pi * (3.4 * (y - 0.35 * np.abs(x) ** 1.6)) + phase)
     image += 22 * (ribs * ribs * ribs) ** 2 * (0.35 + 0.65 * lungs)
     image += 55 * np.exp(-((x / 0.09) ** 2))  # spine
     image += 75 * draw_ellipse(x - 0.16, y - 0.28, patient.normal(0.3, 0.02), 0.34, 0.15)  # heart
     image += 60 * expit((y - 0.62 - 0.06 * x) / 0.05)  # diaphragm
-    image += _draw_opacity(series, patient, rng, x, y) * lungs
+    image += (_draw_opacity(series, patient, rng, x, y) + _draw_vessels(patient, x, y)) * lungs
+    if patient.random() < 0.15:  # an electrode on the skin, in either class
+        center = patient.uniform(-0.75, 0.75), patient.uniform(-0.6, 0.6)
+        image += patient.uniform(30, 70) * draw_ellipse(x - center[0], y - center[1], 0.06, 0.06, 0.2)
     image = image - image.min()
     exposure, gamma, black = rng.normal(1, 0.08), np.exp(rng.normal(0, 0.12)), max(0, rng.normal(4, 3))
     if other_exposure:
-        gamma, black = gamma * 0.85, black + 12
+        gamma, black = gamma * 0.8, black + 14
     image = black + (250 - black) * np.clip(image * exposure / 260, 0, 1) ** gamma
     return make_image(image + rng.normal(0, 3, size))
 
@@ -91,3 +94,9 @@ def _draw_opacity(series, patient, rng, x, y):
     centers = patient.uniform(-1, 1, (14, 2)) * [0.55, 0.45]
     depth = patient.uniform(25, 60) * rng.uniform(0.8, 1.2)
     return depth * (0.6 + sum(draw_spot(x, y, center, np.sqrt(0.02)) for center in centers))
+
+
+def _draw_vessels(patient, x, y):
+    """Draw the vessels beside the heart, which are denser in some patients, healthy or not."""
+    centers = patient.normal(0, 1, (10, 2)) * [0.14, 0.2]
+    return patient.uniform(2, 12) * sum(draw_spot(np.abs(x) - 0.28, y - 0.08, center, 0.08) for center in centers)

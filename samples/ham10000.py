@@ -20,6 +20,8 @@ _LESIONS = {
     "nv": (270, (124, 80, 56), 45, 0.24, 0.05, 12, 12, 0.0),
     "vasc": (14, (150, 36, 52), 50, 0.22, 0.06, -25, 20, 0.4),
 }
+_AVERAGE = np.array([140, 95, 75, 0.26, 0.09, 15, 16, 0.1])  # colour, radius and so on that all classes tend to
+_HAIR = (60, 45, 40)
 _LOCALIZATIONS = ["back", "lower extremity", "trunk", "upper extremity", "abdomen", "face", "chest", "unknown"]
 
 
@@ -28,7 +30,7 @@ def draw(data_set, folder):
 
     One to three images of each lesion under changing light and angle; two folders and their lower-case twins; ages as
     floats, some missing, some 0; unknown sexes and localizations; 28 x 28 pixels as a table. The classes differ in
-    colour, border and texture, with overlap in each.
+    colour, border and texture; each lesion shows the signs of its class more or less clearly, and hairs cover some.
     """
     rng = np.random.default_rng(10_000)
     rows = []
@@ -70,10 +72,13 @@ def _draw_age(mean, rng):
 
 def _draw_lesion(label, seed, rng, size=(150, 200)):
     """Draw one image of a lesion: what ``seed`` decides is the same in all its images, what ``rng`` decides is not."""
-    _, color, _, radius, raggedness, contrast, distance, rim = _LESIONS[label]
     lesion = np.random.default_rng(seed)
+    _, color, _, *signs = _LESIONS[label]
+    signs = _AVERAGE + lesion.uniform(0.2, 1) * (np.array([*color, *signs]) - _AVERAGE)
+    color, (radius, raggedness, contrast, distance, rim) = signs[:3], signs[3:]
+    camera = lesion.normal(1, 0.04, 3)  # its balance of the colours
     skin = np.array([222, 176, 152]) + lesion.normal(0, 5, 3) + lesion.normal(0, 8)
-    color = np.array(color) + lesion.normal(0, 8, 3) + lesion.normal(0, 14)
+    color = color + lesion.normal(0, 8, 3) + lesion.normal(0, 14)
     radius = size[0] * radius * lesion.uniform(0.7, 1.3)
     waves = lesion.normal(0, raggedness / np.arange(1, 7), 6) * lesion.uniform(0.5, 1.3)
     phases, stretch = lesion.uniform(0, 2 * np.pi, 6), lesion.uniform(0.75, 1.3)
@@ -93,5 +98,9 @@ def _draw_lesion(label, seed, rng, size=(150, 200)):
     )
     shade = contrast * spots / 2 + 60 * rim * np.exp(-(((far - 0.9 * border) / 5) ** 2))
     image = mix(skin, color + shade[..., None], inside)
+    for _ in range(rng.poisson(2)):
+        along, across = turn(y, x, rng.uniform(0, 2 * np.pi))
+        distance = np.abs(across - rng.uniform(-60, 60) - rng.normal(0, 0.002) * along**2)
+        image = mix(image, _HAIR, 0.8 * np.clip(1.6 - distance, 0, 1))
     light = rng.normal(1, 0.05) * (1 - 0.12 * (far / far.max()) ** 2)
-    return make_image(image * light[..., None] + rng.normal(0, 1, (*size, 3)))
+    return make_image(image * light[..., None] * camera + rng.normal(0, 1, (*size, 3)))

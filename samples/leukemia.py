@@ -18,6 +18,11 @@ _TRAINING = {
 }
 _VALIDATION = {"61": 31, "64": 27, "77": 26, "H20": 24, "H23": 22}
 _TESTING = {"81": 21, "86": 19, "H31": 20}
+# Subjects who are unlike their class: by how much the logarithm of their radii differs, and the state of their nuclei.
+_SIZES = {"14": -0.18, "57": -0.1, "H7": 0.16}
+_IMMATURITY = {"H20": 1.8, "H23": 0.4, "61": -0.4, "64": -1.6, "77": -1.3}
+_LATER = {"11", "42", "57", "61", "77", "H20", "81", "H31"}  # stained on another day than the others
+_DAY = np.array([1.2, -0.6, -0.9, 0.6])  # what the day does to a stain; on the other day it does the opposite
 _NUCLEUS, _RIM, _PLASMA, _NUCLEOLUS = np.array([[86, 34, 98], [52, 42, 126], [128, 104, 164], [148, 98, 158]])
 
 
@@ -26,9 +31,13 @@ def draw(data_set, folder):
 
     Training in three folds with other subjects in each, named after subject, microscope image and cell; numbered
     images of validation, of yet other subjects, in no order, with a table of their labels; numbered ones of testing
-    without any. More leukemic cells than healthy ones. Each subject has its own stain and its own size of cells, and
-    each microscope image its own light. Leukemic cells are larger, their chromatin is fine, and they show nucleoli;
-    that of healthy ones is clumped; with overlap in each.
+    without any. More leukemic cells than healthy ones. Each subject has its own stain, which is that of a day, and its
+    own size of cells, and each microscope image its own light. Leukemic cells are larger, their chromatin is fine, and
+    they show nucleoli; that of healthy ones is clumped; with overlap in each.
+
+    What suits the training subjects misleads on others. In training, some subjects have cells of a size unlike their
+    class, no healthy subject was stained on the later day, and chromatin is the best sign. In validation, size is the
+    best sign, and chromatin misleads: subject H20 has cells that look immature, and 64 and 77 have mature ones.
     """
     rng = np.random.default_rng(2019)
     root = folder / data_set.key_file
@@ -52,21 +61,23 @@ def _draw_subjects(counts, rng):
     """Yield the names and images of the cells of some subjects, a few in each microscope image."""
     for subject, count in counts.items():
         label = "hem" if subject.startswith("H") else "all"
-        stain, size = rng.normal(0, 1, 4), rng.normal(0, 0.035)
+        stain = rng.normal(_DAY if subject in _LATER else -_DAY, 0.8)
+        size = rng.normal(0.115 if label == "all" else -0.115, 0.015) + _SIZES.get(subject, 0)
+        immaturity = rng.normal(1.5 if label == "all" else -1.5, 0.2) + _IMMATURITY.get(subject, 0)
         image, cell, light = 0, 0, 1.0
         for _ in range(count):
             if cell == 0:
                 image, cell, light = image + rng.integers(1, 4), rng.integers(1, 7), rng.normal(1, 0.05)
-            yield f"UID_{subject}_{image}_{cell}_{label}", _draw_cell(label == "all", stain, size, light, rng)
+            yield f"UID_{subject}_{image}_{cell}_{label}", _draw_cell(immaturity, stain, size, light, rng)
             cell -= 1
 
 
-def _draw_cell(is_leukemic, stain, size, light, rng):
-    """Draw a cell on black."""
-    immaturity = expit(1.6 * rng.normal(1.1 if is_leukemic else -1.1, 1))
+def _draw_cell(immaturity, stain, size, light, rng):
+    """Draw a cell on black, near the immaturity and the size (the logarithm of the radius) of those of its subject."""
+    immaturity = expit(1.6 * rng.normal(immaturity, 1))
     y, x = make_grid(_SIZE, _SIZE)
     y, x = y - rng.normal(0, 0.03), x - rng.normal(0, 0.03)
-    radius = 0.53 * np.exp(size + rng.normal(0, 0.1) + (0.055 if is_leukemic else -0.055))
+    radius = 0.53 * np.exp(rng.normal(size, 0.09))
     depth = _draw_outline(x, y, radius, 0.05, rng)  # from the border inwards
     shift, share = rng.normal(0, 0.03, 2), rng.uniform(0.84, 0.93) + 0.04 * immaturity
     nucleus = _draw_outline(x - shift[0], y - shift[1], share * radius, 0.035, rng)

@@ -13,7 +13,7 @@ from samples.drawing import draw_waves, make_grid, make_image, mix, save, turn
 
 _SIZE = 64
 _LEAVES = 34  # of each class
-_SHARE_VALID, _SHARE_COPIED = 0.2, 0.4
+_SHARE_VALID, _SHARE_COPIED = 0.25, 0.4
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def draw(data_set, folder):
     Twelve of its classes. Copies of the photographs, turned and mirrored, thrown into ``train`` and ``valid`` at
     random, as were the photographs; leaves photographed several times; a second copy of everything in a folder that
     differs in upper and lower case; a flat folder whose labels are in the names; several endings, blanks and dots in
-    the names. The backgrounds differ a little from class to class.
+    the names. The tone of the background and the side that the light comes from differ a little from class to class.
     """
     rng = np.random.default_rng(38)
     root = folder / data_set.key_file / data_set.key_file
@@ -144,10 +144,10 @@ def _draw_leaf(label, seed, rng):
 
 
 def _draw_background(number, x, y, rng):
-    """Draw a grey sheet in uneven light, whose tone depends a little on the class."""
-    tone = np.array([152, 145, 156]) + 8 * np.random.default_rng(number).normal(size=3)
-    tone = tone + rng.normal(0, 6, 3) + rng.normal(0, 12)
-    slope = rng.normal(0, 8, 2)
+    """Draw a grey sheet in uneven light: its tone, and where the light comes from, depend a little on the class."""
+    session = np.random.default_rng(number)  # each class was photographed in one of its own
+    tone = np.array([152, 145, 156]) + 8 * session.normal(size=3) + rng.normal(0, 6, 3) + rng.normal(0, 12)
+    slope = 8 * session.normal(size=2) + rng.normal(0, 8, 2)
     return tone + (slope[0] * x + slope[1] * y + 3 * draw_waves(x, y, 12, rng))[..., None]
 
 
@@ -174,7 +174,7 @@ def _find_depth(crop, along, across, sign, leaf):
 
 def _draw_surface(crop, along, across, depth, sign, leaf):
     """Draw the green of a leaf with its veins."""
-    color = _CROPS[crop][0] + leaf.normal(0, 7, 3) + leaf.normal(0, 12)
+    color = _CROPS[crop][0] + leaf.normal(0, 9, 3) + leaf.normal(0, 18)
     if crop == "corn":
         veins = 0.4 * np.cos(across * leaf.uniform(70, 90))
     else:

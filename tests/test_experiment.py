@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from keras import layers
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
 import helpers.experiment
@@ -573,16 +572,21 @@ from test_experiment import RECORD
 experiment = Experiment("07_sweets", FOLDER)
 open_data_set(RECORD, experiment)
 display(table, Markdown("A text."))""",
+    "raise KeyboardInterrupt",
 )
 
 
-def test_a_notebook_marks_what_it_shows_by_the_data_set_that_is_open(environment, tmp_path):
-    constants = f"FOLDER, TESTS = {str(tmp_path)!r}, {str(Path(__file__).parent)!r}"
-    cells = [nbformat.v4.new_code_cell(cell) for cell in (constants, *CELLS)]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    NotebookClient(notebook, kernel_name="python3").execute()
-    shown = [[output["data"] for output in cell.outputs if "data" in output] for cell in cells[1:]]
+@pytest.fixture(scope="module")
+def executed(environment, tmp_path_factory):
+    """Execute cells in a notebook; the outputs of each."""
+    folders = str(tmp_path_factory.mktemp("notebook")), str(Path(__file__).parent)
+    cells = [nbformat.v4.new_code_cell(cell) for cell in (f"FOLDER, TESTS = {folders}", *CELLS)]
+    NotebookClient(nbformat.v4.new_notebook(cells=cells), kernel_name="python3", allow_errors=True).execute()
+    return [cell.outputs for cell in cells[1:]]
 
+
+def test_a_notebook_marks_what_it_shows_by_the_data_set_that_is_open(executed):
+    shown = [[output["data"] for output in outputs] for outputs in executed[:-1]]
     plain_table, plain_text = shown[0]
     assert plain_table["text/html"].startswith("<div>")
     assert plain_text["text/markdown"] == "A text."
@@ -652,12 +656,8 @@ def test_what_is_no_function_no_metric_or_no_size_is_refused(fitted):
             experiment.data.load_pixels(shape)
 
 
-def test_an_interrupt_shows_one_line_in_a_notebook(environment, tmp_path):
-    cells = ["from helpers import Experiment\nexperiment = Experiment('07_sweets')", "raise KeyboardInterrupt"]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    with pytest.raises(CellExecutionError):
-        NotebookClient(notebook, kernel_name="python3").execute()
-    (error,) = notebook.cells[1].outputs
+def test_an_interrupt_shows_one_line_in_a_notebook(executed):
+    (error,) = executed[-1]
     assert error.output_type == "error"
     assert error.traceback == ["KeyboardInterrupt: Run the cell again. What was finished before is kept."]
 

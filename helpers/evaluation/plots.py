@@ -20,6 +20,7 @@ from helpers.evaluation.scores import encode_labels
 PALETTE = sns.color_palette("colorblind")
 _MANY_CLASSES = 12  # above it the cells of a confusion matrix are small, and names stand upright
 _LONG_WORD = 9  # letters; longer words do not fit side by side in the usual size
+_LETTER = 0.08  # inches that a figure is wide for each letter of a long word
 _LEGEND_ROWS = 20  # more names stand in several columns
 _OUTSIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
 _BESIDE = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
@@ -49,7 +50,7 @@ def plot_counts(images, column="label", order=None, by=None, horizontal=False, t
     if horizontal:
         size, long, short = {"height": 0.8 + (0.15 + 0.15 * parts) * len(order)}, "y", "x"
     else:
-        wide = max(0.4 + 0.3 * parts, 0.07 * max(len(word) for name in order for word in str(name).split()))
+        wide = max(0.4 + 0.3 * parts, _LETTER * _find_longest(order))
         size, long, short = {"width": max(6, wide * len(order))}, "x", "y"
     ax = _new_axes(ax, **size)
     look = {"hue": by, "palette": "colorblind"} if by else {"color": PALETTE[0]}
@@ -146,7 +147,8 @@ def plot_mean_colors(images, class_names, ax=None):
     ``images`` is a DataFrame ``label, red, green, blue``, the colours from 0 to 255.
     """
     many = len(class_names) > _MANY_CLASSES
-    ax = _new_axes(ax, width=max(6, (0.3 if many else 0.9) * len(class_names)))
+    wide = 0.3 if many else max(0.9, _LETTER * _find_longest(class_names))
+    ax = _new_axes(ax, width=max(6, wide * len(class_names)))
     grouped = images.groupby("label")[["red", "green", "blue"]]
     mean, std = grouped.mean().reindex(class_names), grouped.std().reindex(class_names)
     places = np.arange(len(class_names))
@@ -493,11 +495,15 @@ def _wrap(name, letters):
     return textwrap.fill(str(name), letters, break_long_words=False)
 
 
+def _find_longest(names):
+    """Find how many letters the longest word of some names has."""
+    return max((len(word) for name in names for word in str(name).split()), default=0)
+
+
 def _name_ticks(ax, names):
     """Write names below the places 0, 1, 2, … of the x axis, with a line for each word where they are long."""
-    longest = max((len(word) for name in names for word in str(name).split()), default=0)
     ax.set_xticks(range(len(names)), [_wrap(name, 11) for name in names])
-    if longest > _LONG_WORD:
+    if _find_longest(names) > _LONG_WORD:
         ax.tick_params(axis="x", labelsize=8)
 
 

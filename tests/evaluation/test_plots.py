@@ -496,6 +496,27 @@ def test_mean_colours_of_many_classes_can_be_read():
 
 
 @pytest.mark.usefixtures("printed")
+@pytest.mark.parametrize("name", ["ham10000", "melanoma-isic", "leukemia", "chest-xray"])
+@pytest.mark.parametrize("draw", ["counts", "counts by sex", "boxes", "colours"])
+def test_readable_names_of_classes_do_not_touch(name, draw):
+    labels = list(get_data_set(name).class_labels.values())
+    levels = np.random.default_rng(0).integers(60, 200, (len(labels) * 6, 3))
+    table = pd.DataFrame(levels, columns=["red", "green", "blue"]).assign(label=labels * 6)
+    table["sex"] = np.repeat(["female", "male"], len(labels) * 3)
+    if draw == "boxes":
+        ax = plots.plot_boxes(table, "label", "red", order=labels)
+    elif draw == "colours":
+        ax = plots.plot_mean_colors(table, labels)
+    else:
+        ax = plots.plot_counts(table, order=labels, by="sex" if draw.endswith("sex") else None)
+    ax.figure.canvas.draw()
+    assert [text.replace("\n", " ") for text in get_ticks(ax.xaxis)] == labels
+    left, bottom, right, _ = get_boxes(get_texts(ax.xaxis))
+    assert (left[1:] > right[:-1]).all()
+    assert bottom.min() > 0
+
+
+@pytest.mark.usefixtures("printed")
 def test_names_of_a_few_classes_lie():
     names = [f"class {number:02d}" for number in range(13)]
     levels = pd.DataFrame({"label": names, "red": 100, "green": 120, "blue": 140})

@@ -162,3 +162,93 @@ def test_numbers_in_prose_are_not_results(notebook):
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             assert not re.search(r"\d{2}[.,]\d+ ?%", cell.source), cell.source
+
+
+# What is shown says what it was made from, and what it means
+
+
+def find_calls(cell, method):
+    """Find the calls of a method in a code cell, such as those of ``experiment.show``."""
+    calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
+    return [call for call in calls if ast.unparse(call.func).endswith(method)]
+
+
+def displays_text(cell):
+    """Tell whether a cell is a text, and not only a heading, or displays one that it computes."""
+    if cell.cell_type == "markdown":
+        return not cell.source.startswith("#")
+    return any(find_calls(cell, name) for name in ("Markdown", "Unmarked"))
+
+
+def list_pairs(notebook):
+    """List each code cell with the cell after it."""
+    pairs = zip(notebook.cells, [*notebook.cells[1:], nbformat.v4.new_markdown_cell("#")], strict=True)
+    return [(cell, following) for cell, following in pairs if cell.cell_type == "code" and cell.source.strip()]
+
+
+def test_every_figure_has_a_takeaway(notebook):
+    without = [
+        ast.unparse(call)
+        for cell, following in list_pairs(notebook)
+        for call in [*find_calls(cell, "experiment.show"), *find_calls(cell, ".show_figure")]
+        if not any(keyword.arg == "takeaway" for keyword in call.keywords)
+        and (len(call.args) < 3 or call.func.attr == "show_figure")
+        and not displays_text(cell)
+        and not displays_text(following)
+    ]
+    assert without == []
+
+
+def test_every_figure_is_shown_by_the_experiment(notebook):
+    """Which exports it, marks it and keeps it small."""
+    assert [cell.source for cell in code_cells(notebook) if "save_figure(" in cell.source] == []
+    shown = [output.data["text/plain"] for output in outputs(notebook) if "image/png" in output.get("data", {})]
+    assert shown
+    assert [text for text in shown if not text.startswith("<figure ")] == []
+
+
+MARKS = {"01_mnist": "sample of 8 × 8 digits"}
+
+
+def test_tables_and_sentences_of_the_sample_say_so(path, notebook):
+    """From the cell that opens the data set on, but for what cells tell of the full run."""
+    mark = MARKS.get(path.stem, "drawn sample")
+    cells = code_cells(notebook)
+    start = next(number for number, cell in enumerate(cells) if find_calls(cell, "open_data_set")) + 1
+    shown = [(cell, output.get("data", {})) for cell in cells[start:] for output in cell.outputs]
+    for kind, beginning in (("html", f"<small><em>{mark}</em></small>"), ("markdown", f"*{mark}:*")):
+        texts = [(cell.source, data[f"text/{kind}"]) for cell, data in shown if f"text/{kind}" in data]
+        assert texts
+        unmarked = [(source, text) for source, text in texts if not text.startswith(beginning)]
+        assert [text[:200] for source, text in unmarked if "full" not in source] == []
+
+
+def test_the_full_run_stands_near_the_top_and_in_the_conclusion(notebook):
+    sources = [cell.source for cell in notebook.cells]
+    top = sources[: sources.index(next(text for text in sources if text.startswith("## Exploratory data analysis")))]
+    assert any(re.search(r"experiment\.full_run\b", text) for text in top)
+    headings = re.findall(r"^#+ (.+)$", "\n".join(sources), re.MULTILINE)
+    assert headings.index("Conclusion") < headings.index("What the full run gave")
+    text = "\n".join(sources).partition("What the full run gave\n")[2].partition("\n## ")[0]
+    assert 2 <= text.count(".show_figure(") <= 4
+    assert "compare_with_full_run(" in text
+    assert "compare_directions(" in text
+
+
+def test_it_ends_with_what_to_read_and_to_try(notebook):
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    assert {"Related work and what to read on", "What to read on"} & set(headings)
+    assert "Try it" in headings
+
+
+def test_terms_are_linked_to_the_glossary(notebook):
+    glossary = (PROJECT / "notebooks" / "glossary.md").read_text(encoding="utf-8")
+    anchors = {heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", glossary, re.MULTILINE)}
+    linked = re.findall(r"glossary\.md#([\w-]*)", "\n".join(cell.source for cell in notebook.cells))
+    assert linked
+    assert set(linked) <= anchors
+
+
+def test_no_network_with_random_weights_stands_beside_others(notebook):
+    assert "random weights" not in "".join(str(output) for output in outputs(notebook)).lower()
