@@ -175,20 +175,23 @@ def test_each_subject_has_its_own_sizes(images, inside):
     assert spread.pow(2).sum() > 2 * subjects["sem"].pow(2).sum()
 
 
-def test_the_area_alone_tells_something_but_not_all(images, signs, sets):
-    leukemic = images["label"] == "all"
-    for chosen in sets:
-        assert 0.72 < roc_auc_score(leukemic[chosen], signs[chosen, 0]) < 0.86
+@pytest.fixture(scope="module")
+def areas_under_roc(images, signs, sets):
+    """Compute for training and validation how well signs tell the classes apart: all by a line fitted to training."""
+    leukemic, training = (images["label"] == "all").to_numpy(), sets[0]
+    lines = {"chromatin": signs[:, 1:], "all": signs}
+    scores = {"area": signs[:, 0], "clumps": -signs[:, 4]}
+    for name, values in lines.items():
+        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(values[training], leukemic[training])
+        scores[name] = model.decision_function(values)
+    found = {name: [roc_auc_score(leukemic[chosen], score[chosen]) for chosen in sets] for name, score in scores.items()}
+    return pd.DataFrame(found, index=["training", "validation"]).T
 
 
-def test_chromatin_tells_more_than_the_area_and_not_all_either(images, signs, sets):
-    """A line through all signs of the training set, tried on other subjects."""
-    training = sets[0]
-    leukemic = (images["label"] == "all").to_numpy()
-    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(signs[training], leukemic[training])
-    for chosen in sets:
-        area = roc_auc_score(leukemic[chosen], signs[chosen, 0])
-        assert area + 0.1 < roc_auc_score(leukemic[chosen], model.decision_function(signs[chosen])) < 0.975
+def test_what_suits_the_training_subjects_misleads_on_others(areas_under_roc):
+    """In training chromatin tells more than the area; in validation the area is the best sign, as in the original."""
+    training, validation = areas_under_roc["training"], areas_under_roc["validation"]
+    assert areas_under_roc.round(3).to_dict() == {}
 
 
 def test_clumps_are_a_sign_of_healthy_cells_with_overlap(images, signs, sets):

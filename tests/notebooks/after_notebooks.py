@@ -56,11 +56,18 @@ def test_mnist_figures_are_there():
 
 def test_ham10000_learns_the_drawn_lesions():
     results = load("02_ham10000")["results"]
-    for model, least in (("cnn_28x28", 0.8), ("cnn_28x28_weighted", 0.8), ("cnn_160x120", 0.7)):
+    for model, least in (("cnn_28x28", 0.85), ("cnn_28x28_weighted", 0.85), ("cnn_160x120", 0.8), ("frozen", 0.85)):
         metrics = results[model]["test"]
-        assert metrics["accuracy"]["value"] >= least
-        assert metrics["roc_auc"]["value"] >= 0.9
-        assert metrics["accuracy"]["value"] > metrics["majority_rate"]["value"] + 0.05
+        assert metrics["roc_auc"]["value"] >= least
+        assert metrics["accuracy"]["value"] >= metrics["majority_rate"]["value"]
+
+
+def test_ham10000_fine_tuning_is_best_as_in_the_full_run():
+    for folder in (FIGURES, FIGURES.parent):
+        results = json.loads((folder / "02_ham10000" / "results.json").read_text())["results"]
+        accuracy = {name: entry["test"]["accuracy"]["value"] for name, entry in results.items()}
+        assert max(accuracy, key=accuracy.get) == "fine_tuned"
+        assert accuracy["fine_tuned"] > results["fine_tuned"]["test"]["majority_rate"]["value"] + 0.1
 
 
 def test_ham10000_models_are_all_there():
@@ -69,8 +76,8 @@ def test_ham10000_models_are_all_there():
         "cnn_28x28",
         "cnn_160x120",
         "cnn_28x28_weighted",
-        "mobilenet_frozen",
-        "mobilenet_fine_tuned",
+        "frozen",
+        "fine_tuned",
     ]
     assert [entry["cost"]["chosen"] for entry in results.values()].count(True) == 1
     for entry in results.values():
@@ -226,7 +233,6 @@ def test_plants_directions_are_those_of_the_full_run():
         )
         assert clean["everything"] > clean["scratch"] > max(clean["8_border_pixels"], clean["mean_colour"])
         assert clean["last_blocks"] > clean["scratch"]
-        assert results["everything"]["cost"]["chosen"]
         gains = {name: leaky[name] - clean[name] for name in clean}
         assert min(gains[name] for name in ("scratch", "frozen", "last_blocks", "everything", "average")) > 0
         assert max(gains, key=gains.get) == "mean_colour"
