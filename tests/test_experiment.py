@@ -536,7 +536,7 @@ def test_it_is_told_which_run_to_believe_and_why(with_full_run):
     line = experiment.compare_directions(("half right", "guess"), part="five folds").content
     assert line.endswith("because this run tested 24 images.")
     source = dataclasses.replace(experiment.data.source, kind="sample")
-    experiment.data = dataclasses.replace(experiment.data, source=source)
+    experiment.data, experiment.report.is_sample = dataclasses.replace(experiment.data, source=source), True
     line = experiment.compare_directions(("guess", "half right")).content
     assert line.endswith(f"because this run tested {n_tested} images of the drawn sample.")
 

@@ -12,6 +12,7 @@ from helpers.files import InputError
 
 _WIDTH, _STRIP = 760, 22  # of a figure that is shown, and of the line above it: pixels
 _MAJORITY = "majority class"
+_TIE = 0.0005  # a smaller difference of two metrics is none
 
 
 class FullRun:
@@ -98,9 +99,13 @@ class FullRun:
                 continue
             differences = [one["value"] - other["value"] for one, other in (here, full)]
             shown = [_show_difference(metric, difference) for difference in differences]
-            overlap = " (their intervals overlap)" if _overlap(*full) else ""
-            differ = f"**the directions differ; believe the full run**, because {why}"
-            verdict = "the same direction" if np.sign(differences[0]) == np.sign(differences[1]) else differ
+            overlap = " (their intervals overlap; a paired comparison may tell them apart)" if _overlap(*full) else ""
+            if abs(differences[0]) < _TIE:
+                verdict = "this run shows no difference"
+            elif np.sign(differences[0]) == np.sign(differences[1]):
+                verdict = "the same direction"
+            else:
+                verdict = f"**the directions differ; believe the full run**, because {why}"
             lines.append(
                 f"- {get_title(metric)} of **{first}** minus **{second}**: {shown[0]} ({mark}), {shown[1]} in the full "
                 f"run{overlap}: {verdict}."

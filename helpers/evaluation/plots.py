@@ -19,6 +19,7 @@ from helpers.evaluation.scores import encode_labels
 
 PALETTE = sns.color_palette("colorblind")
 _MANY_CLASSES = 12  # above it the cells of a confusion matrix are small, and names stand upright
+_LAYERS = ("InputLayer", "Normalization", "Conv2D", "BatchNormalization", "ReLU", "MaxPooling2D", "Dropout", "Dense")
 _LONG_WORD = 9  # letters; longer words do not fit side by side in the usual size
 _LETTER = 0.08  # inches that a figure is wide for each letter of a long word
 _LEGEND_ROWS = 20  # more names stand in several columns
@@ -364,7 +365,7 @@ def plot_intervals(table, column, xlabel, reference=None, title="", ax=None):
     ax = _new_axes(ax, height=1.4 + 0.32 * len(table))
     places = np.arange(len(table))
     ax.hlines(places, table["low"], table["high"], color=PALETTE[0])
-    ax.plot(table["value"], places, "o", color=PALETTE[0], label="value")
+    ax.plot(table["value"], places, "o", color=PALETTE[0], label=xlabel.partition(" with")[0])
     if reference:
         ax.plot(table[reference], places, "|", color=PALETTE[1], ms=12, mew=2, label=reference.replace("_", " "))
         ax.legend(fontsize=8, **_OUTSIDE)
@@ -470,8 +471,8 @@ def plot_layers(layers, ax=None):
     The height of a box shows the side of the images, its width the number of channels.
     """
     ax = _new_axes(ax, width=10, height=3.6)
-    kinds = layers["kind"].unique()
-    colors = dict(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
+    kinds = [*_LAYERS, *sorted(set(layers["kind"]) - set(_LAYERS))]
+    colors = dict(zip(kinds, cycle(PALETTE), strict=False))  # the same ones in every figure
     x, shape = 0.0, None
     for row, new in zip(layers.itertuples(), ~layers["kind"].duplicated(), strict=True):
         is_map = len(row.output_shape) == 3

@@ -8,6 +8,7 @@ import numpy as np
 
 from helpers.evaluation.scores import compute_metrics, find_confused_pairs, is_right
 
+_OVERFITS = 0.12  # difference of accuracies
 _ALIKE = 0.005  # calibration errors that differ by less are called the same
 
 
@@ -21,34 +22,44 @@ def describe_counts(values, what="images"):
     '**mole** has the most images, 3 of 4 (75.0 %); **melanoma** has the fewest, 1 (25.0 %).'
     """
     counts = values.value_counts()
-    shares = 100 * counts / counts.sum()
-    if counts.iloc[0] == counts.iloc[-1]:
-        return f"All have the same number of {what}, {counts.iloc[0]:,} each."
+    most, fewest = counts.max(), counts.min()
+    if most == fewest:
+        return f"All have the same number of {what}, {most:,} each."
+    (first, has), (last, have) = (_list_names(counts.index[counts == count]) for count in (most, fewest))
     return (
-        f"**{counts.index[0]}** has the most {what}, {counts.iloc[0]:,} of {counts.sum():,} ({shares.iloc[0]:.1f} %); "
-        f"**{counts.index[-1]}** has the fewest, {counts.iloc[-1]:,} ({shares.iloc[-1]:.1f} %)."
+        f"{first} {has} the most {what}, {most:,} of {counts.sum():,} ({100 * most / counts.sum():.1f} %); "
+        f"{last} {have} the fewest, {fewest:,} ({100 * fewest / counts.sum():.1f} %)."
     )
+
+
+def _list_names(names):
+    """List names in bold, with the verb that fits to their number."""
+    names = [f"**{name}**" for name in names]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])), "has" if len(names) == 1 else "have"
 
 
 def describe_history(name, history, watched="validation"):
     """Say how far a training came, and whether it over-fits: from a history of `helpers.training.fit.fit_model`."""
     last, losses = history.iloc[-1], history["val_loss"]
     text = (
-        f"**{name}** ends with an accuracy of {last['accuracy']:.1%} in training and {last['val_accuracy']:.1%} in "
-        f"{watched}. "
+        f"**{name}** has an accuracy of {last['accuracy']:.1%} in training and {last['val_accuracy']:.1%} in {watched} "
+        "in its last epoch. "
     )
-    if len(history) == 1:
-        return f"{text}It was trained for one epoch only."
+    if last["accuracy"] - last["val_accuracy"] > _OVERFITS:
+        text += "Training is far better: the network over-fits, that is, it learns its training images by heart. "
     best = losses.idxmin()
-    if best == history.index[-1]:
-        return f"{text}Its {watched} loss is lowest in the last epoch, so that more epochs might help."
-    if losses.iloc[-1] > 1.1 * losses[best]:
-        return (
-            f"{text}Its {watched} loss is lowest in epoch {best} ({losses[best]:.2f}) and then rises to "
-            f"{losses.iloc[-1]:.2f}: from there on the network over-fits, that is, it learns its training images by "
-            "heart."
+    if len(history) == 1:
+        text += "It was trained for one epoch only."
+    elif best == history.index[-1]:
+        text += f"Its {watched} loss is lowest in the last epoch, so that more epochs might help."
+    elif losses.iloc[-1] > 1.1 * losses[best]:
+        text += (
+            f"Its {watched} loss is lowest in epoch {best} ({losses[best]:.2f}) and then rises to "
+            f"{losses.iloc[-1]:.2f}: a sign of over-fitting, or chance where there are few images."
         )
-    return f"{text}Its {watched} loss hardly changes after epoch {best}, so that more epochs would not help."
+    else:
+        text += f"Its {watched} loss hardly changes after epoch {best}."
+    return text
 
 
 def describe_confusion(predictions):
@@ -90,11 +101,11 @@ def describe_calibration(before, after, temperature):
         )
     change = errors[1] - errors[0]
     verdict = (
-        "that is, it changed nothing"
+        "that is, it hardly changed"
         if abs(change) < _ALIKE
         else "so it helped"
         if change < 0
-        else ("so it did harm: the images that it was fitted to are not like these")
+        else "so it did harm on these images"
     )
     meaning = "The model was too sure" if temperature > 1 else "The model was not sure enough"
     meaning = "The model was about as sure as it should be" if np.isclose(temperature, 1, atol=0.05) else meaning

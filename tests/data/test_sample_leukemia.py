@@ -175,26 +175,20 @@ def test_each_subject_has_its_own_sizes(images, inside):
     assert spread.pow(2).sum() > 2 * subjects["sem"].pow(2).sum()
 
 
-@pytest.fixture(scope="module")
-def areas_under_roc(images, signs, sets):
-    """Compute for training and validation how well signs tell the classes apart: all by a line fitted to training."""
+def test_what_suits_the_training_subjects_misleads_on_others(images, signs, sets):
+    """In training chromatin tells more than the area; in validation, as in the original, nothing beats the area."""
     leukemic, training = (images["label"] == "all").to_numpy(), sets[0]
-    lines = {"chromatin": signs[:, 1:], "all": signs}
-    scores = {"area": signs[:, 0], "clumps": -signs[:, 4]}
-    for name, values in lines.items():
+
+    def measure(score):
+        return [roc_auc_score(leukemic[chosen], score[chosen]) for chosen in sets]
+
+    def measure_line(values):
+        """Fit a line through signs of training; of the other set its subjects are new."""
         model = make_pipeline(StandardScaler(), LogisticRegression()).fit(values[training], leukemic[training])
-        scores[name] = model.decision_function(values)
-    found = {name: [roc_auc_score(leukemic[chosen], score[chosen]) for chosen in sets] for name, score in scores.items()}
-    return pd.DataFrame(found, index=["training", "validation"]).T
+        return measure(model.decision_function(values))
 
-
-def test_what_suits_the_training_subjects_misleads_on_others(areas_under_roc):
-    """In training chromatin tells more than the area; in validation the area is the best sign, as in the original."""
-    training, validation = areas_under_roc["training"], areas_under_roc["validation"]
-    assert areas_under_roc.round(3).to_dict() == {}
-
-
-def test_clumps_are_a_sign_of_healthy_cells_with_overlap(images, signs, sets):
-    healthy = images["label"] == "hem"
-    for chosen in sets:
-        assert 0.7 < roc_auc_score(healthy[chosen], signs[chosen, 4]) < 0.95
+    area, chromatin, both = measure(signs[:, 0]), measure_line(signs[:, 1:]), measure_line(signs)
+    assert 0.72 < area[0] < 0.86
+    assert area[0] + 0.1 < chromatin[0] <= both[0] < 0.999
+    assert 0.9 < area[1] < 0.99
+    assert 0.65 < chromatin[1] < both[1] < area[1] - 0.05

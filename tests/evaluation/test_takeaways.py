@@ -20,6 +20,9 @@ def test_counts():
     assert describe_counts(values, "lesions") == (
         "**nevus** has the most lesions, 1,500 of 2,000 (75.0 %); **wart** has the fewest, 200 (10.0 %)."
     )
+    assert describe_counts(pd.Series(["a", "a", "b", "b", "c"])) == (
+        "**a** and **b** have the most images, 2 of 5 (40.0 %); **c** has the fewest, 1 (20.0 %)."
+    )
     assert describe_counts(pd.Series(["a", "b"] * 600)) == "All have the same number of images, 600 each."
 
 
@@ -30,20 +33,27 @@ def make_history(*losses):
 
 
 def test_history():
-    start = "**cnn** ends with an accuracy of 90.0% in training and 80.0% in validation. "
+    start = "**cnn** has an accuracy of 90.0% in training and 80.0% in validation in its last epoch. "
     assert describe_history("cnn", make_history(1.0, 0.6, 0.5)) == (
         f"{start}Its validation loss is lowest in the last epoch, so that more epochs might help."
     )
     assert describe_history("cnn", make_history(1.0, 0.5, 0.7, 0.8)) == (
-        f"{start}Its validation loss is lowest in epoch 2 (0.50) and then rises to 0.80: from there on the network "
-        "over-fits, that is, it learns its training images by heart."
+        f"{start}Its validation loss is lowest in epoch 2 (0.50) and then rises to 0.80: a sign of over-fitting, or "
+        "chance where there are few images."
     )
     assert describe_history("cnn", make_history(1.0, 0.5, 0.51)) == (
-        f"{start}Its validation loss hardly changes after epoch 2, so that more epochs would not help."
+        f"{start}Its validation loss hardly changes after epoch 2."
     )
-    text = describe_history("cnn", make_history(1.0, 0.5), "held-out")
-    assert "80.0% in held-out. Its held-out loss is lowest in the last epoch" in text
+    text = describe_history("cnn", make_history(1.0, 0.5), "held-out data")
+    assert "80.0% in held-out data in its last epoch. Its held-out data loss is lowest in the last epoch" in text
     assert describe_history("cnn", make_history(1.0)).endswith(" It was trained for one epoch only.")
+
+
+def test_history_of_a_network_that_knows_its_training_images_by_heart():
+    history = make_history(1.0, 0.5)
+    assert "over-fits" not in describe_history("cnn", history)
+    history["accuracy"] += 0.05
+    assert "in its last epoch. Training is far better: the network over-fits" in describe_history("cnn", history)
 
 
 def make_table(pairs):
@@ -101,10 +111,10 @@ def calibrate(confidence, right, tested=None):
     [
         (0.95, 0.7, None, "so it helped", "The model was too sure"),
         (0.6, 0.9, None, "so it helped", "The model was not sure enough"),
-        (0.8, 0.8, None, "that is, it changed nothing", "The model was about as sure as it should be"),
+        (0.8, 0.8, None, "that is, it hardly changed", "The model was about as sure as it should be"),
         (
             *(0.95, 0.7, 0.95),
-            "so it did harm: the images that it was fitted to are not like these",
+            "so it did harm on these images",
             "The model was too sure",
         ),
     ],
