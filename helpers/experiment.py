@@ -620,7 +620,7 @@ class Experiment:
         See `helpers.evaluation.full_run.FullRun.compare_directions`.
         """
         n_tested = max((len(table) for (_, known), table in self.predictions.items() if known == part), default=0)
-        why = f"this run tested {n_tested:,} images{f' of the {self._mark}' if self.data.source.is_sample else ''}"
+        why = f"this run tested {n_tested:,} images of the {self._mark}" if self.data.source.is_sample else ""
         return self.full_run.compare_directions(self.scores, pairs, metric, part, self._mark, why)
 
     @property

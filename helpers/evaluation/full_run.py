@@ -84,7 +84,7 @@ class FullRun:
         """Say for pairs of models, or of a model and "majority class", which is better, here and in the full run.
 
         Each member is the name of a model, or a pair of a name and a set of its own. ``why`` says why the full run is
-        to be believed where the two disagree.
+        to be believed where the two disagree, "" if it is not.
         """
         if self.results is None:
             return Unmarked(self._say_missing())
@@ -104,8 +104,10 @@ class FullRun:
                 verdict = "this run shows no difference"
             elif np.sign(differences[0]) == np.sign(differences[1]):
                 verdict = "the same direction"
-            else:
+            elif why:
                 verdict = f"**the directions differ; believe the full run**, because {why}"
+            else:
+                verdict = "**the directions differ**; each run speaks of its own images"
             lines.append(
                 f"- {get_title(metric)} of **{first}** minus **{second}**: {shown[0]} ({mark}), {shown[1]} in the full "
                 f"run{overlap}: {verdict}."

@@ -80,8 +80,8 @@ def scores():
     return scores
 
 
-def compare_directions(run, scores, *pairs, metric="accuracy", part="test"):
-    shown = run.compare_directions(scores, pairs, metric, part, "drawn sample", "this run tested 90 images")
+def compare_directions(run, scores, *pairs, metric="accuracy", part="test", why="this run tested 90 images"):
+    shown = run.compare_directions(scores, pairs, metric, part, "drawn sample", why)
     assert isinstance(shown, Unmarked)
     return shown.content.splitlines()
 
@@ -125,6 +125,8 @@ def test_where_directions_differ_the_full_run_is_to_be_believed(run, scores):
         "intervals overlap; a paired comparison may tell them apart): **the directions differ; believe the full run**, "
         "because this run tested 90 images."
     )
+    (line,) = compare_directions(run, scores, ("cnn", "fine tuned"), why="")
+    assert line.endswith(": **the directions differ**; each run speaks of its own images.")
     (line,) = compare_directions(run, scores, ("fine tuned", "cnn"), metric="roc_auc")
     assert line == (
         "- ROC AUC of **fine tuned** minus **cnn**: +0.020 (drawn sample), +0.051 in the full run: the same direction."
