@@ -6,6 +6,7 @@ and come out, and each step can also be done by hand with the functions of the r
 
 import sys
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from helpers.data.catalog import list_data_sets
 from helpers.evaluation import baselines, calibration, foreign, plots, scores
 from helpers.evaluation.full_run import FullRun
 from helpers.evaluation.marks import mark_outputs, picture_figure
-from helpers.evaluation.report import Report, tabulate_scores
+from helpers.evaluation.report import Report, make_key, tabulate_scores
 from helpers.files import InputError
 from helpers.parallel import count_workers, use_cluster
 from helpers.settings import PROJECT_FOLDER, read_settings
@@ -156,20 +157,16 @@ class Experiment:
         Interrupted
             The training was interrupted; it goes on when the cell is run again.
         """
-        seed, policy = self.seed if seed is None else seed, keras.config.dtype_policy()
-        precision = fast.set_precision(precision or self.settings.precision)
-        fast.set_seed(seed)
-        try:
+        seed = self.seed if seed is None else seed
+        with _building(precision or self.settings.precision, seed) as precision:
             model = self._build(name, build)
-        finally:
-            keras.config.set_dtype_policy(policy)
         data = self._select(x, training, every_view=True), self._select(x, validation)
-        options = {"progress": self.settings.progress, "checkpoint": self._checkpoints / f"{_make_key(name)}.npz"}
+        options = {"progress": self.settings.progress, "checkpoint": self._checkpoints / f"{make_key(name)}.npz"}
         history = fit.fit_model(model, *data, recipe, seed=seed, **options)
         model.compile("sgd")  # lets go of an optimizer that holds three copies of all weights
         head, pixels = model, x if predict_from is None else predict_from
         if extractor is not None:
-            model = surgery.join(extractor, head, _make_key(name))
+            model = surgery.join(extractor, head, make_key(name))
             surgery.unfreeze_from(model, "feature_scaling")
         about = {"x": pixels, "head": head, "views": views, "recipe": recipe, "precision": precision}
         about |= {"training": training, "validation": validation}
@@ -298,13 +295,8 @@ class Experiment:
         """
         if self.base is None:
             raise InputError("No pretrained network is chosen: call choose_base first.")
-        policy = keras.config.dtype_policy()
-        fast.set_precision("float32")
-        fast.set_seed(self.seed)
-        try:
+        with _building("float32", self.seed):
             return transfer.build_feature_extractor(input_shape, self._weights[self.base], self.base, until, prepare)
-        finally:
-            keras.config.set_dtype_policy(policy)
 
     # Prediction
 
@@ -515,7 +507,7 @@ class Experiment:
             "background": record.background,
             "may_be_inverted": record.may_be_inverted,
         } | about
-        path = self.folder / "models" / self.report.place / f"{_make_key(name)}.keras"
+        path = self.folder / "models" / self.report.place / f"{make_key(name)}.keras"
         saving.save_model(model, path, about, familiar.to_arrays())
         checked = np.arange(min(_CHECKED, len(pixels)))
         before, after = (
@@ -591,8 +583,8 @@ class Experiment:
                 | self.measure_cost(name)
                 | (cost or {}).get(name, {})
             )
-            test_sets = {_make_key(part): table for part, table in test_sets.items()}
-            self.report.add_result(_make_key(name), test_sets, about, (train or {}).get(name))
+            test_sets = {make_key(part): table for part, table in test_sets.items()}
+            self.report.add_result(make_key(name), test_sets, about, (train or {}).get(name))
         self.report.save_results(self.data.summarize(), protocol)
         if self.histories:
             histories = pd.concat(self.histories, names=["model"]).reset_index()
@@ -600,7 +592,7 @@ class Experiment:
             costs = {name: cost for name in self.scores if (cost := self.measure_cost(name))}
             self.report.save_table(pd.DataFrame(costs).T.rename_axis("model").reset_index(), "costs")
         for name in self.histories:
-            (self._checkpoints / f"{_make_key(name)}.npz").unlink(missing_ok=True)
+            (self._checkpoints / f"{make_key(name)}.npz").unlink(missing_ok=True)
         return self.report.folder.relative_to(self.folder)
 
     # The full run
@@ -650,7 +642,7 @@ class Experiment:
     def _build(self, name, build):
         if isinstance(build, keras.Model):
             raise InputError(f"{name}: expected a function that builds a fresh model, got the model {build.name}.")
-        if alike := [known for known in self._fits if known != name and _make_key(known) == _make_key(name)]:
+        if alike := [known for known in self._fits if known != name and make_key(known) == make_key(name)]:
             raise InputError(f"{name}: its results would be written over those of {alike[0]}; choose another name.")
         model = build()
         if any(model is known for known in (*self.models.values(), *(about["head"] for about in self._fits.values()))):
@@ -658,7 +650,7 @@ class Experiment:
                 f"{name}: build gave a model that was trained before; give a copy, see surgery.copy_model."
             )
         model = fast.fuse(model)
-        model.name = _make_key(name)
+        model.name = make_key(name)
         class_names = self._need_data().class_names
         if model.output_shape[1:] != (len(class_names),):
             raise InputError(
@@ -725,6 +717,18 @@ class Experiment:
         return x, y, rows
 
 
+@contextmanager
+def _building(precision, seed):
+    """Set precision and seed for what is built in the block, and the dtype policy back afterwards; give the policy."""
+    before = keras.config.dtype_policy()
+    precision = fast.set_precision(precision)
+    fast.set_seed(seed)
+    try:
+        yield precision
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def _shorten_interrupts():
     """Let IPython show an interrupt in one line instead of the traceback through the libraries."""
 
@@ -741,8 +745,3 @@ def _predict_alike(about, before):
     weights, known = about["head"].get_weights(), before["head"].get_weights()
     same = len(weights) == len(known) and all(map(np.array_equal, weights, known))
     return same and about["views"] == before["views"] and about["x"].shape == before["x"].shape
-
-
-def _make_key(name):
-    """Make a name that can be a file, and a key of ``results.json``: "cnn, fold 1" becomes cnn_fold_1."""
-    return name.replace(",", "").replace(" ", "_")

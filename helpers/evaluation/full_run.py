@@ -7,7 +7,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from helpers.evaluation.marks import Unmarked, encode_picture
-from helpers.evaluation.report import FIGURES_FOLDER, format_metric, get_title
+from helpers.evaluation.report import FIGURES_FOLDER, format_metric, format_sign, get_title, make_key
 from helpers.files import InputError
 
 _WIDTH, _STRIP = 760, 22  # of a figure that is shown, and of the line above it: pixels
@@ -35,29 +35,38 @@ class FullRun:
         """Say what the run cost and what its chosen model reached."""
         if self.results is None:
             return self._say_missing()
-        models = self.results["results"]
-        costs = [entry["cost"] for entry in models.values() if "cost" in entry]
-        name = next((name for name, entry in models.items() if entry.get("cost", {}).get("chosen")), next(iter(models)))
-        part, metrics = next((part, metrics) for part, metrics in models[name].items() if part not in ("train", "cost"))
+        name, part = self.find_chosen()
+        metrics = self.results["results"][name][part]
         reached = ", ".join(
             f"{get_title(metric)} {format_metric(metric, metrics[metric])}" for metric in ("accuracy", "roc_auc")
         )
         memory = self.results["peak_memory_mb"]
         return (
             f"**The full run** on {self.results['data']['images']:,} real images: {_read(name)} reached {reached} "
-            f"(set: {_read(part)}). Its trainings took {sum(cost.get('cpu_minutes', 0) for cost in costs):.0f} "
+            f"(set: {_read(part)}). Its trainings took {self.cpu_minutes:.0f} "
             f"CPU-minutes on {self.results['cores']} cores ({self.results['cpu']})"
             f"{f', and {memory * 2**20 / 1e9:.1f} GB of memory at the peak' if memory else ''}."
         )
+
+    @property
+    def cpu_minutes(self):
+        """What all trainings together took."""
+        return sum(entry.get("cost", {}).get("cpu_minutes", 0) for entry in self.results["results"].values())
+
+    def find_chosen(self):
+        """Find the model that was chosen, or else the first, and the first set that it was tested on."""
+        models = self.results["results"]
+        name = next((name for name, entry in models.items() if entry.get("cost", {}).get("chosen")), next(iter(models)))
+        return name, list_sets(models[name])[0]
 
     def get_metric(self, model, part, metric):
         """Get a metric of a model on a set as a dict ``value, low, high, groups``, or None where there is none."""
         if self.results is None:
             return None
         if model == _MAJORITY:
-            tested = (name for name, entry in self.results["results"].items() if _key(part) in entry)
+            tested = (name for name, entry in self.results["results"].items() if make_key(part) in entry)
             model, metric = next(tested, model), "majority_rate"
-        return self.results["results"].get(_key(model), {}).get(_key(part), {}).get(metric)
+        return self.results["results"].get(make_key(model), {}).get(make_key(part), {}).get(metric)
 
     def compare(self, scores, names, metrics, part, mark):
         """Set the metrics of the models of this run beside those of the full run.
@@ -135,6 +144,11 @@ class FullRun:
         return f"No full run of `{self.notebook}` is kept here: `make full NB={self.notebook}` makes one."
 
 
+def list_sets(entry):
+    """List the sets that a model was tested on, given its entry in ``results.json``."""
+    return [name for name in entry if name not in ("train", "cost")]
+
+
 def _find(scores, name, part, metric):
     if name == _MAJORITY:
         name, metric = next((known for known in scores if part in scores[known]), name), "majority_rate"
@@ -148,12 +162,7 @@ def _overlap(first, second):
 
 
 def _show_difference(metric, difference):
-    text = f"{difference:+.3f}" if metric == "roc_auc" else f"{100 * difference:+.1f} points"
-    return text.replace("-", "−")
-
-
-def _key(name):
-    return name.replace(",", "").replace(" ", "_")
+    return format_sign(difference) if metric == "roc_auc" else f"{format_sign(100 * difference, 1)} points"
 
 
 def _read(key):

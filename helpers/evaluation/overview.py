@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import PercentFormatter
 
-from helpers.evaluation.full_run import FullRun
+from helpers.evaluation.full_run import FullRun, list_sets
 from helpers.evaluation.plots import PALETTE
 from helpers.evaluation.report import format_metric, format_percent, format_value, get_title
 from helpers.files import replace_atomically
@@ -85,7 +85,7 @@ def format_table(results):
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for model, entry in results["results"].items():
         cost = entry.get("cost", {}).get("cpu_minutes")
-        for test_set in _list_sets(entry):
+        for test_set in list_sets(entry):
             metrics = entry[test_set]
             cells = [model.replace("_", " "), test_set.replace("_", " ")]
             cells += [format_metric(name, metrics.get(name)) for name in _SHOWN]
@@ -95,11 +95,6 @@ def format_table(results):
             lines.append(f"| {' | '.join(cells)} |")
             cost = None
     return "\n".join(lines)
-
-
-def _list_sets(entry):
-    """List the test sets of a model."""
-    return [name for name in entry if name not in ("train", "cost")]
 
 
 def _read_notes(figures_folder, name=""):
@@ -129,9 +124,8 @@ def format_overview(runs, titles, figures_folder):
     lines += [_describe_overview(runs, titles, figures_folder), ""]
     lines += ["| notebook | question | answer of the full run | CPU-minutes |", "|---|---|---|---|"]
     for name, run in runs.items():
-        minutes = sum(entry.get("cost", {}).get("cpu_minutes", 0) for entry in run.results["results"].values())
         answer = _ANSWERS.get(name, _answer)(run, figures_folder / name)
-        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {titles[name]} | {answer} | {minutes:.0f} |")
+        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {titles[name]} | {answer} | {run.cpu_minutes:.0f} |")
     return "\n".join(lines)
 
 
@@ -139,10 +133,7 @@ def _choose(run):
     """Find the model and the set that answer the question of a notebook."""
     if run.notebook == _DIGITS:
         return "cnn_mixed", "union"
-    models = run.results["results"]
-    chosen = [name for name, entry in models.items() if entry.get("cost", {}).get("chosen")]
-    model = (chosen or list(models))[0]
-    return model, _list_sets(models[model])[0]
+    return run.find_chosen()
 
 
 def _answer(run, _):

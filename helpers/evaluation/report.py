@@ -166,7 +166,7 @@ def format_value(metric, digits=3):
 
 def format_difference(metric, digits=3):
     """Format a difference of metrics with its interval, such as ``+0.012 (−0.003 to +0.027)``."""
-    return f"{_sign(metric['value'], digits)} ({_describe_interval(metric, partial(_sign, digits=digits))})"
+    return f"{format_sign(metric['value'], digits)} ({_describe_interval(metric, partial(format_sign, digits=digits))})"
 
 
 def describe_difference(first, second, metric_row, name):
@@ -180,7 +180,7 @@ def describe_difference(first, second, metric_row, name):
     'ROC AUC: frozen is better than scratch (+0.031, +0.012 to +0.050).'
     """
     title, low, high = get_title(name), metric_row["low"], metric_row["high"]
-    about, interval = _sign(metric_row["value"]), _describe_interval(metric_row, _sign)
+    about, interval = format_sign(metric_row["value"]), _describe_interval(metric_row, format_sign)
     if _lacks(low):
         groups, few, _ = interval.rpartition(": ")
         what, about = ("too few groups", f"{about}; {groups}") if few else ("no interval", about)
@@ -206,7 +206,12 @@ def _lacks(number):
     return number is None or math.isnan(number)
 
 
-def _sign(value, digits=3):
+def make_key(name):
+    """Make a name that can be a file, and a key of ``results.json``: "cnn, fold 1" becomes cnn_fold_1."""
+    return name.replace(",", "").replace(" ", "_")
+
+
+def format_sign(value, digits=3):
     """Format a number with its sign, minus as a minus instead of a hyphen."""
     return f"{value:+.{digits}f}".replace("-", "−")
 

@@ -575,6 +575,16 @@ def make_sure_predictions(class_names, right=460, wrong=12):
     return pd.DataFrame({"y_true": y_true, "y_pred": y_pred})
 
 
+def assert_names_fit(ax):
+    """The names of both axes lie beside one another and inside the figure."""
+    left, bottom, right, _ = get_boxes(get_texts(ax.xaxis))
+    assert (left[1:] > right[:-1]).all()
+    assert bottom.min() > 0
+    left, bottom, _, top = get_boxes(get_texts(ax.yaxis))
+    assert (top[1:] < bottom[:-1]).all()
+    assert left.min() > 0
+
+
 @pytest.mark.usefixtures("printed")
 @pytest.mark.parametrize("normalize", [False, True])
 def test_a_confusion_matrix_of_38_classes_can_be_read(normalize):
@@ -585,17 +595,12 @@ def test_a_confusion_matrix_of_38_classes_can_be_read(normalize):
     figure.canvas.draw()
     assert max(figure.get_size_inches()) < 10
     assert get_ticks(ax.xaxis) == get_ticks(ax.yaxis) == labels
-    left, bottom, right, _ = get_boxes(get_texts(ax.xaxis))
-    assert (left[1:] > right[:-1]).all()
-    assert bottom.min() > 0
-    left, bottom, _, top = get_boxes(get_texts(ax.yaxis))
-    assert (top[1:] < bottom[:-1]).all()
-    assert left.min() > 0
+    assert_names_fit(ax)
     assert min(text.get_fontsize() for text in get_texts(ax.xaxis) + get_texts(ax.yaxis)) >= 7
     shown = [text for text in ax.texts if text.get_text()]
     expected = ["97", "3"] if normalize else ["460", "12"]
     assert [text.get_text() for text in shown] == expected * 37 + expected[::-1]
-    left, bottom, right, top = get_boxes(shown)
+    left, _, right, _ = get_boxes(shown)
     cell = ax.get_window_extent().width / 38
     assert ax.get_window_extent().height == pytest.approx(38 * cell)
     assert (right - left).max() < cell
@@ -613,12 +618,7 @@ def test_readable_names_of_a_few_classes_fit_beside_their_matrix(name):
         assert [text.replace("\n", " ") for text in get_ticks(axis)] == labels
         assert max(len(line) for text in get_ticks(axis) for line in text.split("\n")) <= 14
     assert {text.get_rotation() for text in get_texts(ax.xaxis)} == {90 if name == "ham10000" else 0}
-    left, bottom, right, _ = get_boxes(get_texts(ax.xaxis))
-    assert (left[1:] > right[:-1]).all()
-    assert bottom.min() > 0
-    left, bottom, _, top = get_boxes(get_texts(ax.yaxis))
-    assert (top[1:] < bottom[:-1]).all()
-    assert left.min() > 0
+    assert_names_fit(ax)
 
 
 @pytest.mark.parametrize(("count", "shown", "rotation"), [(12, ["97.5", "2.5"], 0), (13, ["97", "3"], 90)])
