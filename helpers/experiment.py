@@ -16,12 +16,12 @@ import pandas as pd
 from IPython import get_ipython
 from IPython.display import Markdown, display
 
-from helpers.training import fast, fit, saving, surgery, transfer  # isort: skip  (first: they start TensorFlow without its log lines)
+from helpers.training import fast, fit, networks, saving, surgery, transfer  # isort: skip  (first: they start TensorFlow without its log lines)
 import keras
 
 from helpers.data import opening, preprocess
 from helpers.data.catalog import list_data_sets
-from helpers.evaluation import baselines, calibration, foreign, plots, scores
+from helpers.evaluation import baselines, calibration, choosing, foreign, plots, scores
 from helpers.evaluation.full_run import FullRun
 from helpers.evaluation.marks import mark_outputs, picture_figure
 from helpers.evaluation.report import Report, make_key, tabulate_scores
@@ -176,6 +176,29 @@ class Experiment:
         self._fits[name] = self._fits.get(name, {}) | about
         return model
 
+    def fit_simple(self, name, x, training="train", validation="validation"):
+        """Fit the simplest model that a network has to beat: a logistic regression on statistics of the pixels.
+
+        The statistics, see `helpers.training.networks.build_pixel_statistics`, are brightness and colour of the whole,
+        the middle and the border: no shape and no texture. What is fitted is a Keras model like the others, from raw
+        pixels to probabilities, and can be calibrated, chosen, saved and exported like them. It is fitted in one step,
+        so that it has no history; ``validation`` only tells which images are held out.
+        """
+        rows = self._find_rows(training)
+        y = self._need_data().encode_labels(rows)
+        with _building("float32", self.seed):
+            statistics = networks.build_pixel_statistics(x.shape[1:])
+            known = fast.predict_probabilities(statistics, x, rows)
+            kernel, bias = baselines.regression_to_dense(baselines.fit_regression(known, y))
+            # The regression takes all classes for equally frequent; as it is given here, they are as in training.
+            model = networks.build_simple_model(x.shape[1:], kernel, bias + np.log(y.mean(axis=0)), make_key(name))
+        about = {"x": x, "head": model, "views": 1, "recipe": None, "precision": "float32"}
+        if name in self._fits and not _predict_alike(about, self._fits[name]):
+            self._forget(name)
+        self.models[name] = model
+        self._fits[name] = about | {"training": training, "validation": validation}
+        return model
+
     def cross_validate(self, name, build, x, recipe, runs, calibrate=False, **options):
         """Train a model once for each run, so that every image is predicted by networks that never saw its group.
 
@@ -308,6 +331,10 @@ class Experiment:
         self._sets[name] = rows, pixels
         self._drop(lambda key: key[1] == name)
 
+    def get_pixels(self, name):
+        """Get the pixels that a model predicts, a row for each image of the data set."""
+        return self._need_fit(name)["x"]
+
     def predict_probabilities(self, name, part):
         """Predict the probabilities of a set, given by its name or its rows: float32 (m, n_classes)."""
         about = self._need_fit(name)
@@ -365,7 +392,7 @@ class Experiment:
     def undo_weights(self, name, part):
         """Predict a set; where `calibrate` was told to, for the shares that the classes have in training."""
         about = self._need_fit(name)
-        weights = about["recipe"].class_weights
+        weights = about["recipe"] and about["recipe"].class_weights
         if weights is None or not about.get("undo_weights"):
             return self.predict(name, part)
         prior = self.prior
@@ -384,11 +411,12 @@ class Experiment:
 
     # Evaluation
 
-    def choose(self, metric="roc_auc", part="validation", among=None):
+    def choose(self, metric="roc_auc", part="validation", among=None, simple=()):
         """Choose the model with the highest metric on a set; keep its name in ``chosen``.
 
-        Models are compared before calibration. The runs of a cross-validation, which have sets of their own, are left
-        out unless they are ``among`` those to choose from.
+        Where that set does not tell one of the ``simple`` models from it, the simple one is chosen, see
+        `helpers.evaluation.choosing.choose_simple`. Models are compared before calibration. The runs of a
+        cross-validation, which have sets of their own, are left out unless they are ``among`` those to choose from.
 
         Returns
         -------
@@ -404,7 +432,9 @@ class Experiment:
             raise InputError(
                 f"metric={metric!r}: expected one of {', '.join(comparable)}, of which a higher one is better."
             )
-        self.chosen = table[metric].idxmax()
+        tables = {name: self.predict(name, part) for name in names}
+        best = table[metric].drop(list(simple), errors="ignore").idxmax()
+        self.chosen, _ = choosing.choose_simple(tables, best, simple, metric) if simple else (best, None)
         return table
 
     def score(self, *parts, names=None, metrics=None, resamples=1000):

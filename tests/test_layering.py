@@ -13,9 +13,15 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 ROOMS = ("helpers.data", "helpers.training", "helpers.evaluation")
 SHARED = ("helpers.settings", "helpers.files", "helpers.identity", "helpers.parallel")
-ABOVE = ("helpers.run", "helpers.predict", "helpers.experiment", "helpers.study")  # the rooms, which they know
+ABOVE = (
+    "helpers.run",
+    "helpers.predict",
+    "helpers.experiment",
+    "helpers.review",
+    "helpers.study",
+)  # the rooms, which they know
 HEAVY = {"tensorflow", "keras"}
-NEEDING_TENSORFLOW = ("helpers.training", "helpers.study.cnn", "helpers.experiment")
+NEEDING_TENSORFLOW = ("helpers.training", "helpers.study.cnn", "helpers.experiment", "helpers.review")
 
 
 def name_module(path):

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from helpers.data import duplicates
 from helpers.data.layouts.common import LEFT_OUT, PROBLEM_COLUMNS
 from helpers.files import InputError, show_name
 
@@ -148,3 +149,30 @@ def _leave_out(rows, problem, images, problems):
     found = {"file": rows["path"].map(show_name), "problem": problem, "action": LEFT_OUT, "image_id": rows["image_id"]}
     problems = pd.concat([problems, pd.DataFrame(found)], ignore_index=True)
     return images.drop(index=rows.index).reset_index(drop=True), problems
+
+
+def find_copies(contents, thumbnails=None, pixels=None):
+    """Find the pairs of images of which one was made from the other.
+
+    Parameters
+    ----------
+    contents : sequence of str of length n, the hash of each image's file or pixels
+    thumbnails, pixels : uint8 arrays (n, side, side, 1), optional
+        For `helpers.data.duplicates.find_near_duplicates`, with a side of 32, and `find_derived_copies` there, with 96;
+        what is left out is not looked for.
+
+    Returns
+    -------
+    DataFrame ``first, second, copy``, one row per pair: positions of the images, and what the copy is: "identical";
+    "mirrored or turned", that is, alike in one of the eight orientations of an image; or "cropped or tilted".
+    """
+    codes = pd.Series(contents).reset_index(drop=True)
+    repeated = codes[codes.duplicated(keep=False)]
+    first = repeated.groupby(repeated).transform(lambda rows: rows.index[0])
+    pairs = {"identical": pd.DataFrame({"first": first, "second": first.index}).query("first < second")}
+    if thumbnails is not None:
+        pairs["mirrored or turned"] = duplicates.find_near_duplicates(thumbnails)
+    if pixels is not None:
+        pairs["cropped or tilted"] = duplicates.find_derived_copies(pixels)
+    table = pd.concat([part[["first", "second"]].assign(copy=kind) for kind, part in pairs.items()])
+    return table.astype({"first": int, "second": int}).drop_duplicates(["first", "second"], ignore_index=True)

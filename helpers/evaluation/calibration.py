@@ -175,6 +175,38 @@ def predict_sets(predictions, thresholds):
     return sets
 
 
+def compute_abstaining(predictions, resamples=1000, seed=0):
+    """Compute the accuracy where only the most confident images are answered and a person decides on the others.
+
+    This is the risk-coverage curve (El-Yaniv and Wiener 2010) with accuracy in place of risk, in 20 steps from all
+    images to 5 % of them. Images of equal confidence are answered together, so that there may be fewer steps.
+
+    Return one row per step: the share of images ``answered``; the confidence from which on they are, ``threshold``;
+    ``accuracy`` with its 95 % interval, ``low`` to ``high``, bootstrapped over groups for a threshold that is kept; and
+    the answered ``images`` and their ``groups``. No predictions are a ValueError.
+    """
+    confidence, right = predictions["confidence"].to_numpy(), is_right(predictions).to_numpy()
+    if not len(confidence):
+        raise ValueError("There are no predictions, of which some could be answered.")
+    ranks = -(-np.arange(20, 0, -1) * len(confidence) // 20)  # rounded up
+    thresholds = np.unique(np.sort(confidence)[len(confidence) - ranks])
+    step = np.searchsorted(thresholds, confidence, side="right") - 1  # the last one in which the image is answered
+
+    def sum_answered(weights):
+        return np.bincount(step, weights, len(thresholds))[::-1].cumsum()[::-1]
+
+    def compute(weights):
+        return dict(enumerate(sum_answered(weights * right) / sum_answered(weights)))
+
+    parts = {number: [step >= number] for number in range(len(thresholds))}
+    table = bootstrap(compute, predictions["group"], resamples, seed, parts).reset_index(drop=True)
+    images = sum_answered(np.ones(len(step))).astype(int)
+    table = table.rename(columns={"value": "accuracy"}).assign(
+        answered=images / len(step), threshold=thresholds, images=images
+    )
+    return table[["answered", "threshold", "accuracy", "low", "high", "images", "groups"]]
+
+
 def score_sets(predictions, thresholds, resamples=1000, seed=0):
     """Score the sets of labelled images, with 95 % intervals bootstrapped over groups.
 
@@ -189,18 +221,20 @@ def score_sets(predictions, thresholds, resamples=1000, seed=0):
     y_true, uncertain = predictions["y_true"].astype(str).to_numpy(), sets["uncertain"].to_numpy()
     covered = sum((y_true == name) & sets[f"in_{name}"].to_numpy() for name in thresholds).astype(bool)
     everything = np.ones(len(predictions), bool)
-    averages = {
+    averages = {  # of which values over which images
         "coverage": (covered, everything),
         "mean_set_size": (sets["set_size"].to_numpy() / len(thresholds), everything),  # of all classes, for now
         "share_uncertain": (uncertain, everything),
         "accuracy_of_certain": (is_right(predictions).to_numpy(), ~uncertain),
     } | {f"coverage_{name}": (covered, y_true == name) for name in get_probabilities(predictions)[1]}
 
+    values, rows = (np.array(part, "float64") for part in zip(*averages.values(), strict=True))
+    values *= rows
+
     def compute(weights):
-        return {
-            name: weights[rows] @ values[rows] / total if (total := weights[rows].sum()) else np.nan
-            for name, (values, rows) in averages.items()
-        }
+        totals = rows @ weights
+        means = np.divide(values @ weights, totals, out=np.full(len(totals), np.nan), where=totals > 0)
+        return dict(zip(averages, means, strict=True))
 
     parts = {name: [rows] for name, (_, rows) in averages.items()}
     table = bootstrap(compute, predictions["group"], resamples, seed, parts)

@@ -7,6 +7,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from helpers.evaluation.marks import Unmarked, encode_picture
+from helpers.evaluation.published import compare_published
 from helpers.evaluation.report import FIGURES_FOLDER, format_metric, format_sign, get_title, make_key
 from helpers.files import InputError
 
@@ -122,6 +123,13 @@ class FullRun:
                 f"run{overlap}: {verdict}."
             )
         return Unmarked("\n".join(lines))
+
+    def compare_published(self):
+        """Set published results beside those of the full run, see `helpers.evaluation.published`."""
+        if self.results is None:
+            return Unmarked(self._say_missing())
+        table = compare_published(self.notebook, self)
+        return Unmarked(table or f"No published results are kept for `{self.notebook}`.")
 
     def show_figure(self, name):
         """Show a figure of the full run, smaller than it was exported, with a line that says so."""

@@ -10,6 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from helpers.evaluation.full_run import FullRun, list_sets
 from helpers.evaluation.plots import PALETTE
+from helpers.evaluation.published import compare_published
 from helpers.evaluation.report import format_metric, format_percent, format_value, get_title
 from helpers.files import replace_atomically
 from helpers.settings import PROJECT_FOLDER
@@ -70,12 +71,17 @@ def update(project_folder=PROJECT_FOLDER):
 
 
 def format_results(runs, titles, figures_folder):
-    """Write all that is known of the full runs as Markdown: a section for each, with its ``notes.md`` and its table."""
+    """Write all that is known of the full runs as Markdown.
+
+    Each has a section with its ``notes.md``, its table, and what others report on the same data set.
+    """
     sections = ["# Results", _read_notes(figures_folder), "\n".join(f"- [{name}](#{name})" for name in runs)]
     for name, run in runs.items():
         notebook = next(known for known in titles if name.startswith(known))
         sections += [f"## {name}", f"Notebook: [{titles[notebook]}](../notebooks/{notebook}.ipynb)"]
         sections += [_read_notes(figures_folder, name), format_table(run.results), _describe_run(run.results)]
+        if published := compare_published(name, run):
+            sections += ["### Published results beside ours", published]
     return "\n\n".join(filter(None, sections)) + "\n"
 
 

@@ -297,6 +297,41 @@ def plot_robustness(curves, xlabel, limit=None, ax=None):
     return ax
 
 
+def plot_corruptions(curves, ax=None):
+    """Draw the curves of `helpers.evaluation.robustness.score_corruptions`: thin for each corruption, thick their mean.
+
+    The two corruptions that do most harm are named at the right.
+    """
+    ax = _new_axes(ax, width=8.5)
+    for (name, part), color, marker, line in _style(curves.groupby("model", sort=False)):
+        wide = part.pivot_table("value", "severity", "corruption")
+        ax.plot(wide, color=color, lw=0.7, alpha=0.4)
+        mean, label = wide.mean(axis=1), f"{name}, mean of {wide.shape[1]}"
+        ax.plot(mean, color=color, ls=line, marker=marker, lw=2.5, label=label)
+        for corruption in wide.mean().nsmallest(2).index:
+            place = (wide.index[-1] + 0.08, wide[corruption].iloc[-1])
+            ax.annotate(corruption, place, fontsize=8, color=color, va="center", annotation_clip=False)
+    ax.set(xlabel="severity; 0: unaltered", ylabel="balanced accuracy", ylim=(0, 1.03), xlim=(0, 6.2), xticks=range(6))
+    ax.yaxis.set_major_formatter(_PERCENT)
+    ax.legend(fontsize=8, loc="lower left")
+    return ax
+
+
+def plot_choice(table, ax=None):
+    """Draw the table of `helpers.evaluation.choosing.check_rule`: how often each model is chosen, how often best."""
+    ax = _new_axes(ax, height=1.4 + 0.45 * len(table))
+    places = np.arange(len(table))
+    for shift, column, color in ((-0.2, "chosen", PALETTE[0]), (0.2, "best", PALETTE[1])):
+        label = "chosen on one half" if column == "chosen" else "best on the other half"
+        look = {"color": color, "hatch": "//" if shift > 0 else "", "ec": "white"}
+        ax.barh(places + shift, table[column], 0.36, label=label, **look)
+    ax.set(yticks=places, yticklabels=table.index, xlabel="share of the divisions", ylim=(len(table) - 0.4, -0.6))
+    ax.xaxis.set_major_formatter(_PERCENT)
+    ax.grid(False, axis="y")
+    ax.legend(fontsize=8, **_OUTSIDE)
+    return ax
+
+
 def plot_calibration(calibration, title="Calibration", ax=None):
     """Draw the table of `helpers.evaluation.calibration.compute_calibration`: accuracy over confidence.
 
@@ -309,6 +344,23 @@ def plot_calibration(calibration, title="Calibration", ax=None):
     ax.errorbar(calibration["confidence"], accuracy, spread, fmt="o-", ms=5, lw=1, capsize=2, label="model")
     ax.set(xlabel="mean confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.03), title=title)
     ax.legend(fontsize=8)
+    return ax
+
+
+def plot_abstaining(curves, ax=None):
+    """Draw the accuracy over the share of images that are answered, a line with a 95 % band for each model.
+
+    ``curves`` has for the name of each model the table of `helpers.evaluation.calibration.compute_abstaining`.
+    """
+    ax = _new_axes(ax, width=5.6)
+    for (name, curve), color, marker, line in _style(curves.items()):
+        ax.plot(curve["answered"], curve["accuracy"], ls=line, marker=marker, ms=4, color=color, label=name)
+        ax.fill_between(curve["answered"], curve["low"], curve["high"], color=color, alpha=0.2, lw=0)
+    ax.set(xlabel="share of the images that are answered", ylabel="accuracy of these", title="Abstaining")
+    ax.set_xlim(0, 1.03)
+    ax.xaxis.set_major_formatter(_PERCENT)
+    ax.yaxis.set_major_formatter(_PERCENT)
+    ax.legend(fontsize=8, loc="lower left")
     return ax
 
 

@@ -136,8 +136,7 @@ def tabulate_scores(
 ):
     """Set the metrics of several models and test sets side by side, as a DataFrame of text.
 
-    ``scores`` has for each model and each of its test sets a table of `helpers.evaluation.scores.compute_metrics`. The
-    calibration error has no interval, see there.
+    ``scores`` has for each model and each of its test sets a table of `helpers.evaluation.scores.compute_metrics`.
     """
     known = [name for test_sets in scores.values() for table in test_sets.values() for name in table.index]
     if unknown := set(names) - set(known):
@@ -225,9 +224,9 @@ def format_metric(name, metric):
     """Format a metric in its unit; one that is missing or that these images do not allow is empty."""
     if metric is None or _lacks(metric["value"]):
         return ""
-    if name == "expected_calibration_error":
+    if name == "expected_calibration_error" and _lacks(metric.get("low")):  # as in runs before it had an interval
         return f"{metric['value']:.3f}"
-    return format_value(metric) if name == "roc_auc" else format_percent(metric)
+    return format_value(metric) if name in ("roc_auc", "expected_calibration_error") else format_percent(metric)
 
 
 def measure_peak_memory():

@@ -6,7 +6,8 @@ what the figure is drawn from and return a str in Markdown.
 
 import numpy as np
 
-from helpers.evaluation.scores import compute_metrics, find_confused_pairs, is_right
+from helpers.evaluation.report import format_value
+from helpers.evaluation.scores import compute_calibration_error, find_confused_pairs, is_right
 
 _OVERFITS = 0.12  # difference of accuracies
 _ALIKE = 0.005  # calibration errors that differ by less are called the same
@@ -90,16 +91,20 @@ def describe_roc(roc):
 
 
 def describe_calibration(before, after, temperature):
-    """Say what calibration did to the calibration error of some predictions, and what the temperature means."""
-    errors = [compute_metrics(table, 0).loc["expected_calibration_error", "value"] for table in (before, after)]
-    text = f"The expected calibration error is {errors[0]:.3f} before and {errors[1]:.3f} after calibration"
+    """Say what calibration did to the calibration error of some predictions, and what the temperature means.
+
+    It also says whether these predictions can be told from those of a perfectly calibrated model, by the interval of
+    `helpers.evaluation.scores.compute_calibration_error`.
+    """
+    first, last = (compute_calibration_error(table) for table in (before, after))
+    text = f"The expected calibration error is {format_value(first)} before and {format_value(last)} after calibration"
     if temperature < 0.06 or temperature > 19:
         reason = "all validation images are right" if temperature < 1 else "the model knows nothing about them"
         return (
             f"{text}. The temperature of {temperature:.2f} is the limit of the search, because {reason}: these images "
             "cannot tell how sure the model should be, and the calibrated confidence is not to be trusted."
         )
-    change = errors[1] - errors[0]
+    change = last["value"] - first["value"]
     verdict = (
         "that is, it hardly changed"
         if abs(change) < _ALIKE
@@ -109,4 +114,23 @@ def describe_calibration(before, after, temperature):
     )
     meaning = "The model was too sure" if temperature > 1 else "The model was not sure enough"
     meaning = "The model was about as sure as it should be" if np.isclose(temperature, 1, atol=0.05) else meaning
-    return f"{text}, {verdict}. {meaning} on the validation images (temperature {temperature:.2f})."
+    text = f"{text}, {verdict}. {meaning} on the validation images (temperature {temperature:.2f})."
+    if np.isnan(last["low"]):
+        return text
+    told = "tell the calibrated model from" if last["low"] > 0 else "do not tell the calibrated model from"
+    return f"{text} These images {told} a perfectly calibrated one."
+
+
+def describe_worst(row, metric):
+    """Say for which subgroup a model is worst: ``row`` is from `helpers.evaluation.thresholds.find_worst_subgroup`."""
+    if row is None:
+        return f"No subgroup has enough groups to compare the {metric}."
+    sure = (
+        "its interval lies below the value of all images"
+        if row["below"]
+        else "its interval does not exclude that of all"
+    )
+    return (
+        f"The {metric} is lowest for **{row['by']} {row['subgroup']}**, {row['value']:.1%} ({row['low']:.1%} to "
+        f"{row['high']:.1%}, widened because it is the worst of {row['compared']}): {sure} images."
+    )

@@ -5,10 +5,13 @@
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit, logit
+from scipy.stats import t
 from sklearn.metrics import roc_curve
 
-from helpers.evaluation.bootstrap import bootstrap, compute_proportion
-from helpers.evaluation.scores import get_probabilities
+from helpers.evaluation.bootstrap import CONFIDENCE_LEVEL, bootstrap, compute_proportion
+from helpers.evaluation.scores import encode_labels, get_probabilities
+from helpers.files import InputError
 
 
 def score_group_of_classes(predictions, classes):
@@ -126,3 +129,115 @@ def compute_alarm_metrics(scores, threshold, specificity=0.9, resamples=1000, se
     parts = {"sensitivity": both[:1], "specificity": both[1:], "precision": [alarm], "roc_auc": both}
     parts["sensitivity_at_specificity"] = both
     return bootstrap(compute, scores["group"], resamples, seed, parts)
+
+
+def compute_subgroups(predictions, values, positive=None, threshold=None, resamples=1000, seed=0, least=20):
+    """Compute how well the decisions are right in each subgroup, with 95 % intervals bootstrapped over groups.
+
+    Parameters
+    ----------
+    values : DataFrame
+        A row for each prediction in the same order, and a column for each kind of subgroup, such as sex or site. Images
+        where it is missing are left out. The subgroups of a categorical column keep the order of its categories.
+    positive : sequence of str, optional
+        Classes that raise an alarm where the sum of their probabilities is at least ``threshold``, 0.5 by default.
+        Without them the decision is the most probable class.
+    least : int
+        Subgroups with fewer images are left out.
+
+    Returns
+    -------
+    DataFrame ``by, subgroup, metric, value, low, high, images, groups``, a row per subgroup and metric: accuracy,
+    sensitivity and specificity. Of the most probable class sensitivity is the mean over the true classes (balanced
+    accuracy), and specificity the mean of those of each true class against the rest. The first rows, where ``by`` and
+    ``subgroup`` are "all", are of all images. ``value`` is NaN where a subgroup lacks the images that a metric rests
+    on.
+
+    Raises
+    ------
+    InputError
+        ``values`` has another number of rows, or there is a threshold without ``positive``.
+    """
+    if len(values) != len(predictions) or (threshold is not None and positive is None):
+        raise InputError(
+            f"Found {len(values)} rows of values, {len(predictions)} predictions, positive={positive!r} and "
+            f"threshold={threshold!r}: expected as many rows as predictions, and no threshold without positive classes."
+        )
+    if positive is None:
+        class_names = get_probabilities(predictions)[1]
+        y_true, y_pred = (encode_labels(predictions[column], class_names) for column in ("y_true", "y_pred"))
+    else:
+        scores = score_group_of_classes(predictions, positive)
+        y_true = scores["positive"].to_numpy(int)
+        y_pred = (scores["score"] >= (0.5 if threshold is None else threshold)).to_numpy(int)
+    subgroups = [("all", "all", np.arange(len(predictions)))]
+    for by, column in values.reset_index(drop=True).items():
+        subgroups += [(by, str(name), part.index) for name, part in column.groupby(column, observed=True)]
+    tables = []
+    for by, subgroup, rows in subgroups:
+        if len(rows) >= least or by == "all":
+            scored = np.unique(y_true[rows]) if positive is None else [1]
+            groups = predictions["group"].to_numpy()[rows]
+            table = _bootstrap_decisions(y_true[rows], y_pred[rows], scored, groups, resamples, seed).reset_index()
+            tables.append(table.assign(by=by, subgroup=subgroup, images=len(rows)))
+    columns = ["by", "subgroup", "metric", "value", "low", "high", "images", "groups"]
+    return pd.concat(tables, ignore_index=True)[columns]
+
+
+def _bootstrap_decisions(y_true, y_pred, scored, groups, resamples, seed):
+    """Bootstrap accuracy, and the mean sensitivity and specificity of the ``scored`` classes; labels are numbers."""
+    count = max(y_true.max(), y_pred.max(), *scored) + 1
+    cell = y_true * count + y_pred
+
+    def compute(weights):
+        confusion = np.bincount(cell, weights, count**2).reshape(count, count)
+        total, hits = confusion.sum(), confusion.diagonal()[scored]
+        true, alarms = confusion.sum(axis=1)[scored], confusion.sum(axis=0)[scored]
+        return {
+            "accuracy": confusion.trace() / total,
+            "sensitivity": _average_ratio(hits, true),
+            "specificity": _average_ratio(total - true - alarms + hits, total - true),
+        }
+
+    parts = {"sensitivity": [y_true == code for code in scored], "specificity": [y_true != code for code in scored]}
+    return bootstrap(compute, groups, resamples, seed, parts)
+
+
+def _average_ratio(parts, wholes):
+    """Compute the mean of the ratios whose whole is not 0."""
+    there = wholes > 0
+    return (parts[there] / wholes[there]).mean() if there.any() else np.nan
+
+
+def find_worst_subgroup(subgroups, metric="sensitivity"):
+    """Find the subgroup with the lowest value of a metric, among those of `compute_subgroups` that have an interval.
+
+    The lowest of many values is low by chance alone. Its interval is therefore widened, so that with 95 % confidence
+    the intervals of all subgroups cover their truth (Bonferroni): its level is 1 - 0.05 / ``compared``. On the logit
+    scale, on which `bootstrap` computes it, its half-width grows in proportion to Student's t, for which as many
+    degrees of freedom as groups less one are taken; an exact interval, of a value of 0 or 1, is computed anew.
+
+    Returns
+    -------
+    Series
+        The row with the widened ``low`` and ``high``; ``compared``, the number of subgroups with an interval;
+        ``overall``, the value of all images; and ``below``, whether the widened interval lies below it. None where no
+        subgroup has an interval. An unknown metric is an InputError.
+    """
+    table = subgroups[subgroups["metric"] == metric]
+    if table.empty:
+        raise InputError(f"metric={metric!r}: expected one of {', '.join(subgroups['metric'].unique())}.")
+    whole = table["by"] == "all"
+    known = table[~whole & table["low"].notna()]
+    if known.empty:
+        return None
+    worst, overall = known.loc[known["value"].idxmin()].copy(), table.loc[whole, "value"].iloc[0]
+    tail, compared = (1 - CONFIDENCE_LEVEL) / 2, len(known)
+    if worst["value"] in (0, 1):
+        power = np.log(tail / compared) / np.log(tail)
+        worst["low"], worst["high"] = worst["low"] ** power, 1 - (1 - worst["high"]) ** power
+    else:
+        ratio = np.divide(*t.isf([tail / compared, tail], worst["groups"] - 1))
+        middle = logit(worst["value"])
+        worst["low"], worst["high"] = (expit(middle + ratio * (logit(worst[end]) - middle)) for end in ("low", "high"))
+    return pd.concat([worst, pd.Series({"compared": compared, "overall": overall, "below": worst["high"] < overall})])

@@ -194,3 +194,62 @@ def describe_layers(model):
         }
         for layer in model.layers
     )
+
+
+def build_pixel_statistics(input_shape, name="pixel_statistics"):
+    """Build a model from raw pixels to a few statistics of an image, which know no shape and no texture.
+
+    It is made of plain layers and operations, and has no weights. The areas are the whole image, its border (an eighth
+    of the height at the top and at the bottom, an eighth of the width on either side, rounded down but at least 1
+    pixel) and the middle, which is the rest. For each area the statistics are the mean and the standard deviation of
+    each channel, and the shares of dark and of bright pixels: those of which the mean of the channels is in the lowest
+    or in the highest quarter of the levels.
+
+    Parameters
+    ----------
+    input_shape : tuple of 3 ints
+        Height, width, channels; at least 3 pixels high and wide, else a ValueError.
+
+    Returns
+    -------
+    keras.Model with the output ``statistics``, float32 (n, 6 * channels + 6): those of the whole image, of the border
+    and of the middle. Means and standard deviations are on the scale 0 to 255.
+    """
+    height, width, channels = input_shape
+    if min(height, width) < 3:
+        raise ValueError(f"input_shape={tuple(input_shape)}: expected at least 3 pixels of height and of width.")
+    rows, columns = max(height // 8, 1), max(width // 8, 1)
+    inputs = layers.Input(input_shape, name="pixels")
+
+    def cut(top, bottom, left, right, name):
+        """Cut an area out: its pixels (n, count, channels)."""
+        area = layers.Cropping2D(((top, bottom), (left, right)), dtype="float32", name=name)(inputs)
+        return ops.reshape(area, (-1, area.shape[1] * area.shape[2], channels))
+
+    border = [
+        cut(0, height - rows, 0, 0, "top"),
+        cut(height - rows, 0, 0, 0, "bottom"),
+        cut(rows, rows, 0, width - columns, "left"),
+        cut(rows, rows, width - columns, 0, "right"),
+    ]
+    areas = [cut(0, 0, 0, 0, "whole"), ops.concatenate(border, axis=1), cut(rows, rows, columns, columns, "middle")]
+    statistics = []
+    for area in areas:
+        grey = ops.mean(area, axis=-1)
+        shares = [ops.mean(ops.cast(chosen, "float32"), axis=1) for chosen in (grey < 64.0, grey >= 192.0)]
+        statistics += [ops.mean(area, axis=1), ops.std(area, axis=1), ops.stack(shares, axis=1)]
+    return keras.Model(inputs, ops.concatenate(statistics, axis=1), name=name)
+
+
+def build_simple_model(input_shape, kernel, bias, name="simple_model"):
+    """Build a logistic regression on the statistics of `build_pixel_statistics`, from raw pixels to probabilities.
+
+    It is a network like any other: it can be saved, exported and trained further. ``kernel``
+    (6 * channels + 6, n_classes) and ``bias`` (n_classes,) are those of
+    `helpers.evaluation.baselines.regression_to_dense`.
+    """
+    statistics = build_pixel_statistics(input_shape)
+    classifier = layers.Dense(len(bias), activation="softmax", dtype="float32", name="probabilities")
+    model = keras.Model(statistics.input, classifier(statistics.output), name=name)
+    classifier.set_weights([kernel, bias])
+    return model

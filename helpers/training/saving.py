@@ -2,20 +2,27 @@
 
 import io
 import json
+import os
+import tempfile
+import time
+import warnings
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 from keras import layers
 
 from helpers.files import read_reason, replace_atomically
-from helpers.training import tf
-from helpers.training.fast import FUSED_LAYERS
+from helpers.training import _silent_start_up, tf
+from helpers.training.fast import FUSED_LAYERS, predict_probabilities
 from helpers.training.surgery import copy_model
 
 _ABOUT, _ARRAYS = "about.json", "arrays.npz"  # the members of a saved model that save_model adds
+_BATCH = 64  # images that measure_forms predicts at once
 
 
 def save_model(model, path, about=None, arrays=None):
@@ -122,26 +129,85 @@ def save_onnx(model, path, check_on, tolerance=1e-3):
     the largest difference between a probability of the file in ONNX Runtime and one of the model; if it is above
     ``tolerance``, raise a ValueError and write nothing.
     """
-    pixels = np.asarray(check_on, "float32")
-    expected = model(pixels, training=False).numpy()
-    with replace_atomically(path) as unfinished:
-        _convert(copy_model(model, model.name, "float32", _replace_standardization), unfinished)
-        difference = float(np.abs(run_onnx(unfinished, pixels) - expected).max())
-        if not difference <= tolerance:
-            raise ValueError(f"{path}: as ONNX {model.name} predicts otherwise, by up to {difference:.2g}.")
-    return difference
+    return _save_exported(model, path, check_on, tolerance, "ONNX", _export_onnx, run_onnx)
 
 
 def run_onnx(path, pixels):
     """Predict raw pixels (n, height, width, channels) with an ONNX file: float32 array (n, n_classes)."""
-    import onnxruntime  # here only: not needed to train
+    return _open_onnx(path)(pixels)
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: np.asarray(pixels, "float32")})[0]
+
+def measure_forms(model, pixels, folder, name="model", seconds=1.0, tolerance=1e-3):
+    """Measure what a model weighs and how fast it predicts as Keras model and in two forms that need no Keras.
+
+    ``<name>.onnx``, for ONNX Runtime, and ``<name>.tflite``, for LiteRT on phones and small computers, are written to
+    ``folder`` and stay. Both compute in float32. Each is checked as `save_onnx` does, with the same ValueError.
+
+    Parameters
+    ----------
+    pixels : array (n, height, width, channels)
+        Raw pixels; the first 64 are used, and repeated if there are fewer. None at all is a ValueError.
+    seconds : float
+        About how long each form is measured, in three turns; in one where a batch takes as long.
+
+    Returns
+    -------
+    DataFrame
+        A row for ``keras`` (predicted by `helpers.training.fast.predict_probabilities`), ``onnx`` and ``litert``:
+        ``megabytes`` of the file (10^6 bytes), that of Keras as ``model.save`` writes it; ``largest_difference`` from a
+        probability of the Keras model; ``ms_one``, milliseconds for one image alone; ``ms_batch``, milliseconds per
+        image in a batch of 64. Times are the shortest of all repeats, on all cores. The forms take turns, so that
+        other work on the computer slows all of them.
+    """
+    if not len(pixels):
+        raise ValueError("No pixels to measure with; expected an array of at least one image.")
+    folder, images = Path(folder), np.asarray(pixels[:_BATCH])
+    onnx, litert = folder / f"{name}.onnx", folder / f"{name}.tflite"
+    differences = [
+        0.0,
+        save_onnx(model, onnx, images, tolerance),
+        _save_exported(model, litert, images, tolerance, "LiteRT", _export_litert, _run_litert),
+    ]
+    with tempfile.TemporaryDirectory() as temporary:
+        model.save(kept := Path(temporary) / "model.keras")
+        sizes = [path.stat().st_size / 1e6 for path in (kept, onnx, litert)]
+    predict_keras = partial(predict_probabilities, model, batch_size=_BATCH)
+    times = _measure_in_turn([predict_keras, _open_onnx(onnx), _open_litert(litert)], images, seconds)
+    columns = {"megabytes": sizes, "largest_difference": differences, "ms_one": times[0], "ms_batch": times[1]}
+    return pd.DataFrame(columns, index=pd.Index(["keras", "onnx", "litert"], name="form"))
+
+
+def _measure_in_turn(ways, images, seconds, rounds=3):
+    """Measure ways to predict: their milliseconds for one image, and per image in a batch of 64 (2, n_ways)."""
+    best = np.full((2, len(ways)), np.inf)
+    batches = images[:1], np.resize(images, (_BATCH, *images.shape[1:]))
+    last = time.perf_counter() + seconds * len(ways)
+    for _ in range(rounds):
+        for number, predict in enumerate(ways):
+            for kind, batch in enumerate(batches):
+                end = time.perf_counter() + seconds / rounds / len(batches)
+                while (start := time.perf_counter()) < end or best[kind, number] == np.inf:
+                    predict(batch)
+                    taken = 1e3 * (time.perf_counter() - start) / len(batch)
+                    best[kind, number] = min(best[kind, number], taken)
+        if time.perf_counter() > last:
+            break
+    return best
+
+
+def _save_exported(model, path, check_on, tolerance, form, export, run):
+    """Write another form of a model if it predicts the same; return the largest difference."""
+    expected = predict_probabilities(model, np.asarray(check_on))
+    with replace_atomically(path) as unfinished:
+        export(copy_model(model, model.name, "float32", _replace_standardization), unfinished)
+        difference = float(np.abs(run(unfinished, check_on) - expected).max())
+        if not difference <= tolerance:
+            raise ValueError(f"{path}: as {form} {model.name} predicts otherwise, by up to {difference:.2g}.")
+    return difference
 
 
 def _replace_standardization(layer):
-    """Replace standardization by constants, which the converter takes for missing inputs, by rescaling."""
+    """Replace standardization by rescaling: the ONNX converter takes the constants of the former for inputs."""
     if not isinstance(layer, layers.Normalization) or layer.input_mean is None:
         return None
     mean, variance = np.ravel(layer.input_mean), np.ravel(layer.input_variance)
@@ -149,13 +215,50 @@ def _replace_standardization(layer):
     return layers.Rescaling((1 / std).tolist(), (-mean / std).tolist(), dtype="float32", name=layer.name)
 
 
-def _convert(model, path):
-    import tf2onnx  # here only: it takes a second to import
+def _export_onnx(model, path):
+    named = keras.Model(model.inputs[0], {"probabilities": model.outputs[0]}, name=model.name)
+    signature = [keras.InputSpec("float32", (None, *model.input_shape[1:]), name="pixels")]
+    os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "FALSE")  # otherwise tf2onnx copies its graph 24 times and more
+    with _silent_start_up(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # of Keras 3.15
+        named.export(path, format="onnx", verbose=False, input_signature=signature, opset_version=18)
 
-    signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="pixels")]
 
-    @tf.function(input_signature=signature)
+def _open_onnx(path):
+    import onnxruntime  # here only: not needed to train
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda pixels: session.run(None, {"pixels": np.asarray(pixels, "float32")})[0]
+
+
+def _export_litert(model, path):
+    @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), name="pixels")], autograph=False)
     def predict(pixels):
-        return {"probabilities": model(pixels, training=False)}
+        return model(pixels, training=False)
 
-    tf2onnx.convert.from_function(predict, signature, opset=18, output_path=str(path))
+    with _silent_start_up():
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([predict.get_concrete_function()], model)
+        converter.experimental_lower_to_saved_model = False  # which takes ``model.export`` 4 to 7 times as long
+        path.write_bytes(converter.convert())
+
+
+def _open_litert(path):
+    with _silent_start_up(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated", UserWarning)
+        interpreter = tf.lite.Interpreter(str(path), num_threads=os.cpu_count())
+        interpreter.allocate_tensors()
+    (given,), (found,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def predict(pixels):
+        if len(pixels) != interpreter.get_input_details()[0]["shape"][0]:
+            interpreter.resize_tensor_input(given["index"], pixels.shape)
+            interpreter.allocate_tensors()
+        interpreter.set_tensor(given["index"], np.asarray(pixels, "float32"))
+        interpreter.invoke()
+        return interpreter.get_tensor(found["index"])
+
+    return predict
+
+
+def _run_litert(path, pixels):
+    return _open_litert(path)(pixels)

@@ -86,13 +86,13 @@ def expose_features(model):
     return keras.Model(inputs, [output, kept[0] if len(kept) == 1 else ops.concatenate(kept, axis=-1)], name=model.name)
 
 
-def combine_networks(networks, name, views=1, temperature=1.0, regression=None, threshold=None):
+def combine_networks(networks, name, views=1, temperature=1.0, regression=None, threshold=None, input_shape=None):
     """Combine copies of several networks to one model from raw pixels to probabilities: their average, calibrated.
 
     Parameters
     ----------
     networks : sequence of keras.Model
-        From raw pixels of one shape to probabilities of the same classes.
+        From raw pixels of one shape to probabilities of the same classes. Without any the regression is the model.
     views : {1, 4, 8}
         Test-time augmentation, see `predict_probabilities`.
     temperature : float
@@ -103,21 +103,31 @@ def combine_networks(networks, name, views=1, temperature=1.0, regression=None, 
         networks replaces the average.
     threshold : float, optional
         Pixels belong to the cell where a channel is above it; needed with a regression only.
+    input_shape : tuple of 3 ints, optional
+        Height, width and channels of the pixels; needed without networks only.
+
+    Raises
+    ------
+    ValueError
+        There is no network, and no regression or no shape of its pixels.
     """
+    if not networks and (regression is None or input_shape is None):
+        raise ValueError(f"{name}: without networks give a regression and the input_shape of its pixels.")
 
     def log(probabilities):
         return ops.log(ops.clip(probabilities, 1e-6, 1.0))
 
-    inputs = layers.Input(networks[0].input_shape[1:], name="pixels")
+    inputs = layers.Input(networks[0].input_shape[1:] if networks else input_shape, name="pixels")
     members = [copy_model(network, f"member_{number}") for number, network in enumerate(networks, 1)]
     outputs = [member(view) for member in members for view in list_views(inputs, views, ops.transpose)]
-    logarithm = log(sum(outputs[1:], outputs[0]) / len(outputs))
+    logarithms = [log(sum(outputs[1:], outputs[0]) / len(outputs))] if networks else []
     if regression is not None:
         intercept, weight = regression
         area = ops.sum(ops.cast(ops.max(inputs, axis=-1) > threshold, "float32"), axis=(1, 2))
         odds = intercept + weight * area
-        logarithm = (logarithm + log(ops.stack([ops.sigmoid(-odds), ops.sigmoid(odds)], axis=1))) / 2
-    return keras.Model(inputs, ops.softmax(logarithm / float(temperature)), name=name)
+        logarithms.append(log(ops.stack([ops.sigmoid(-odds), ops.sigmoid(odds)], axis=1)))
+    mean = sum(logarithms[1:], logarithms[0]) / len(logarithms)
+    return keras.Model(inputs, ops.softmax(mean / float(temperature)), name=name)
 
 
 def join(extractor, head, name="transfer"):

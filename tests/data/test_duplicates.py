@@ -10,7 +10,7 @@ from scipy.fft import dctn, idctn
 
 from helpers.data import duplicates
 from helpers.data.audit import check_split, join_groups
-from helpers.data.duplicates import find_near_duplicates
+from helpers.data.duplicates import find_derived_copies, find_near_duplicates
 
 COLUMNS = ["first", "second", "bits", "correlation"]
 ORIENTATIONS = [(turns, mirrored) for mirrored in (False, True) for turns in range(4)]
@@ -336,3 +336,83 @@ def test_without_near_duplicates_the_groups_stay():
     table = pd.DataFrame({"group": list("aabc")})
     pairs = find_near_duplicates(draw_textures(4))
     pd.testing.assert_series_equal(join_groups(table, pairs=pairs), table["group"])
+
+
+# cropped and turned
+
+
+def derive(image, change):
+    """Crop the image, or turn it by 12 degrees with black corners, or mirror that; at its size again."""
+    side = len(image)
+    whole = Image.fromarray(image[..., 0])
+    if change == "cropped":
+        changed = whole.crop((0.05 * side, 0.1 * side, 0.85 * side, 0.9 * side)).resize((side, side))
+    else:
+        changed = whole.rotate(12, Image.Resampling.BILINEAR)
+    pixels = np.asarray(changed)[..., None]
+    return encode(pixels[:, ::-1] if change == "turned and mirrored" else pixels, 80)
+
+
+@pytest.mark.parametrize(
+    ("change", "scale", "angle"), [("cropped", 0.8, 0), ("turned", 1, -12), ("turned and mirrored", 1, -12)]
+)
+def test_cropped_and_turned_copies_are_found(change, scale, angle, tmp_path):
+    images = draw_textures(8, 96)
+    images = np.concatenate([images, np.stack([derive(image, change) for image in images[:4]])])
+    found = find_derived_copies(images)
+    assert get_pairs(found) == [(number, number + 8) for number in range(4)]
+    assert found.columns.tolist() == ["first", "second", "scale", "angle", "mirrored", "correlation"]
+    assert found["mirrored"].tolist() == [change == "turned and mirrored"] * 4
+    np.testing.assert_allclose(found["scale"], scale, atol=0.03)
+    np.testing.assert_allclose(found["angle"], angle, atol=1.5)
+    assert found["correlation"].between(0.9, 1).all()
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    pd.testing.assert_frame_equal(find_derived_copies(mapped, neighbours=20), found)  # more than there are
+
+
+def test_the_first_image_may_be_the_copy():
+    images = draw_textures(4, 96)
+    found = find_derived_copies(np.concatenate([derive(images[0], "cropped")[None], images]))
+    assert get_pairs(found) == [(0, 1)]
+    np.testing.assert_allclose(found["scale"], 1 / 0.8, atol=0.03)
+
+
+def test_given_candidates_are_the_only_ones():
+    images = draw_textures(4, 96)
+    images = np.concatenate([images, np.stack([derive(image, "turned and mirrored") for image in images])])
+    found = find_derived_copies(images, candidates=pd.DataFrame({"first": [5, 0, 2], "second": [1, 4, 7]}))
+    assert get_pairs(found) == [(0, 4), (1, 5)]
+
+
+def test_identical_images_are_copies_too():
+    """Two images have fewer different key points than there are words."""
+    found = find_derived_copies(draw_textures(1, 96)[[0, 0]])
+    np.testing.assert_allclose(
+        found[["first", "second", "scale", "angle", "correlation"]], [[0, 1, 1, 0, 1]], atol=0.01
+    )
+
+
+def test_images_that_share_a_part_are_no_copies():
+    """Their key points lie alike in two thirds of them."""
+    images = draw_textures(2, 96)
+    images[1, :, :64] = images[0, :, :64]
+    assert find_derived_copies(images).empty
+    assert find_derived_copies(images, least_correlation=0.3)["correlation"].between(0.3, 0.9).tolist() == [True]
+
+
+def test_one_mole_is_not_a_copy_of_another():
+    assert find_derived_copies(draw_spots(12, 0.3 * (draw_textures(12, 96) - 128.0), 96)).empty
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_images_without_detail_are_no_copies(count):
+    found = find_derived_copies(np.full((count, 96, 96, 1), 90, "uint8"))
+    assert found.empty
+    assert (found["first"].dtype, found["mirrored"].dtype) == (int, bool)
+
+
+@pytest.mark.parametrize("shape", [(5, 96, 96), (5, 96, 80, 1), (5, 96, 96, 3), (5, 63, 63, 1)], ids=str)
+def test_copies_are_not_sought_in_other_shapes(shape):
+    with pytest.raises(ValueError, match=r"expected \(n, side, side, 1\)|63 pixels: expected a side of at least 64"):
+        find_derived_copies(np.zeros(shape, "uint8"))

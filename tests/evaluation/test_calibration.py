@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from crepes import ConformalClassifier
 from sklearn import metrics as sklearn_metrics
 
 from helpers.evaluation.calibration import (
     apply_temperature,
+    compute_abstaining,
     correct_prior,
     estimate_prior,
     fit_conformal,
@@ -16,7 +18,7 @@ from helpers.evaluation.calibration import (
     predict_sets,
     score_sets,
 )
-from helpers.evaluation.scores import get_probabilities, is_right, make_predictions
+from helpers.evaluation.scores import compute_metrics, encode_labels, get_probabilities, is_right, make_predictions
 
 
 def make_table(y_prob, labels=None, class_names=("c", "a", "b")):
@@ -390,6 +392,98 @@ def test_no_images_have_no_sets():
 def test_thresholds_of_other_classes_are_refused(thresholds):
     with pytest.raises(ValueError, match="expected those of"):
         predict_sets(pd.DataFrame({"p_a": [0.5], "p_b": [0.5]}), thresholds)
+
+
+def predict_sets_of_crepes(held_out, new, coverage):
+    """Predict sets by p-values within each class, which are the true label's category (Mondrian)."""
+    (known, class_names), (y_prob, _) = get_probabilities(held_out), get_probabilities(new)
+    codes = encode_labels(held_out["y_true"], class_names)
+    conformal = ConformalClassifier().fit(-known[np.arange(len(codes)), codes], bins=codes)
+    columns = [
+        conformal.predict_set(-y_prob[:, [code]], np.full(len(y_prob), code), confidence=coverage, smoothing=False)
+        for code in range(len(class_names))
+    ]
+    return np.hstack(columns).astype(bool)
+
+
+@pytest.mark.parametrize("coverage", [0.6, 0.8, 0.9])
+@pytest.mark.parametrize("class_names", [("a", "b"), ("c", "a", "b"), tuple("0123456789")], ids=len)
+def test_sets_are_those_of_crepes(predict, class_names, coverage):
+    """A class belongs to the set if its p-value is larger than 1 - coverage; crepes takes it also if it is equal."""
+    for seed, count in enumerate([30, 60, 99, 200]):  # of few classes with fewer images than the coverage needs
+        held_out, new = predict(count, class_names, seed, decimals=1), predict(150, class_names, seed + 50, decimals=1)
+        columns = [f"in_{name}" for name in class_names]
+        found = predict_sets(new, fit_conformal(held_out, coverage))[columns].to_numpy()
+        np.testing.assert_array_equal(found, predict_sets_of_crepes(held_out, new, coverage - 1e-6))
+        larger = predict_sets_of_crepes(held_out, new, coverage)
+        assert (larger >= found).all()
+        ranks = np.array([((held_out["y_true"] == name).sum() + 1) * coverage for name in class_names])
+        assert np.isclose(ranks, ranks.round())[(larger != found).any(axis=0)].all()
+
+
+def test_a_p_value_of_exactly_the_rest_of_the_coverage():
+    """Of 9 images the 8th largest probability covers 8 / (9 + 1) = 0.8; crepes takes the 9th, which covers 0.9."""
+    held_out, new = make_binary([*P_A[:9], 0.5], ["a"] * 9 + ["b"]), make_binary([0.15, 0.1, 0.05, 0.01], ["a"] * 4)
+    found = predict_sets(new, fit_conformal(held_out, 0.8))["in_a"]
+    assert found.tolist() == [True, False, False, False]
+    assert predict_sets_of_crepes(held_out, new, 0.8)[:, 0].tolist() == [True, True, True, False]
+
+
+# compute_abstaining
+
+
+def test_abstaining_by_hand():
+    """Of equal confidence 0.8 are three images, which are answered together."""
+    table = make_binary([0.95, 0.1, 0.8, 0.8, 0.2, 0.7, 0.6, 0.55], list("aaababab"))
+    found = compute_abstaining(table, 20)
+    columns = ["answered", "threshold", "accuracy", "low", "high", "images", "groups"]
+    assert found.columns.tolist() == columns
+    assert found.index.tolist() == list(range(6))
+    expected = {  # right are those of 0.95 and 0.6, and one of 0.8
+        0.55: (8, 3),
+        0.6: (7, 3),
+        0.7: (6, 2),
+        0.8: (5, 2),
+        0.9: (2, 1),
+        0.95: (1, 1),
+    }
+    assert found["threshold"].tolist() == pytest.approx(list(expected))
+    assert found["images"].tolist() == found["groups"].tolist() == [images for images, _ in expected.values()]
+    assert found["answered"].tolist() == [images / 8 for images, _ in expected.values()]
+    assert found["accuracy"].tolist() == pytest.approx([right / images for images, right in expected.values()])
+    assert found[["low", "high"]].notna().all(axis=1).tolist() == [True] * 4 + [False] * 2  # of fewer than 5 groups
+
+
+def test_steps_of_abstaining_are_twentieths(predict):
+    found = compute_abstaining(predict(1000), 5)
+    np.testing.assert_allclose(found["answered"], np.arange(20, 0, -1) / 20)
+    found = compute_abstaining(predict(333), 5)
+    np.testing.assert_array_equal(found["images"], np.ceil(np.arange(20, 0, -1) * 333 / 20))
+    assert found["accuracy"].iloc[-1] > found["accuracy"].iloc[0] + 0.1
+    found = compute_abstaining(make_binary([0.9] * 10, ["a"] * 10), 5)
+    assert found[["answered", "threshold", "accuracy"]].to_numpy().tolist() == [[1, 0.9, 1]]
+
+
+def test_intervals_of_abstaining_are_those_of_the_answered_images(predict, find_interval):
+    table = predict(120, groups=np.arange(120) // 4)
+    found = compute_abstaining(table, 60, seed=4)
+    columns = ["low", "high", "groups"]
+    accuracy = compute_metrics(table, 60, seed=4).loc["accuracy"]
+    assert found.loc[0, columns].tolist() == pytest.approx(accuracy[columns].tolist())
+    row, resampled, rng = found.loc[10], [], np.random.default_rng(4)
+    answered = table[table["confidence"] >= row["threshold"]]
+    by_group = is_right(answered).groupby(answered["group"]).agg(["sum", "size"]).reindex(range(30), fill_value=0)
+    for _ in range(60):
+        drawn = by_group.loc[rng.integers(0, 30, 30)].sum()
+        resampled.append(drawn["sum"] / drawn["size"])
+    interval = find_interval(row["accuracy"], resampled, answered.groupby("group").size())
+    np.testing.assert_allclose(row[["low", "high"]].astype(float), interval)
+    assert row["groups"] == answered["group"].nunique() < 30
+
+
+def test_nothing_to_answer(predict):
+    with pytest.raises(ValueError, match="There are no predictions"):
+        compute_abstaining(predict(5)[:0])
 
 
 # score_sets

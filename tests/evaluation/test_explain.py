@@ -1,13 +1,22 @@
 """Explanations: on networks made by hand, of which it is known where they look."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from helpers.training import tf  # isort: skip  (first: its start-up is silent)
 import keras
 from keras import layers
 
-from helpers.evaluation.explain import compute_grad_cam, cover_border, cover_middle, render_feature_maps
+from helpers.evaluation.explain import (
+    compute_grad_cam,
+    cover_border,
+    cover_middle,
+    find_foreground,
+    measure_evidence,
+    render_feature_maps,
+    summarize_evidence,
+)
 
 SIDE, SQUARE = 12, 3
 PLACES = [(1, 1), (7, 2), (4, 8)]
@@ -438,3 +447,146 @@ def test_a_head_that_was_built_on_its_own_can_be_explained():
     np.testing.assert_allclose(heatmaps, compute_grad_cam(plain, images, [0, 1, 0]), rtol=1e-5)
     assert dense.activation is keras.activations.softmax
     np.testing.assert_allclose(head(np.ones((1, 4))).numpy().sum(), 1, rtol=1e-6)
+
+
+# find_foreground
+
+
+def draw_discs(side=40, channels=3):
+    """Make images of a disc with a hole, of noise around two colours, and the discs without their holes."""
+    rng, (rows, columns) = np.random.default_rng(0), np.mgrid[:side, :side]
+    images, discs = [], []
+    for row, column, radius in [(20, 20, 10), (15, 24, 8), (22, 17, 12)]:
+        distance = np.hypot(rows - row, columns - column)
+        ring = (distance <= radius) & (distance > 3)
+        colour = np.where(ring[..., None], [60, 90, 40][:channels], [200, 170, 180][:channels])
+        images.append(colour + rng.normal(0, 3, colour.shape))
+        discs.append(distance <= radius)
+    return np.stack(images).round().astype("uint8"), np.stack(discs)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("invert", [False, True])
+def test_the_foreground_is_the_disc_with_its_hole_filled(channels, invert):
+    images, discs = draw_discs(channels=channels)
+    before = images.copy()
+    found = find_foreground(255 - images if invert else images)
+    assert found.dtype == bool
+    assert (found == discs).mean() > 0.99
+    assert found[0, 20, 20]
+    np.testing.assert_array_equal(images, before)
+    np.testing.assert_allclose(find_foreground(images / np.float32(255)), find_foreground(images))
+
+
+def test_only_the_largest_part_counts():
+    image = np.zeros((1, 30, 20, 1), "uint8")
+    image[0, 5:15, 5:15] = 200
+    image[0, 20:23, 3:9] = image[0, 2:4, 12:17] = 255
+    expected = np.zeros((1, 30, 20), bool)
+    expected[0, 5:15, 5:15] = True
+    np.testing.assert_array_equal(find_foreground(image), expected)
+
+
+def test_the_background_may_be_given():
+    """What covers the border is the object, where its colour is not that of the background."""
+    image = np.full((1, 20, 20, 3), 200, "uint8")
+    image[0, 8:12, 8:12] = [10, 20, 30]
+    assert find_foreground(image).sum() == 16
+    found = find_foreground(image, background=[10, 20, 30])
+    assert found.all()  # the middle is a hole of it
+    image[0, :, 14:] = [10, 20, 30]
+    assert not find_foreground(image, background=[10, 20, 30])[0, :, 14:].any()
+
+
+def test_images_of_one_colour_have_no_foreground():
+    assert not find_foreground(np.full((2, 12, 12, 3), 77, "uint8")).any()
+    assert not find_foreground(np.full((1, 12, 12, 1), 77, "uint8"), background=[0]).any()
+    assert find_foreground(np.zeros((0, 12, 9, 3), "uint8")).shape == (0, 12, 9)
+
+
+def test_the_colour_of_the_background_is_that_of_each_border():
+    images = np.stack([np.full((12, 12, 1), 0), np.full((12, 12, 1), 255)]).astype("uint8")
+    images[0, 4:8, 4:8], images[1, 4:8, 4:8] = 255, 0
+    assert find_foreground(images).sum(axis=(1, 2)).tolist() == [16, 16]
+
+
+# measure_evidence
+
+
+def test_evidence_by_hand():
+    heatmap = np.array([[1, 0.5], [0.25, 0.25]])
+    masks = np.array([[[1, 0], [0, 0]], [[1, 1], [0, 0]], [[0, 0], [0, 1]]], bool)
+    found = measure_evidence(np.stack([heatmap] * 3), masks)
+    assert found.columns.tolist() == ["inside", "area", "ratio"]
+    np.testing.assert_allclose(found["inside"], [0.5, 0.75, 0.125])
+    np.testing.assert_allclose(found["area"], [0.25, 0.5, 0.25])
+    np.testing.assert_allclose(found["ratio"], [2, 1.5, 0.5])
+
+
+def test_masks_may_be_larger_than_heatmaps():
+    """Of the first pixel the mask covers half, of the second nothing, of the two below three quarters and all."""
+    mask = np.zeros((1, 4, 6), bool)
+    mask[0, :2, 0] = mask[0, 0, 1] = mask[0, 2:, 3:] = True
+    mask[0, 2:, :3] = [[True, True, False], [True, False, False]]
+    heatmap = np.array([[[1.0, 0.4], [0.2, 0.4]]])
+    inside = (1.0 * 3 / 6 + 0.2 * 3 / 6 + 0.4) / 2
+    found = measure_evidence(heatmap, mask).iloc[0]
+    np.testing.assert_allclose(found, [inside, 12 / 24, inside / 0.5], rtol=1e-6)
+
+
+def test_masks_may_be_smaller_than_heatmaps():
+    heatmaps = np.random.default_rng(0).random((2, 6, 8))
+    masks = np.array([[[1, 0], [0, 0]], [[0, 1], [1, 1]]], bool)
+    found = measure_evidence(heatmaps, masks)
+    large = np.repeat(np.repeat(masks, 3, axis=1), 4, axis=2)
+    expected = (heatmaps * large).sum(axis=(1, 2)) / heatmaps.sum(axis=(1, 2))
+    np.testing.assert_allclose(found["inside"], expected, rtol=1e-6)
+    assert found["area"].tolist() == [0.25, 0.75]
+
+
+def test_evidence_that_is_everywhere_alike_has_ratio_one():
+    masks = np.random.default_rng(0).random((5, 30, 21)) < 0.3
+    found = measure_evidence(np.ones((5, 7, 5)), masks)
+    np.testing.assert_allclose(found["ratio"], 1, rtol=1e-5)
+
+
+def test_without_evidence_or_a_mask_nothing_can_be_measured():
+    heatmaps = np.stack([np.zeros((4, 4)), np.ones((4, 4)), np.ones((4, 4))])
+    masks = np.stack([np.eye(4), np.zeros((4, 4)), np.ones((4, 4))]).astype(bool)
+    found = measure_evidence(heatmaps, masks)
+    assert found[["inside", "ratio"]].isna().all(axis=None)
+    assert found["area"].tolist() == [0.25, 0, 1]
+    assert measure_evidence(heatmaps[:0], masks[:0]).columns.tolist() == ["inside", "area", "ratio"]
+
+
+def test_negative_evidence_and_missing_masks_are_refused():
+    masks = np.eye(4, dtype=bool)[None]
+    for worst in (-0.1, np.nan):
+        with pytest.raises(ValueError, match="expected one mask for each heatmap, and no negative evidence"):
+            measure_evidence(np.full((1, 4, 4), worst), masks)
+    with pytest.raises(ValueError, match=r"Found 2 heatmaps from 1\.0 and 1 masks"):
+        measure_evidence(np.ones((2, 4, 4)), masks)
+
+
+def test_the_evidence_of_a_detector_lies_on_the_squares():
+    images = make_squares()
+    masks = find_foreground(images)
+    np.testing.assert_array_equal(masks, images[..., 0] > 0)
+    found = measure_evidence(compute_grad_cam(build_detector(), images, [0, 0, 0], "conv"), masks)
+    assert (found["ratio"] > 5).all()
+
+
+def test_evidence_is_averaged_over_the_images_of_each_kind():
+    table = pd.DataFrame(
+        {
+            "inside": [0.2, 0.4, np.nan, 0.9, np.nan],
+            "area": [0.1, 0.2, 0.7, 0.3, 1],
+            "ratio": [2, 2.5, np.nan, 3, np.nan],
+        }
+    )
+    found = summarize_evidence(table, ["wrong", "wrong", "wrong", "right", "foreign"])
+    assert found.index.name == "kind"
+    assert found.index.tolist() == ["wrong", "right", "foreign"]
+    assert found["images"].tolist() == [2, 1, 0]
+    np.testing.assert_allclose(found[["inside", "area", "ratio"]], [[0.3, 0.15, 2.25], [0.9, 0.3, 3], [np.nan] * 3])
+    assert summarize_evidence(table.set_axis([7, 8, 9, 10, 11]), list("aabbb"))["images"].tolist() == [2, 1]

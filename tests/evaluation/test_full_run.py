@@ -182,6 +182,16 @@ def test_what_one_run_lacks_is_not_compared(folder, run, scores):
     assert compare_directions(run, scores, ("cnn", "fine tuned"), metric="roc_auc")[0].endswith(" in both runs.")
 
 
+def test_published_figures_stand_beside_those_of_the_run(folder, run):
+    assert run.compare_published().content == "No published results are kept for `02_skin`."
+    (folder / "02_skin").rename(folder / "05_plants")
+    shown = FullRun("05_plants", folder).compare_published()
+    assert isinstance(shown, Unmarked)
+    assert shown.content.startswith("| source | model | result | ours |")
+    assert shown.content.endswith(" |")
+    assert "ResNet9" in shown.content
+
+
 @pytest.mark.parametrize(("name", "width", "height"), [("roc", 760, 592), ("tall", 190, 1542)])
 def test_figures_are_shown_small_and_say_where_they_come_from(run, figures, folder, name, width, height):
     shown = run.show_figure(name)
@@ -218,4 +228,4 @@ def test_without_a_full_run_everything_says_so(folder, scores):
     assert run._repr_markdown_() == repr(run) == missing
     assert run.compare(scores, ["cnn"], ["accuracy"], "test", "sample").content == missing
     assert compare_directions(run, scores, ("cnn", "fine tuned")) == [missing]
-    assert run.show_figure("roc").content == missing
+    assert run.show_figure("roc").content == run.compare_published().content == missing

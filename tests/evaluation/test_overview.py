@@ -195,6 +195,17 @@ def test_each_run_has_a_section_with_its_notebook_its_notes_and_its_table(projec
     assert "04_melanoma_10000" not in read(project)
 
 
+def test_published_results_stand_below_the_table_of_each_notebook(project):
+    change(project, "04_melanoma", "results", "scratch", "cross-validation", "accuracy", "value", value=0.4242)
+    folder = project / "figures"
+    text = format_results(load_runs(folder), read_titles(project / "notebooks"), folder)
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    heading = "\n\n### Published results beside ours\n\n| source | model | result | ours |"
+    assert [name for name, section in sections.items() if heading not in section] == ["04_melanoma_10000"]
+    assert "ResNet9" in sections["05_plants"]
+    assert "| scratch, cross-validation:<br>42.42 % (" in sections["04_melanoma"]
+
+
 @pytest.mark.parametrize(("peak", "told"), [(3541, "seed 7, peak memory 3.7 GB, 8 cores"), (None, "seed 7, 8 cores")])
 def test_peak_memory_is_told_where_it_is_known(report, peak, told):
     results = report.save_results({"images": 5, "stored_size": "60x40"}, "by leaf")

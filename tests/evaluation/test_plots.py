@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from helpers.data.catalog import get_data_set
 from helpers.evaluation import plots
-from helpers.evaluation.calibration import compute_calibration
+from helpers.evaluation.calibration import compute_abstaining, compute_calibration
 from helpers.evaluation.scores import compute_class_metrics, compute_metrics, compute_precision_recall, compute_roc
 from helpers.evaluation.thresholds import compute_net_benefit, score_group_of_classes
 
@@ -145,6 +145,7 @@ def draw(images, scores, curves, layers, predict):
         "metrics": lambda ax=None: plots.plot_metrics(scores, "accuracy", ax=ax),
         "robustness": lambda ax=None: plots.plot_robustness(curves, "rotation in degrees", ax=ax),
         "calibration": lambda ax=None: plots.plot_calibration(compute_calibration(predict(50)), ax=ax),
+        "abstaining": lambda ax=None: plots.plot_abstaining({"clean": compute_abstaining(predict(50), 10)}, ax=ax),
         "roc": lambda ax=None: plots.plot_roc(compute_roc(predict(50)), ax=ax),
         "precision_recall": lambda ax=None: plots.plot_precision_recall(compute_precision_recall(predict(50)), ax=ax),
         "net_benefit": lambda ax=None: plots.plot_net_benefit(make_net_benefits(predict), ax=ax),
@@ -159,7 +160,7 @@ def draw(images, scores, curves, layers, predict):
 NAMES = [
     *("counts", "distribution", "boxes", "image_sizes", "mean_colors", "confusion_matrix", "metrics"),
     *("robustness", "calibration", "roc", "precision_recall", "net_benefit", "intervals", "layers"),
-    *("embedding", "distances"),
+    *("embedding", "distances", "abstaining"),
 ]
 
 
@@ -650,7 +651,7 @@ def test_metrics_are_drawn_as_points_with_intervals(scores):
 
 
 def test_an_interval_beside_its_value_is_drawn_where_it_lies():
-    """The bootstrap interval of a calibration error can lie above the value."""
+    """As the percentiles of resamples of a calibration error do."""
     table = pd.DataFrame({"value": [0.02], "low": [0.03], "high": [0.05]}, index=["expected_calibration_error"])
     ax = plots.plot_metrics({"clean": {"test": table}}, "expected_calibration_error")
     (segment,) = get_segments(ax)
@@ -707,6 +708,18 @@ def test_calibration_points(predict):
     assert expected in get_lines(ax)
     assert ([0, 1], [0, 1]) in get_lines(ax)  # the diagonal
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("mean confidence", "accuracy", "mixed model")
+
+
+def test_abstaining_is_a_line_and_a_band_for_each_model(predict):
+    curves = {f"skill {skill}": compute_abstaining(predict(100, skill=skill), 20) for skill in (1, 2)}
+    ax = plots.plot_abstaining(curves)
+    assert get_lines(ax) == [(curve["answered"].tolist(), curve["accuracy"].tolist()) for curve in curves.values()]
+    assert get_legend(ax) == list(curves)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("share of the images that are answered", "accuracy of these")
+    for band, curve in zip(ax.collections, curves.values(), strict=True):
+        corners = {tuple(corner) for corner in band.get_paths()[0].vertices}
+        assert {(1, curve.loc[0, "low"]), (1, curve.loc[0, "high"])} <= corners
+    assert len({(line.get_linestyle(), line.get_marker()) for line in ax.get_lines()}) == 2
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -16,6 +16,7 @@ from helpers.evaluation.report import (
     Report,
     describe_difference,
     format_difference,
+    format_metric,
     format_percent,
     format_value,
     tabulate_scores,
@@ -355,4 +356,5 @@ def test_scores_have_the_unit_that_fits_them(scores):
     auc = scores["test"].loc["roc_auc"]
     assert row["ROC AUC"] == f"{auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})"
     assert row["macro F1"] == format_percent(scores["test"].loc["macro_f1"])
-    assert row["ECE"] == f"{scores['test'].loc['expected_calibration_error', 'value']:.3f}"
+    assert row["ECE"] == format_value(scores["test"].loc["expected_calibration_error"])
+    assert format_metric("expected_calibration_error", {"value": 0.0312}) == "0.031"  # of a run without an interval

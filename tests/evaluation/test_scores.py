@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import binom
 from sklearn import metrics as sklearn_metrics
 
+from benchmarks.coverage import measure_coverage
 from helpers.evaluation import calibration, thresholds
 from helpers.evaluation.bootstrap import compute_proportion
 from helpers.evaluation.calibration import apply_temperature, compute_calibration
@@ -17,6 +18,7 @@ from helpers.evaluation.scores import (
     accuracy,
     balanced_accuracy,
     compare_metrics,
+    compute_calibration_error,
     compute_class_metrics,
     compute_class_report,
     compute_metrics,
@@ -119,18 +121,39 @@ def test_values_are_those_of_scikit_learn(predict, class_names, decimals):
         assert len({round(value, 6) for value in expected.values()}) >= 5  # none passes in another's place
 
 
+def score_by_scikit_learn(drawn, class_names):
+    """Score a table row by row; the mean of ROC AUC and of sensitivity are over the true classes."""
+    y_true, y_pred = drawn["y_true"], drawn["y_pred"]
+    present = np.unique(y_true)
+    f1 = {
+        f"{average}_f1": sklearn_metrics.f1_score(y_true, y_pred, average=average, zero_division=0)
+        for average in ("macro", "weighted")
+    }
+    recall = sklearn_metrics.recall_score(y_true, y_pred, labels=present, average="macro")
+    areas = [sklearn_metrics.roc_auc_score(y_true == name, drawn[f"p_{name}"]) for name in present if len(present) > 1]
+    return f1 | {
+        "accuracy": sklearn_metrics.accuracy_score(y_true, y_pred),
+        "balanced_accuracy": recall,
+        "roc_auc": np.mean(areas) if areas else np.nan,
+        ECE: compute_naive_ece(drawn),
+    }
+
+
+@pytest.mark.parametrize("lacks", ["nothing", "images", "predictions", "both"])
 @pytest.mark.parametrize("class_names", [("a", "b"), ("a", "b", "c", "d")], ids=len)
-def test_classes_that_are_predicted_but_absent_count_in_f1(predict, class_names):
-    """In the images as well as in resamples of them, as scikit-learn has it."""
-    for seed in range(8):
-        table = predict(30, class_names, seed, skill=0.3, groups=np.arange(30) // 2)
-        table = table[table["y_true"] != "a"] if seed % 2 else table
+def test_classes_that_are_absent_or_never_predicted_count_as_in_scikit_learn(predict, class_names, lacks):
+    """In the images as well as in resamples of them."""
+    for seed in range(4):
+        table = predict(40, class_names, seed, skill=0.3, groups=np.arange(40) // 2)
+        if lacks in ("predictions", "both"):
+            y_prob = get_probabilities(table)[0] * (np.array(class_names) != "a")
+            table = replace_probabilities(table, y_prob + 1e-9)
+        table = table[table["y_true"] != "a"] if lacks in ("images", "both") else table
         found, copies = _prepare_metrics(table), np.random.default_rng(seed).integers(0, 3, len(table))
         for weights in (np.ones(len(table), int), copies):
-            drawn = table.loc[table.index.repeat(weights)]
-            for average in ("macro", "weighted"):
-                expected = sklearn_metrics.f1_score(drawn["y_true"], drawn["y_pred"], average=average, zero_division=0)
-                assert found(weights.astype(float))[f"{average}_f1"] == pytest.approx(expected)
+            expected = score_by_scikit_learn(table.loc[table.index.repeat(weights)], class_names)
+            values = found(weights.astype(float))
+            assert {name: values[name] for name in expected} == pytest.approx(expected, rel=1e-12, nan_ok=True)
 
 
 def test_calibration_error_by_hand():
@@ -200,7 +223,7 @@ def test_large_groups_widen_the_interval(predict):
 @pytest.mark.parametrize("class_names", [("a", "b"), ("a", "b", "c")])
 def test_the_interval_contains_the_value(predict, class_names):
     for seed in range(5):
-        found = compute_metrics(predict(200, class_names, seed), 200).drop([ECE, "majority_rate"])
+        found = compute_metrics(predict(200, class_names, seed), 200).drop("majority_rate")
         assert (found["low"] < found["value"]).all()
         assert (found["value"] < found["high"]).all()
 
@@ -219,6 +242,7 @@ def test_a_perfect_classifier_may_still_err():
     found = compute_metrics(make_predictions(images, np.eye(3)[np.arange(60) % 3], tuple("abc")), 50)
     expected = dict.fromkeys(["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "roc_auc"], 1)
     found = found.drop("majority_rate")
+    assert found.loc[ECE, ["low", "high"]].tolist() == pytest.approx([0, 1 - found.loc["accuracy", "low"]])
     assert found["value"].to_dict() == pytest.approx(expected | {ECE: 0})
     assert found["low"].drop(ECE).between(0.93, 0.95).all()
     assert (found["high"].drop(ECE) == 1).all()
@@ -268,7 +292,7 @@ def test_images_of_one_class_have_no_roc_curve():
         warnings.simplefilter("error")
         found = compute_metrics(make_predictions(images, [[0.8, 0.2]] * 20, ("a", "b")), 5)
     assert found.loc["roc_auc", ["value", "low", "high"]].isna().all()
-    assert found.drop(["roc_auc", ECE]).notna().all(axis=None)
+    assert found.drop("roc_auc").notna().all(axis=None)
 
 
 def compare_accuracy(predictions, others, resamples):
@@ -311,12 +335,51 @@ def test_identical_predictions_do_not_differ(predict):
     assert not known[["roc_auc", ECE]].any()
 
 
-def test_the_calibration_error_has_no_interval(predict):
-    """That of the bootstrap held the truth in 79 % of draws only."""
-    table = predict(100)
-    for found in (compute_metrics(table, 50), compare_metrics(table, predict(100, skill=2), 50)):
-        assert found.loc[ECE, ["low", "high"]].isna().all()
-        assert found.drop(ECE).notna().all(axis=None)
+@pytest.mark.parametrize(("groups", "correlation", "width"), [((8, 8), 0.2, 0.25), ((60, 60), 0, 0.06)])
+def test_the_interval_of_the_calibration_error_holds_zero_where_the_model_is_calibrated(groups, correlation, width):
+    """Of groups of 1 to 100 images; the percentiles of resamples never hold 0."""
+    found = measure_coverage(groups, 0.8, correlation, repeats=40, resamples=60, calibrated=True).loc[ECE]
+    assert found["shown"] == 1
+    assert found["coverage"] >= 0.92
+    assert found["width"] < width
+
+
+@pytest.mark.parametrize(("confidence", "low"), [(0.95, 0.15), (0.75, 0)])
+def test_the_interval_of_the_calibration_error_tells_a_model_that_is_too_sure(confidence, low):
+    """Right are 75 % of 1,000 images: the sign of the error is sure, so that it is as exact as the accuracy."""
+    right = np.arange(1000) % 4 > 0
+    images = pd.DataFrame({"image_id": range(1000), "group": range(1000), "label": np.where(right, "a", "b")})
+    table = make_predictions(images, [[confidence, 1 - confidence]] * 1000, ("a", "b"))
+    found, alone = compute_metrics(table, 300).loc[ECE], compute_calibration_error(table, 300)
+    pd.testing.assert_series_equal(found, alone)
+    assert found["value"] == pytest.approx(confidence - 0.75)
+    half = 1.96 * np.sqrt(0.75 * 0.25 / 1000)
+    assert found["high"] == pytest.approx(found["value"] + half, abs=0.1 * half)
+    assert low <= found["low"] <= max(0, found["value"] - half)
+    assert (found["low"] > 0) == (confidence == 0.95)
+
+
+def test_the_calibration_error_of_a_model_without_an_error_is_as_unsure_as_its_accuracy():
+    images = pd.DataFrame({"image_id": range(60), "group": np.arange(60) // 3, "label": "a"})
+    table = make_predictions(images, np.c_[np.linspace(0.95, 1, 60), np.linspace(0.05, 0, 60)], ("a", "b"))
+    found = compute_metrics(table, 50)
+    missing = 1 - found.loc["accuracy", "low"]
+    assert missing == pytest.approx(1 - 0.025 ** (1 / 20))
+    assert found.loc[ECE].tolist() == pytest.approx([0.025, 0, 0.025 + missing, 20])
+
+
+def test_the_calibration_error_of_few_groups_has_no_interval(predict):
+    table = predict(100, groups=np.arange(100) % 4)
+    found = compute_calibration_error(table, 50)
+    assert found["value"] == pytest.approx(compute_naive_ece(table))
+    assert found[["low", "high"]].isna().all()
+    assert found["groups"] == 4
+
+
+def test_the_difference_of_calibration_errors_has_no_interval(predict):
+    found = compare_metrics(predict(100), predict(100, skill=2), 50)
+    assert found.loc[ECE, ["low", "high"]].isna().all()
+    assert found.drop(ECE).notna().all(axis=None)
 
 
 def read_back(predictions):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from helpers.evaluation.calibration import apply_temperature, fit_temperature
+from helpers.evaluation.report import format_value
 from helpers.evaluation.scores import compute_metrics, compute_roc, make_predictions
 from helpers.evaluation.takeaways import (
     describe_calibration,
@@ -99,9 +100,9 @@ def calibrate(confidence, right, tested=None):
     temperature = fit_temperature(make_predictions_of(confidence, right))
     before = make_predictions_of(confidence, right if tested is None else tested)
     after = apply_temperature(before, temperature)
-    errors = [compute_metrics(table, 0).loc["expected_calibration_error", "value"] for table in (before, after)]
+    errors = [format_value(compute_metrics(table).loc["expected_calibration_error"]) for table in (before, after)]
     text = describe_calibration(before, after, temperature)
-    start = f"The expected calibration error is {errors[0]:.3f} before and {errors[1]:.3f} after calibration"
+    start = f"The expected calibration error is {errors[0]} before and {errors[1]} after calibration"
     assert text.startswith(start)
     return text.removeprefix(start), f"(temperature {temperature:.2f})."
 
@@ -121,7 +122,18 @@ def calibrate(confidence, right, tested=None):
 )
 def test_calibration(confidence, right, tested, verdict, meaning):
     text, temperature = calibrate(confidence, right, tested)
-    assert text == f", {verdict}. {meaning} on the validation images {temperature}"
+    told = "tell the calibrated model from" if "harm" in verdict else "do not tell the calibrated model from"
+    assert text == (
+        f", {verdict}. {meaning} on the validation images {temperature} These images {told} a perfectly calibrated one."
+    )
+
+
+def test_calibration_on_images_of_few_groups():
+    before = make_predictions_of(0.95, 0.7)
+    before["group"] = np.arange(400) % 4
+    text = describe_calibration(before, apply_temperature(before, 3), 3.0)
+    assert "error is 0.250 (4 groups: no interval) before" in text
+    assert text.endswith("on the validation images (temperature 3.00).")
 
 
 @pytest.mark.parametrize(

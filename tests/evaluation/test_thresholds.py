@@ -1,5 +1,6 @@
 """Thresholds: what an alarm is worth, by hand and on simulated images whose truth is known."""
 
+import time
 import warnings
 
 import numpy as np
@@ -8,15 +9,18 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from helpers.evaluation.bootstrap import compute_proportion
-from helpers.evaluation.scores import make_predictions
+from helpers.evaluation.scores import compute_metrics, make_predictions
 from helpers.evaluation.thresholds import (
     compute_alarm_metrics,
     compute_net_benefit,
+    compute_subgroups,
     count_missed,
     find_balanced_threshold,
     find_threshold,
+    find_worst_subgroup,
     score_group_of_classes,
 )
+from helpers.files import InputError
 
 KINDS = ["accuracy", "sensitivity", "specificity", "precision", "roc_auc", "sensitivity_at_specificity"]
 
@@ -440,3 +444,170 @@ def test_more_negatives_do_not_change_what_is_missed():
 def test_missed_and_false_alarms_need_images_of_both_kinds(positive):
     with pytest.raises(ValueError, match="Expected positive and negative images"):
         count_missed(make_scores(positive, np.linspace(0.1, 0.9, len(positive))), [0.5])
+
+
+# compute_subgroups
+
+SUBGROUP_METRICS = ["accuracy", "sensitivity", "specificity"]
+
+
+def test_subgroups_of_an_alarm_are_those_of_alarm_metrics(predict):
+    table = predict(240, groups=np.arange(240) // 2)
+    sex = np.where(np.arange(240) % 3 == 0, "f", "m")
+    found = compute_subgroups(table, pd.DataFrame({"sex": sex}), ["b", "c"], 0.6, 60, 5)
+    assert found.columns.tolist() == ["by", "subgroup", "metric", "value", "low", "high", "images", "groups"]
+    assert found[["by", "subgroup"]].drop_duplicates().to_numpy().tolist() == [
+        ["all", "all"],
+        ["sex", "f"],
+        ["sex", "m"],
+    ]
+    assert found["metric"].tolist() == SUBGROUP_METRICS * 3
+    for subgroup, rows in (("all", sex != ""), ("f", sex == "f"), ("m", sex == "m")):
+        scores = score_group_of_classes(table[rows], ["b", "c"])
+        expected = compute_alarm_metrics(scores, 0.6, resamples=60, seed=5).loc[SUBGROUP_METRICS]
+        part = found[found["subgroup"] == subgroup].set_index("metric")
+        pd.testing.assert_frame_equal(part[["value", "low", "high", "groups"]], expected)
+        assert (part["images"] == rows.sum()).all()
+
+
+def test_without_positive_classes_the_most_probable_class_decides(predict):
+    table = predict(150, skill=0.8)
+    site = np.arange(150) % 2
+    found = compute_subgroups(table, pd.DataFrame({"site": site}), resamples=100, seed=2).set_index(
+        ["subgroup", "metric"]
+    )
+    for subgroup, rows in (("all", site >= 0), ("0", site == 0), ("1", site == 1)):
+        part, names = table[rows], list("abc")
+        expected = compute_metrics(part, 100, 2)
+        for own, metric in (("accuracy", "accuracy"), ("sensitivity", "balanced_accuracy")):
+            row = found.loc[(subgroup, own), ["value", "low", "high", "groups"]].astype(float)
+            np.testing.assert_allclose(row, expected.loc[metric])
+        of_classes = [sklearn_metrics.recall_score(part["y_true"] != name, part["y_pred"] != name) for name in names]
+        row = found.loc[(subgroup, "specificity")]
+        assert row["value"] == pytest.approx(np.mean(of_classes))
+        assert row["low"] < row["value"] < row["high"]
+        assert row["groups"] == min((part["y_true"] != name).sum() for name in names)
+
+
+def test_by_default_an_alarm_is_raised_at_one_half(predict):
+    table, values = predict(60), pd.DataFrame({"x": ["one"] * 60})
+    pd.testing.assert_frame_equal(
+        compute_subgroups(table, values, ["b"], resamples=20), compute_subgroups(table, values, ["b"], 0.5, 20)
+    )
+    lower = compute_subgroups(table, values, ["b"], 0.1, 20)
+    assert lower.loc[lower["metric"] == "sensitivity", "value"].iloc[0] == 1
+
+
+def test_missing_values_and_small_subgroups_are_left_out(predict):
+    table = predict(100).set_index(pd.Index(range(1000, 1100)))
+    values = pd.DataFrame({"site": [None] * 30 + ["x"] * 25 + ["y"] * 45, "age": [np.nan] * 60 + [1] * 20 + [2] * 20})
+    found = compute_subgroups(table, values, ["a"], resamples=20, least=25)
+    assert found["subgroup"].unique().tolist() == ["all", "x", "y"]
+    found = compute_subgroups(table, values, ["a"], resamples=20)
+    assert found.loc[found["metric"] == "accuracy", "images"].tolist() == [100, 25, 45, 20, 20]
+    assert found.loc[found["by"] == "age", "subgroup"].unique().tolist() == ["1.0", "2.0"]
+
+
+def test_categories_keep_their_order_and_those_without_images_are_left_out(predict):
+    age = pd.cut(np.arange(120) % 60, [-1, 9, 29, 59, 99], labels=["young", "adult", "old", "none"])
+    found = compute_subgroups(predict(120), pd.DataFrame({"age": age}), resamples=10)
+    assert found["subgroup"].unique().tolist() == ["all", "young", "adult", "old"]
+
+
+def test_subgroups_without_a_kind_of_images_have_no_value(predict):
+    table = predict(90)
+    found = compute_subgroups(table, pd.DataFrame({"is": table["y_true"]}), ["b"], resamples=30)
+    value = found[found["by"] == "is"].set_index(["subgroup", "metric"])["value"]
+    assert value.xs("sensitivity", level=1).isna().tolist() == [True, False, True]
+    assert value.xs("specificity", level=1).isna().tolist() == [False, True, False]
+    found = compute_subgroups(table, pd.DataFrame({"is": table["y_true"]}), resamples=30)
+    value = found[found["by"] == "is"].set_index(["subgroup", "metric"])["value"]
+    assert value.xs("specificity", level=1).isna().all()
+    np.testing.assert_array_equal(value.xs("sensitivity", level=1), value.xs("accuracy", level=1))
+
+
+def test_values_that_do_not_fit_are_refused(predict):
+    with pytest.raises(InputError, match="Found 29 rows of values, 30 predictions"):
+        compute_subgroups(predict(30), pd.DataFrame({"x": ["one"] * 29}))
+    with pytest.raises(InputError, match="no threshold without positive classes"):
+        compute_subgroups(predict(30), pd.DataFrame({"x": ["one"] * 30}), threshold=0.2)
+
+
+@pytest.mark.parametrize("positive", [None, ["b"]])
+def test_many_subgroups_are_quick(predict, positive):
+    """A tenth of the 1000 resamples."""
+    table, rng = predict(10_000, groups=np.arange(10_000) // 3), np.random.default_rng(0)
+    values = pd.DataFrame({f"column {number}": rng.integers(0, 6, 10_000) for number in range(5)})
+    start = time.process_time()
+    assert len(compute_subgroups(table, values, positive, resamples=100)) == 31 * 3
+    assert time.process_time() - start < 0.9
+
+
+# find_worst_subgroup
+
+
+def make_subgroups(rows, overall=0.9):
+    rows = [("all", "all", overall, overall - 0.05, overall + 0.05, 500, 500), *rows]
+    columns = ["by", "subgroup", "value", "low", "high", "images", "groups"]
+    return pd.DataFrame(rows, columns=columns).assign(metric="sensitivity")
+
+
+def test_the_worst_subgroup_is_the_lowest_that_has_an_interval():
+    rows = [("site", "x", 0.8, 0.7, 0.88, 90, 30), ("site", "y", 0.1, np.nan, np.nan, 30, 3)]
+    table = make_subgroups([*rows, ("sex", "f", 0.6, 0.55, 0.65, 200, 100)])
+    before = table.copy()
+    found = find_worst_subgroup(table)
+    assert found[["by", "subgroup", "compared", "overall"]].tolist() == ["sex", "f", 2, 0.9]
+    assert found["below"]
+    assert 0.53 < found["low"] < 0.55
+    assert 0.65 < found["high"] < 0.67
+    pd.testing.assert_frame_equal(table, before)
+
+
+def test_the_lowest_of_many_is_not_below_where_one_alone_is():
+    row = ("site", "x", 0.8, 0.7, 0.88, 90, 30)
+    assert find_worst_subgroup(make_subgroups([row]))["below"]
+    found = find_worst_subgroup(make_subgroups([row, *(("site", str(number), *row[2:]) for number in range(19))]))
+    assert found["compared"] == 20
+    assert found["subgroup"] == "x"
+    assert not found["below"]
+    assert found["high"] > 0.9
+
+
+def test_of_one_subgroup_the_interval_stays():
+    found = find_worst_subgroup(make_subgroups([("site", "x", 0.8, 0.7, 0.88, 90, 30)]))
+    assert found[["low", "high"]].tolist() == pytest.approx([0.7, 0.88])
+
+
+def test_widened_intervals_by_hand():
+    """With 30 groups, t is 2.045 at 95 %, and 2.364 at 97.5 %, of a 20-group exact interval 0.025 becomes 0.0125."""
+    rows = [("site", "x", 0.5, 0.4, 0.6, 90, 30), ("site", "y", 0.9, 0.8, 0.95, 90, 30)]
+    high = find_worst_subgroup(make_subgroups(rows))["high"]
+    assert np.log(high / (1 - high)) == pytest.approx(np.log(0.6 / 0.4) * 2.364 / 2.045, rel=1e-3)
+    none = ("site", "x", 0.0, 0.0, 1 - 0.025 ** (1 / 20), 90, 20)
+    found = find_worst_subgroup(make_subgroups([none, rows[1]]))
+    assert found[["low", "high"]].tolist() == pytest.approx([0, 1 - 0.0125 ** (1 / 20)])
+    every = ("site", "x", 1.0, 0.025 ** (1 / 20), 1.0, 90, 20)
+    found = find_worst_subgroup(make_subgroups([every, every]))
+    assert found[["low", "high"]].tolist() == pytest.approx([0.0125 ** (1 / 20), 1])
+    assert not found["below"]
+
+
+def test_a_subgroup_on_which_the_model_fails_is_found(predict):
+    """The labels of one site of ten are thrown, those of the others are not."""
+    rng, table = np.random.default_rng(0), predict(600, skill=2)
+    values = pd.DataFrame({"site": np.arange(600) % 10})
+    worst = find_worst_subgroup(compute_subgroups(table, values, resamples=200), "accuracy")
+    assert worst["compared"] == 10
+    assert not worst["below"]
+    table.loc[values["site"] == 4, "y_true"] = rng.choice(list("abc"), 60)
+    worst = find_worst_subgroup(compute_subgroups(table, values, resamples=200), "accuracy")
+    assert worst["subgroup"] == "4"
+    assert worst["below"]
+
+
+def test_where_no_subgroup_has_an_interval_there_is_no_worst():
+    assert find_worst_subgroup(make_subgroups([("site", "x", 0.8, np.nan, np.nan, 90, 3)])) is None
+    assert find_worst_subgroup(make_subgroups([])) is None
+    with pytest.raises(InputError, match="metric='precision': expected one of sensitivity"):
+        find_worst_subgroup(make_subgroups([]), "precision")

@@ -9,18 +9,21 @@ from keras import layers
 from small_networks import STATISTICS, build_cell_network, draw_cells, make_cnn, make_pixels
 
 from helpers.data.cells import BACKGROUND_LEVEL
+from helpers.evaluation.baselines import fit_regression, regression_to_dense
 from helpers.training import tf
 from helpers.training.fast import FusedBatchNormalization, predict_probabilities, set_precision
 from helpers.training.networks import (
     build_cnn,
+    build_pixel_statistics,
     build_resnet18,
     build_resnet18_maps,
+    build_simple_model,
     describe_layers,
     standardization_layer,
     standardize_cells,
 )
-from helpers.training.saving import load_model, save_model
-from helpers.training.surgery import copy_model
+from helpers.training.saving import load_model, run_onnx, save_model
+from helpers.training.surgery import copy_model, expose_features
 
 # Keras hands TensorFlow's variables to NumPy in the old way when it writes a file.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -475,3 +478,67 @@ def test_other_files_are_refused(tmp_path, content, build):
         path.write_bytes(content)
     with pytest.raises(ValueError, match=r"other\.weights\.h5 does not hold the weights of ResNet18 .* Fetch it again"):
         build(weights=path)
+
+
+# build_pixel_statistics, build_simple_model
+
+
+@pytest.mark.parametrize(("size", "channels"), [((17, 26), 3), ((8, 8), 1), ((3, 5), 2)], ids=str)
+def test_statistics_of_pixels_are_those_of_a_plain_loop(size, channels):
+    pixels = make_pixels(5, size, channels)
+    pixels[0], pixels[1], pixels[2] = 0, 255, pixels[2] % 2 + 191  # levels 191 and 192: the latter are bright
+    statistics = build_pixel_statistics((*size, channels))
+    found = statistics(pixels).numpy()
+    rows, columns = max(size[0] // 8, 1), max(size[1] // 8, 1)
+    is_middle = np.zeros(size, bool)
+    is_middle[rows:-rows, columns:-columns] = True
+    for number, image in enumerate(pixels.astype("float64")):
+        expected = []
+        for area in (is_middle | True, ~is_middle, is_middle):
+            levels = image[area]
+            grey = levels.mean(1)
+            expected += [*levels.mean(0), *levels.std(0), (grey < 64).mean(), (grey >= 192).mean()]
+        np.testing.assert_allclose(found[number], expected, rtol=1e-5, atol=1e-4)
+    assert found.dtype == "float32"
+    assert not statistics.weights
+
+
+def test_images_without_a_middle_are_refused():
+    with pytest.raises(ValueError, match=r"\(2, 9, 3\): expected at least 3 pixels"):
+        build_pixel_statistics((2, 9, 3))
+
+
+def make_simple_model(n_classes, channels=3):
+    """Fit a simple model: images, the probabilities of the regression, and the network that holds it."""
+    pixels = make_pixels(60, (12, 10), channels)
+    codes = np.arange(60) % n_classes
+    pixels = (pixels * (1 - codes[:, None, None, None] / 10)).astype("uint8")
+    x = build_pixel_statistics(pixels.shape[1:])(pixels).numpy()
+    regression = fit_regression(x, np.eye(n_classes)[codes])
+    model = build_simple_model(pixels.shape[1:], *regression_to_dense(regression))
+    return pixels, regression.predict_proba(x), model
+
+
+@pytest.mark.parametrize(("n_classes", "precision"), [(2, "float32"), (4, "mixed_bfloat16")])
+def test_a_simple_model_is_the_regression_also_after_loading(n_classes, precision, tmp_path):
+    set_precision(precision)
+    pixels, expected, model = make_simple_model(n_classes)
+    assert np.ptp(expected, axis=0).min() > 0.1
+    np.testing.assert_allclose(model(pixels), expected, atol=1e-5)
+    loaded = load_model(save_model(model, tmp_path / "simple.keras"))
+    np.testing.assert_allclose(loaded(pixels), expected, atol=1e-5)
+
+
+def test_a_simple_model_shows_its_statistics_like_the_features_of_a_network():
+    pixels, expected, model = make_simple_model(2)
+    y_prob, features = expose_features(model)(pixels)
+    np.testing.assert_allclose(y_prob, expected, atol=1e-5)
+    np.testing.assert_allclose(features, build_pixel_statistics(pixels.shape[1:])(pixels), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning")  # of Keras's exporter
+def test_a_simple_model_is_exported_by_keras(tmp_path):
+    pixels, expected, model = make_simple_model(3, channels=1)
+    model(pixels[:1])
+    model.export(tmp_path / "simple.onnx", format="onnx", verbose=False)
+    np.testing.assert_allclose(run_onnx(tmp_path / "simple.onnx", pixels), expected, atol=1e-4)

@@ -21,7 +21,15 @@ from helpers.data.cells import BACKGROUND_LEVEL
 from helpers.training import saving
 from helpers.training.fast import FusedBatchNormalization, set_precision
 from helpers.training.networks import build_cnn
-from helpers.training.saving import load_model, read_about, read_arrays, run_onnx, save_model, save_onnx
+from helpers.training.saving import (
+    load_model,
+    measure_forms,
+    read_about,
+    read_arrays,
+    run_onnx,
+    save_model,
+    save_onnx,
+)
 from helpers.training.surgery import combine_networks, copy_model, join
 from helpers.training.transfer import build_feature_extractor, build_head, compute_features
 
@@ -613,8 +621,88 @@ def test_a_conversion_that_fails_leaves_what_was_there(tmp_path, monkeypatch, mo
         path.write_bytes(b"half a file")
         raise RuntimeError("on purpose")
 
-    monkeypatch.setattr(saving, "_convert", fail)
+    monkeypatch.setattr(saving, "_export_onnx", fail)
     with pytest.raises(RuntimeError, match="on purpose"):
         save_onnx(model, path, make_onnx_pixels())
     assert list_names(tmp_path) == ["small.onnx"]
     assert path.read_bytes() == b"from before"
+
+
+# measure_forms
+
+
+@pytest.mark.parametrize("count", [3, 70])
+def test_forms_are_written_checked_and_measured(tmp_path, capfd, model, count):
+    pixels, folder = make_onnx_pixels(count), tmp_path / "new" / "forms"
+    table = measure_forms(model, pixels, folder, "small", seconds=0.05)
+    assert list(table.index) == ["keras", "onnx", "litert"]
+    assert list(table.columns) == ["megabytes", "largest_difference", "ms_one", "ms_batch"]
+    assert list_names(folder) == ["small.onnx", "small.tflite"]
+    for form, name in (("onnx", "small.onnx"), ("litert", "small.tflite")):
+        assert table.loc[form, "megabytes"] == (folder / name).stat().st_size / 1e6
+    save_model(model, tmp_path / "model.keras")
+    assert table.loc["keras", "megabytes"] == pytest.approx((tmp_path / "model.keras").stat().st_size / 1e6, rel=0.02)
+    others = make_onnx_pixels(9, seed=1)
+    for run, name in ((run_onnx, "small.onnx"), (saving._run_litert, "small.tflite")):
+        np.testing.assert_allclose(run(folder / name, others), predict(model, others), atol=1e-5)
+    assert table.loc["keras", "largest_difference"] == 0
+    assert (table["largest_difference"] < 1e-5).all()
+    assert ((table[["ms_one", "ms_batch"]] > 0) & (table[["ms_one", "ms_batch"]] < 1000)).all(axis=None)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_times_are_the_shortest_for_one_image_and_per_image_of_a_batch(monkeypatch):
+    """A clock that stands still but for the predictions."""
+    clock, counts = [0.0], {"slow": [], "fast": []}
+    monkeypatch.setattr(saving.time, "perf_counter", lambda: clock[0])
+
+    def predict(name, duration):
+        def run(images):
+            counts[name].append(len(images))
+            clock[0] += duration * len(images) * (2 if len(counts[name]) < 4 else 1)
+
+        return run
+
+    ways = [predict("slow", 0.002), predict("fast", 0.001)]
+    best = saving._measure_in_turn(ways, np.zeros((3, 2, 2, 1), "uint8"), seconds=1.2)
+    np.testing.assert_allclose(best, [[2, 1], [2, 1]])
+    assert set(counts["slow"]) == set(counts["fast"]) == {1, 64}
+    assert 2.4 <= clock[0] < 3.2
+
+
+def test_a_slow_model_is_measured_once(monkeypatch):
+    clock, counts = [0.0], []
+    monkeypatch.setattr(saving.time, "perf_counter", lambda: clock[0])
+
+    def predict(images):
+        counts.append(len(images))
+        clock[0] += len(images)
+
+    best = saving._measure_in_turn([predict], np.zeros((1, 2, 2, 1), "uint8"), seconds=1.0)
+    assert counts == [1, 64]
+    np.testing.assert_allclose(best, [[1000], [1000]])
+
+
+def test_no_form_that_predicts_otherwise_is_kept(tmp_path, monkeypatch, model):
+    monkeypatch.setattr(saving, "_run_litert", lambda path, pixels: predict(model, pixels) + 0.25)
+    with pytest.raises(ValueError, match=r"small\.tflite: as LiteRT small predicts otherwise, by up to 0\.25"):
+        measure_forms(model, make_onnx_pixels(), tmp_path, "small", seconds=0)
+    assert list_names(tmp_path) == ["small.onnx"]
+
+
+def test_forms_of_a_network_in_bfloat16_compute_in_float32(tmp_path):
+    set_precision("mixed_bfloat16")
+    model, pixels = make_onnx_cnn(gain=1.0), make_onnx_pixels()
+    with pytest.raises(ValueError, match="predicts otherwise"):
+        measure_forms(model, pixels, tmp_path, seconds=0, tolerance=1e-5)
+    table = measure_forms(model, pixels, tmp_path, seconds=0, tolerance=0.02)
+    assert (table.loc[["onnx", "litert"], "largest_difference"] > 1e-5).all()
+    exact = predict(copy_model(model, "exact", "float32"), pixels)
+    for run, name in ((run_onnx, "model.onnx"), (saving._run_litert, "model.tflite")):
+        np.testing.assert_allclose(run(tmp_path / name, pixels), exact, atol=1e-5)
+
+
+def test_forms_need_pixels(tmp_path, model):
+    with pytest.raises(ValueError, match="No pixels to measure with"):
+        measure_forms(model, make_onnx_pixels(0), tmp_path)
+    assert list_names(tmp_path) == []

@@ -197,6 +197,7 @@ BUILT = {  # every kind of network that the notebooks build
     "fine-tuned": lambda: unfreeze_from(model := build_transfer(), "block_2_expand") or model,
     "combined": lambda: combine_cells(temperature=0.5),
     "combined, 4 views and area": lambda: combine_cells(views=4, regression=(0.1, 0.01), threshold=BACKGROUND_LEVEL),
+    "area alone": lambda: combine_networks([], "area", 1, 1.0, (-1.0, 0.01), BACKGROUND_LEVEL, (24, 24, 3)),
     "combined again": lambda: combine_networks([combine_cells(), build_cell_network(1)], "twice"),
     "softmax of its own": lambda: keras.Sequential(
         [layers.Input((24, 24, 3)), layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(3), layers.Softmax()]
@@ -320,6 +321,25 @@ def test_combined_networks_can_know_the_area():
     product = predict_probabilities(network, pixels) * np.column_stack([1 - positive, positive])
     expected = product**0.25 / (product**0.25).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(predict_probabilities(combined, pixels), expected, atol=1e-5)
+
+
+def test_the_area_alone_is_a_model_of_the_regression(tmp_path):
+    pixels = draw_cells()
+    options = {"temperature": 2.0, "regression": (-1.0, 0.01), "threshold": BACKGROUND_LEVEL}
+    model = combine_networks([], "area", views=8, input_shape=(24, 24, 3), **options)
+    area = (14 + 2 * (np.arange(6) % 3)) ** 2
+    positive = 1 / (1 + np.exp((1 - 0.01 * area) / 2))  # the temperature divides the log odds
+    expected = np.column_stack([1 - positive, positive])
+    np.testing.assert_allclose(predict_probabilities(model, pixels), expected, atol=1e-6)
+    path = save_model(model, tmp_path / "area.keras", {"class_names": ["a", "b"]})
+    np.testing.assert_array_equal(predict_probabilities(load_model(path), pixels), predict_probabilities(model, pixels))
+    assert not model.weights
+
+
+@pytest.mark.parametrize("options", [{}, {"input_shape": (24, 24, 3)}, {"regression": (-1.0, 0.01), "threshold": 8}])
+def test_nothing_cannot_be_combined(options):
+    with pytest.raises(ValueError, match="nothing: without networks give a regression and the input_shape"):
+        combine_networks([], "nothing", **options)
 
 
 def test_combined_networks_are_copies_and_open_with_plain_keras(tmp_path):

@@ -1,0 +1,449 @@
+"""Review: the same questions to every model, answered from its predictions, pixels and features, without training.
+
+This module stands above the three rooms. Every method answers one question: it exports a figure and a table, shows the
+figure with a sentence that says what it tells, and returns the table. The numbers come from functions that can also be
+called by hand: `helpers.evaluation` computes all of them.
+"""
+
+import hashlib
+import textwrap
+import time
+from functools import cached_property, partial
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+
+from helpers.training import fast, saving  # isort: skip  (first: they start TensorFlow without its log lines)
+
+from helpers.data import audit, preprocess
+from helpers.evaluation import (
+    baselines,
+    calibration,
+    choosing,
+    corruptions,
+    explain,
+    foreign,
+    labels,
+    leaks,
+    plots,
+    report,
+    robustness,
+    scores,
+    takeaways,
+    thresholds,
+)
+from helpers.files import InputError
+
+_THUMBNAIL, _DETAIL = (32, 32, 1), (96, 96, 1)  # what is compared to find copies, and copies that were cropped
+
+
+class Review:
+    """What is to be known of a model before it is trusted.
+
+    Parameters
+    ----------
+    experiment : Experiment, with an open data set
+    name : str
+        Of a model with predictions of ``part`` and ``validation``.
+    x, model : uint8 array (n, height, width, channels) and keras.Model, optional
+        A row for each image of the data set, and the model from these pixels to probabilities; by default what was
+        fitted under this name.
+    part, validation : str
+        The set that it is reviewed on, and the one that limits and thresholds come from.
+    training : str or array of int
+        The set, or the rows of the images, that it was trained on.
+    positive : sequence of str, optional
+        The classes that raise an alarm, from ``threshold`` on; without them the most probable class is taken.
+    kind : str, of `helpers.evaluation.corruptions.KINDS`
+    most : int
+        At most so many test images, drawn at random, are altered or explained.
+    resamples : int, of the bootstrap
+
+    Attributes
+    ----------
+    tested, validated : DataFrame, the predictions of both sets
+    rows : array of int, the test images among those of the data set
+    strangers : dict of str to arrays, images of something else: see `Experiment.gather_strangers`
+    """
+
+    def __init__(
+        self,
+        experiment,
+        name,
+        *,
+        x=None,
+        model=None,
+        part="test",
+        validation="validation",
+        training="train",
+        positive=(),
+        threshold=0.5,
+        kind="photograph",
+        most=500,
+        resamples=1000,
+    ):
+        self.experiment, self.name, self.part, self.validation = experiment, name, part, validation
+        self.x = experiment.get_pixels(name) if x is None else x
+        self.model = experiment.models[name] if model is None else model
+        if self.x.shape[1:] != self.model.input_shape[1:]:
+            raise InputError(f"{name} takes images of {self.model.input_shape[1:]}, but x has {self.x.shape[1:]}.")
+        self.data, self.images, self.report = experiment.data, experiment.data.images, experiment.report
+        self.tested, self.validated = (experiment.calibrated(name, known) for known in (part, validation))
+        self.rows, self.held_out = self._find_rows(self.tested), self._find_rows(self.validated)
+        self.training = experiment.data.rows(training) if isinstance(training, str) else np.asarray(training)
+        self.positive, self.threshold, self.kind, self.resamples = list(positive), threshold, kind, resamples
+        drawn = np.random.default_rng(experiment.seed).permutation(len(self.rows))[:most]
+        self.drawn = np.sort(drawn)  # positions among the test images
+
+    # Questions, in the order of the notebooks
+
+    def check_leaks(self, copies=("identical", "mirrored or turned", "cropped or tilted")):
+        """Is the test set clean, or were test images, their copies or others of their groups trained on?
+
+        Copies are looked for among all images of the three sets. The figure shows how like its nearest training image
+        each test image is, by the features of the model. The table has the accuracy and ROC AUC of the model, and the
+        accuracy of naming the class of that nearest image, on all and on clean test images.
+        """
+        used = np.concatenate([self.training, self.held_out, self.rows])
+        sets = np.repeat(["training", "validation", "test"], [len(self.training), len(self.held_out), len(self.rows)])
+        pairs = self._find_copies(used, copies)
+        images = self.images.iloc[used].reset_index(drop=True)
+        first, second = (pairs[end].to_numpy() for end in ("first", "second"))
+        pairs["sets"] = ["same set" if sets[a] == sets[b] else "two sets" for a, b in zip(first, second, strict=True)]
+        pairs["labels"] = (images["label"].to_numpy()[first] != images["label"].to_numpy()[second]).tolist()
+        named = pairs.assign(**{end: images["image_id"].to_numpy()[pairs[end]] for end in ("first", "second")})
+        self.report.save_table(named, "copies")
+        start = len(used) - len(self.rows)
+        trained = np.r_[first, second][sets[np.r_[second, first]] == "training"]
+        leaked = np.isin(np.arange(start, len(used)), trained)
+        leaked |= images["group"].iloc[start:].isin(images["group"].iloc[: len(self.training)]).to_numpy()
+        nearest, similarity = leaks.find_nearest(self._features[used[start:]], self._features[self.training])
+        shown = pd.DataFrame({"similarity": similarity, "test images": np.where(leaked, "leaked", "clean")})
+        ax = plots.plot_distribution(
+            shown, "similarity", "test images", xlabel="similarity to the nearest training image"
+        )
+        by_neighbour = self._predict_labels(self.images["label"].to_numpy()[self.training[nearest]])
+        tables = {self.name: self.tested, "nearest training image": by_neighbour}
+        text = (
+            f"{len(pairs):,} pairs of copies are among {len(used):,} images, "
+            f"{(pairs['sets'] == 'two sets').sum():,} of them in two sets and "
+            f"{pairs['labels'].sum():,} with two labels. Leaked are {leaked.sum():,} of {len(leaked):,} test images."
+        )
+        if leaked.all() or not leaked.any():
+            price = pd.DataFrame({name: self._score(table).loc["accuracy"] for name, table in tables.items()}).T
+            price = price.rename_axis("model").reset_index()
+            text += " There is nothing to price." if not leaked.any() else " No clean image is left to compare with."
+        else:
+            price = {
+                name: leaks.compute_price(table, leaked, resamples=self.resamples) for name, table in tables.items()
+            }
+            price = pd.concat(price, names=["model"]).drop(("nearest training image", "roc_auc")).reset_index()
+            points = report.format_sign(100 * price.loc[0, "value"], 1)
+            text += f" They change the accuracy by {points} points."
+        self.experiment.show(ax, "leaks", text)
+        return self._keep(price, "leaks")
+
+    def check_calibration(self, coverage=0.9):
+        """Can the confidence be trusted, and is the model right more often if it may abstain?
+
+        The left panel compares confidence with accuracy. The right one shows the accuracy on those images that the
+        model is surest of, over their share. The table has the calibration error before and after calibration, and how
+        sets of classes do that were made to hold the true class of the share ``coverage`` of the images of each class.
+        """
+        abstaining = calibration.compute_abstaining(self.tested, resamples=self.resamples)
+        figure, axes = plt.subplots(1, 2, figsize=(10, 4.4))
+        plots.plot_calibration(calibration.compute_calibration(self.tested), ax=axes[0])
+        plots.plot_abstaining({self.name: abstaining}, ax=axes[1])
+        self.report.save_table(abstaining, "abstaining")
+        limits = calibration.fit_conformal(self.validated, coverage)
+        sets = calibration.score_sets(self.tested, limits, resamples=self.resamples)
+        stages = {"calibration error": self._score(self.tested)}
+        before = self.tested
+        if self.name in self.experiment.temperatures and self.name in self.experiment.models:
+            before = self.experiment.undo_weights(self.name, self.part)
+            stages = {"calibration error before": self._score(before), **stages}
+        errors = pd.DataFrame({name: table.loc["expected_calibration_error"] for name, table in stages.items()}).T
+        text = takeaways.describe_calibration(before, self.tested, self.experiment.temperatures.get(self.name, 1.0))
+        half = abstaining.iloc[(abstaining["answered"] - 0.5).abs().argmin()]
+        text += (
+            f" On the half that it is surest of it is right for {half['accuracy']:.1%}, on all images for "
+            f"{abstaining['accuracy'].iloc[0]:.1%}. The sets hold the true class for "
+            f"{sets.loc['coverage', 'value']:.1%} of the images ({coverage:.0%} was aimed at); "
+            f"{sets.loc['share_uncertain', 'value']:.1%} are uncertain."
+        )
+        if few := [name for name, limit in limits.items() if limit == 0]:
+            text += f" With too few held-out images to set a limit, {', '.join(few)} belongs to every set."
+        self.experiment.show(figure, "calibration", text)
+        table = pd.concat([errors, sets]).rename_axis("measure").reset_index()
+        return self._keep(table, "calibration")
+
+    def check_shortcuts(self):
+        """Would a shortcut do, and what is left of the score when it is balanced away?
+
+        Classifiers are trained that see nothing but the size, the brightness, the colour, the border or the file of an
+        image. `helpers.evaluation.baselines.balance_away` then compares only images that such a classifier finds alike.
+        """
+        rows, sizes = np.concatenate([self.training, self.rows]), None
+        if "path" in self.images and "width" in self.images:
+            paths = [self.data.source.folder / path for path in self.images["path"].iloc[rows]]
+            sizes = self.images.iloc[rows][["width", "height"]].assign(bytes=[path.stat().st_size for path in paths])
+        features = baselines.compute_shortcut_features(self.x, rows, sizes)
+        known, asked = np.split(np.arange(len(rows)), [len(self.training)])
+        y_train = self.data.encode_labels(self.training)
+        found = {}
+        for name, y_prob in baselines.predict_shortcuts(features, y_train, known, asked).items():
+            table = scores.replace_probabilities(self.tested, y_prob)
+            left = baselines.balance_away(self.tested, table, self.resamples).loc["roc_auc_balanced"]
+            alone = self._score(table).loc["roc_auc"]
+            found[name] = {**alone, **left.add_prefix("left_")}
+        table = pd.DataFrame(found).T.rename_axis("shortcut").reset_index()
+        reached = self._score(self.tested).loc["roc_auc", "value"]
+        left = "left when balanced away"
+        _, ax = plt.subplots(figsize=(9, 1.4 + 0.32 * len(table)))
+        shown = table.rename(columns={"left_value": left})
+        plots.plot_intervals(shown, "shortcut", "ROC AUC with 95 % interval", left, ax=ax)
+        ax.axvline(reached, color="grey", ls=":")
+        best, least = table.loc[table["value"].idxmax()], table.loc[table["left_value"].idxmin()]
+        text = (
+            f"**{self.name}** reaches a ROC AUC of {reached:.3f} (dotted line), the best of the shortcuts "
+            f"({best['shortcut']}) {best['value']:.3f}. Balanced away, {least['shortcut']} leaves least of it, "
+            f"{least['left_value']:.3f}."
+        )
+        self.experiment.show(ax, "shortcuts", text)
+        return self._keep(table, "shortcuts")
+
+    def check_robustness(self, but=(), background=0):
+        """How much change can the model take: the corruptions published for such images, and shift, zoom and rotation?
+
+        ``but`` names corruptions that the model was trained on. They are left out, because what is trained on says
+        nothing about what was not foreseen. One number sums up: the mean balanced accuracy over all of them.
+        """
+        known = dict.fromkeys((*corruptions.KINDS[self.kind], *corruptions.MOVEMENTS))
+        names = [name for name in known if name not in but]
+        predict = {self.name: partial(fast.predict_probabilities, self.model)}
+        images, table = self.x[self.rows[self.drawn]], self.tested.iloc[self.drawn].reset_index(drop=True)
+        curves, summary = robustness.score_corruptions(
+            predict, images, table, names, background=background, resamples=self.resamples
+        )
+        curves["corruption"] = curves["corruption"].str.split(": ").str[-1]  # without the kind
+        summary["worst"] = summary["worst"].str.split(": ").str[-1]
+        self.report.save_table(curves, "robustness")
+        found = summary.loc[self.name]
+        text = (
+            f"The balanced accuracy is {found['clean']:.1%} on {len(images)} unaltered test images and "
+            f"{found['corrupted']:.1%} as a mean over {len(names)} corruptions in five severities: "
+            f"{found['kept']:.0%} of it is kept. **{found['worst']}** does most harm."
+        )
+        self.experiment.show(plots.plot_corruptions(curves), "robustness", text)
+        return self._keep(summary.reset_index(), "robustness_summary")
+
+    def check_views(self):
+        """What does it bring, and cost, to average predictions over mirrored and turned views of an image?"""
+        images = np.asarray(self.x[self.rows[self.drawn]])
+        fast.predict_probabilities(self.model, images[:64])  # traces the model, which is not to be timed
+        rows = {}
+        for views in (1, 4, 8)[: 3 if images.shape[1] == images.shape[2] else 2]:
+            start = time.perf_counter()
+            y_prob = fast.predict_probabilities(self.model, images, views=views)
+            seconds = time.perf_counter() - start
+            table = scores.replace_probabilities(self.tested.iloc[self.drawn], y_prob)
+            metrics = self._score(table)
+            rows[views] = {
+                "accuracy": report.format_percent(metrics.loc["accuracy"], 1),
+                "ROC AUC": f"{metrics.loc['roc_auc', 'value']:.3f}",
+                "times as long": seconds,
+            }
+        table = pd.DataFrame(rows).T.rename_axis("views")
+        table["times as long"] = (table["times as long"] / table["times as long"].iloc[0]).astype(float).round(1)
+        return table
+
+    def check_subgroups(self, values):
+        """For whom does it work: sensitivity and specificity at the operating point for each subgroup of ``values``.
+
+        ``values`` is a DataFrame with a row for each image of the data set and a column for each way to divide them, or
+        a dict of such columns.
+        """
+        values = pd.DataFrame(values).iloc[self.rows].set_axis(self.tested.index)
+        point = {"positive": self.positive, "threshold": self.threshold} if self.positive else {}
+        table = thresholds.compute_subgroups(self.tested, values, **point, resamples=self.resamples)
+        figure, axes = plt.subplots(1, 2, figsize=(12, 1.6 + 0.1 * len(table)))
+        lines = []
+        for ax, metric in zip(axes, ("sensitivity", "specificity"), strict=True):
+            part = table[(table["metric"] == metric) & table["value"].notna()]
+            part = part.assign(name=part["by"] + ": " + part["subgroup"] + " (" + part["images"].astype(str) + ")")
+            plots.plot_intervals(part, "name", f"{metric} with 95 % interval", ax=ax)
+            lines.append(takeaways.describe_worst(thresholds.find_worst_subgroup(table, metric), metric))
+        axes[1].set_yticklabels([])
+        self.experiment.show(figure, "subgroups", " ".join(lines))
+        return self._keep(table, "subgroups")
+
+    def show_errors(self, count=8):
+        """Which errors is it surest of? Below each is the training image that the model finds most like it."""
+        wrong = scores.find_errors(self.tested, count)
+        places = self.tested.index.get_indexer(wrong.index)
+        nearest, _ = leaks.find_nearest(self._features[self.rows[places]], self._features[self.training])
+        nearest = self.training[nearest]
+        titles = [f"{row.y_true}\n→ {row.y_pred}\n{row.confidence:.0%}" for row in wrong.itertuples()]
+        titles += [f"nearest:\n{label}" for label in self.images["label"].iloc[nearest]]
+        pictures = np.concatenate([self.x[self.rows[places]], self.x[nearest]])
+        figure = plots.plot_image_grid(pictures, [_wrap(title) for title in titles], max(len(wrong), 1), size=1.3)
+        same = (self.images["label"].to_numpy()[nearest] == wrong["y_pred"].to_numpy()).sum()
+        every = scores.find_errors(self.tested)
+        text = (
+            f"{len(every):,} of {len(self.tested):,} test images are classified wrong, "
+            f"{(every['confidence'] > 0.9).sum():,} of them with a confidence above 90 %. For {same} of the "
+            f"{len(wrong)} shown, the nearest training image is of the class that was predicted."
+        )
+        self.experiment.show(figure, "errors", text, shows_images=True)
+        about = ["image_id", "group", "y_true", "y_pred", "confidence"]
+        table = wrong[about].assign(nearest=self.images["image_id"].to_numpy()[nearest])
+        return self._keep(table, "errors")
+
+    def find_doubtful_labels(self, count=20):
+        """Which labels of test images may be wrong? Confident learning lists those that contradict the model most."""
+        found = labels.find_label_issues(self.tested, count)
+        places = self.tested.index.get_indexer(found.index)
+        titles = [f"{row.y_true}?\n{row.suggested}" for row in found.itertuples()]
+        figure = plots.plot_image_grid(self.x[self.rows[places]], [_wrap(title) for title in titles], 10, size=1.0)
+        text = (
+            f"{len(found)} labels are doubtful. Above each image stand its label, with a question mark, and the class "
+            "that the model would give. An error of the model looks the same as one of the label: only an expert can "
+            "tell."
+        )
+        self.experiment.show(
+            figure, "doubtful_labels", text if len(found) else "No label is doubtful.", shows_images=True
+        )
+        return self._keep(found[["image_id", "group", "y_true", "suggested", "self_confidence"]], "doubtful_labels")
+
+    def show_evidence(self, masks=None, count=4):
+        """Where does it look, in images that it gets right, in others, and in images of something else?
+
+        Grad-CAM is bright where the evidence for the predicted class lies. ``masks`` is a function ``images -> bool (n,
+        height, width)`` that finds the object, by default an estimate. The table tells the share of the evidence that
+        lies inside the object, beside the share of the area that it covers.
+        """
+        if not any("Conv" in type(layer).__name__ for layer in fast.list_layers(self.model)):
+            return Markdown(f"**{self.name}** has no convolution, and so no map of where it looks.")
+        masks = masks or explain.find_foreground
+        tested = self.tested.iloc[self.drawn]
+        right = scores.is_right(tested).to_numpy()
+        pixels_of = {
+            kind: self.x[self.rows[self.drawn[which]]] for kind, which in (("right", right), ("wrong", ~right))
+        }
+        pixels_of["foreign"] = np.concatenate([images[:count] for images in self.strangers.values()])
+        pixels_of = {kind: np.asarray(images) for kind, images in pixels_of.items() if len(images)}
+        heatmaps = {kind: self._explain(images) for kind, images in pixels_of.items()}
+        measured = {kind: explain.measure_evidence(heatmaps[kind], masks(images)) for kind, images in pixels_of.items()}
+        kinds = np.repeat(list(measured), [len(table) for table in measured.values()])
+        table = explain.summarize_evidence(pd.concat(measured.values(), ignore_index=True), kinds)
+        spread = {
+            kind: np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
+            for kind, images in pixels_of.items()
+        }
+        shown = np.concatenate([images[spread[kind]] for kind, images in pixels_of.items()])
+        overlays = plots.overlay_heatmaps(shown, np.concatenate([heatmaps[kind][spread[kind]] for kind in pixels_of]))
+        titles = [kind for kind in pixels_of for _ in spread[kind]] + [""] * len(shown)
+        pictures = np.concatenate([np.broadcast_to(shown, overlays.shape), overlays])
+        figure = plots.plot_image_grid(pictures, titles, len(shown), size=1.0)
+        first = table.iloc[0]
+        text = (
+            f"In images that are classified right {first['inside']:.0%} of the evidence lies inside the object, which "
+            f"covers {first['area']:.0%} of the area: {first['ratio']:.1f} times its share."
+        )
+        self.experiment.show(figure, "evidence", text, shows_images=True)
+        return self._keep(table.reset_index(), "evidence")
+
+    def check_choice(self, metric="roc_auc", tables=None):
+        """Was it chosen well: does the best on one half of the held-out groups turn out best on the other half?
+
+        ``tables`` are the predictions of all models that were to choose from, of the same held-out images; by default
+        those of all fitted models.
+        """
+        if tables is None:
+            tables = {name: self.experiment.predict(name, self.validation) for name in self.experiment.models}
+        table, rules = choosing.check_rule(tables, metric, seed=self.experiment.seed)
+        rule = rules.loc["all models"]
+        ax = plots.plot_choice(table)
+        title = report.get_title(metric)
+        text = (
+            f"Choosing by the {title} on half of the groups picks what is best on the other half in "
+            f"{rule['best']:.0%} of {rule['splits']:.0f} divisions. What it picks is {rule['regret']:.3f} behind the "
+            f"best on average; always taking "
+            f"**{table['regret'].idxmin()}** would be {table['regret'].min():.3f} behind."
+        )
+        self.experiment.show(ax, "choice", text)
+        return self._keep(table.reset_index(), "choice")
+
+    def check_strangers(self, alike=()):
+        """Would it refuse images of something else? See `helpers.evaluation.foreign`; the model has to be saved.
+
+        ``alike`` are kinds of strangers that were photographed like the images here, so that no distance tells them
+        apart; they are left out of the mean.
+        """
+        distances = self.experiment.measure_distances(self.name, self.strangers, self.rows)
+        table = foreign.summarize_distances(distances)
+        known, others = table["refused"].iloc[0], table["refused"].iloc[1:].drop(list(alike), errors="ignore")
+        text = (
+            f"Of the test images {known:.1%} are refused by mistake. Of the kinds of foreign images "
+            f"{others.mean():.1%} are refused on average, least of **{others.idxmin()}**, {others.min():.1%}."
+        )
+        self.experiment.show(plots.plot_distances(distances), "distances", text)
+        return self._keep(table.reset_index(), "refused")
+
+    def export_forms(self):
+        """Write the model as ONNX, too, and compare size, time and predictions of all forms on test images."""
+        images = np.asarray(self.x[self.rows[self.drawn[:64]]])
+        folder = self.experiment.folder / "models" / self.report.place
+        return self._keep(saving.measure_forms(self.model, images, folder, report.make_key(self.name)), "forms")
+
+    # What the questions share
+
+    @cached_property
+    def strangers(self):
+        inverted = 255 - self.x[self.rows[:100]]
+        return self.experiment.gather_strangers(self.x.shape[1:]) | {"inverted": inverted}
+
+    @cached_property
+    def _features(self):
+        """What the model sees in every image of the data set: float32 (n, k)."""
+        return fast.predict_with_features(self.model, self.x)[1]
+
+    def _score(self, table):
+        return scores.compute_metrics(table, self.resamples)
+
+    def _keep(self, table, name):
+        self.report.save_table(table, name)
+        return table
+
+    def _find_rows(self, table):
+        rows = pd.Index(self.images["image_id"]).get_indexer(table["image_id"])
+        if (rows < 0).any():
+            raise InputError(f"{(rows < 0).sum()} predictions are of images that the data set does not have.")
+        return rows
+
+    def _predict_labels(self, labels):
+        """Make predictions of the test images that are sure of these labels."""
+        y_prob = preprocess.encode_labels(labels, self.data.class_names)[:, None] == range(len(self.data.class_names))
+        return scores.replace_probabilities(self.tested, y_prob)
+
+    def _find_copies(self, rows, copies):
+        """Find copies among some images, of these kinds; see `helpers.data.audit.find_copies`."""
+        contents = [hashlib.sha256(np.ascontiguousarray(self.x[row])).hexdigest() for row in rows]
+        thumbnails, detail = (
+            self.data.load_pixels(shape)[rows] if kind in copies else None
+            for kind, shape in (("mirrored or turned", _THUMBNAIL), ("cropped or tilted", _DETAIL))
+        )
+        return audit.find_copies(contents, thumbnails, detail)
+
+    def _explain(self, images):
+        """Find the evidence for the class that is predicted."""
+        codes = fast.predict_probabilities(self.model, images).argmax(axis=1)
+        chunks = [slice(start, start + 64) for start in range(0, len(images), 64)]
+        return np.concatenate([explain.compute_grad_cam(self.model, images[part], codes[part]) for part in chunks])
+
+
+def _wrap(title):
+    """Break long words of a title between words, so that it fits above a small image."""
+    return "\n".join(textwrap.fill(line, 15) for line in title.splitlines())

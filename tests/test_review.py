@@ -1,0 +1,234 @@
+"""The review: it answers the same questions for every model, and the answers follow what was planted."""
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from keras import layers
+from PIL import Image
+
+from helpers import Experiment, Review, open_data_set
+from helpers.data.catalog import DataSet
+from helpers.evaluation import scores
+from helpers.files import InputError
+from helpers.training.fit import Recipe
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:vert"),  # seaborn calls Matplotlib in a way that it is giving up
+]
+SHAPE = (32, 32, 3)
+RECORD = DataSet(
+    name="stones",
+    title="Stones",
+    task="Is it flint or chalk?",
+    class_names=("flint", "chalk"),
+    class_labels={"flint": "flint", "chalk": "chalk"},
+    layout="class_folders",
+    key_file="train",
+    files="images in train/{flint,chalk}/ and test/{flint,chalk}/",
+    handle="kaggle:nobody/stones/versions/1",
+    expected_counts={"train": 160, "test": 80},
+    group_rule="nothing",
+    image_shape=SHAPE,
+    allowed_augmentation="flips",
+    citation="drawn",
+    licence="CC0",
+)
+
+
+def draw(rng, label):
+    """Draw a stone: light or dark on average, with a rough pattern of its own that copies share."""
+    pattern = np.asarray(Image.fromarray(rng.integers(0, 256, (8, 8, 3), "uint8")).resize((32, 32), 2), "float64")
+    level = rng.normal(40 if label == "chalk" else -40, 50)
+    return np.clip(pattern * 0.6 + 50 + level, 0, 255).astype("uint8")
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for part, count in (("train", 80), ("test", 40)):
+        for label in RECORD.class_names:
+            place = folder / "stones" / part / label
+            place.mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(draw(rng, label)).save(place / f"{part}_{label}_{number}.png")
+    stones = folder / "stones"
+    with Image.open(stones / "train/flint/train_flint_0.png") as image:  # in the test set: a copy, turned and mirrored
+        image.transpose(Image.Transpose.ROTATE_90).save(stones / "test/flint/test_flint_1.png")
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(stones / "test/flint/test_flint_2.png")
+    with Image.open(stones / "train/flint/train_flint_3.png") as image:  # a wrong label, and the same pixels
+        image.save(stones / "test/chalk/test_chalk_0.png", compress_level=1)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"DATA_DIR": folder, "CACHE_DIR": tmp_path_factory.mktemp("cache")}.items():
+            patch.setenv(name, str(value))
+        patch.setenv("NOTEBOOK_PROGRESS", "off")
+        patch.setenv("PRECISION", "float32")
+        for name in ("DATA_SOURCE", "DATA_SET", "NOTEBOOK_MODE", "SEED", "DASK_SCHEDULER"):
+            patch.delenv(name, raising=False)
+        experiment = Experiment("08_stones", tmp_path_factory.mktemp("results"))
+        data = open_data_set(RECORD, experiment)
+        data.split_images(validation=0.4, test="test")
+        x = data.load_pixels(SHAPE)
+        experiment.fit_simple("brightness", x)
+        experiment.fit("network", build, x, Recipe(epochs=3, batch_size=16, learning_rate=0.01))
+        experiment.calibrate()
+        yield experiment
+
+
+def build():
+    inputs = keras.Input(SHAPE)
+    maps = layers.ReLU()(layers.Conv2D(4, 3, strides=2)(layers.Rescaling(1 / 255)(inputs)))
+    return keras.Model(inputs, layers.Dense(2, activation="softmax")(layers.GlobalAveragePooling2D()(maps)))
+
+
+@pytest.fixture
+def review(experiment):
+    yield Review(experiment, "network", positive=["flint"], kind="photograph", most=30, resamples=50)
+    plt.close("all")
+
+
+def read(review, name):
+    return pd.read_csv(review.report.folder / f"{name}.csv")
+
+
+# The simplest model
+
+
+def test_the_simple_model_is_a_model_like_others(experiment):
+    table = experiment.predict("brightness", "test")
+    assert scores.compute_metrics(table, 0).loc["roc_auc", "value"] > 0.7
+    assert table["confidence"].between(0.5, 1).all()
+    path = experiment.save_model("brightness")
+    assert path.name == "brightness.keras"
+    y_prob, _ = scores.get_probabilities(experiment.predict("brightness", "train"))
+    assert np.allclose(y_prob.mean(axis=0), experiment.prior, atol=0.02)  # the shares of the classes are kept
+
+
+def test_the_simple_model_is_chosen_unless_the_network_is_measurably_better(experiment):
+    experiment.choose("accuracy", simple=["brightness"])
+    assert experiment.chosen == "brightness"  # the network was hardly trained, and knows little more
+    names = experiment.data.class_names
+    truth = experiment.data.encode_labels(experiment.data.rows("validation"))
+    experiment.add_predictions("oracle", "validation", truth * 0.98 + 0.01)
+    experiment.choose("accuracy", among=["brightness", "network", "oracle"], simple=["brightness"])
+    assert experiment.chosen == "oracle"
+    assert names == ("flint", "chalk")
+    experiment._drop(lambda key: key[0] == "oracle")
+
+
+# The questions
+
+
+def test_it_reviews_the_images_of_the_set(review, experiment):
+    assert np.array_equal(review.rows, experiment.data.rows("test"))
+    assert np.array_equal(review.images["image_id"].iloc[review.rows], review.tested["image_id"])
+
+
+def test_pixels_of_another_size_are_an_error(experiment):
+    with pytest.raises(InputError, match=r"takes images of \(32, 32, 3\), but x has \(16, 16, 3\)"):
+        Review(experiment, "network", x=experiment.data.load_pixels((16, 16, 3)))
+
+
+def test_planted_leaks_are_found_and_priced(review):
+    table = review.check_leaks()
+    copies = read(review, "copies")
+    copies = copies.set_index(copies["second"].str.split("/").str[-1])
+    found = copies[copies["sets"] == "two sets"]
+    assert {"test_flint_1", "test_flint_2", "test_chalk_0"} <= set(found.index)
+    assert copies.loc["test_chalk_0", "copy"] == "identical"
+    assert copies.loc["test_flint_1", "copy"] == "mirrored or turned"
+    assert copies["labels"].sum() == 1
+    assert table["model"].tolist() == ["network", "network", "nearest training image"]
+    assert (table["value"] - (table["all"] - table["clean"])).abs().max() < 1e-12
+
+
+def test_kinds_of_copies_may_be_left_out(review):
+    review.check_leaks(copies=["identical"])
+    assert set(read(review, "copies")["copy"]) == {"identical"}
+
+
+def test_without_a_leak_there_is_nothing_to_price(experiment):
+    rows = experiment.data.rows("train")
+    table = Review(experiment, "network", training=rows[rows > 20], resamples=20).check_leaks([])
+    assert table["model"].tolist() == ["network", "nearest training image"]
+    assert "clean" not in table
+
+
+def test_calibration_is_told_before_and_after(review):
+    table = review.check_calibration().set_index("measure")
+    assert {"calibration error before", "calibration error", "coverage", "coverage_flint"} <= set(table.index)
+    assert 0.6 <= table.loc["coverage", "value"] <= 1
+    assert read(review, "abstaining")["answered"].is_monotonic_decreasing
+
+
+def test_a_model_that_lives_by_a_shortcut_loses_it(experiment):
+    table = Review(experiment, "brightness", resamples=50).check_shortcuts().set_index("shortcut")
+    assert {"brightness", "colour", "border", "size", "file", "all shortcuts"} == set(table.index)
+    assert table.loc["brightness", "value"] > 0.7
+    assert table.loc["brightness", "left_value"] < table.loc["size", "left_value"] - 0.1
+
+
+def test_corruptions_that_were_trained_on_are_left_out(review):
+    summary = review.check_robustness(but=["photograph: brightness"], background=128)
+    curves = read(review, "robustness")
+    assert "brightness" not in set(curves["corruption"])
+    assert {"contrast", "shift", "zoom out", "rotation"} <= set(curves["corruption"])
+    assert summary.loc[0, "kept"] == pytest.approx(summary.loc[0, "corrupted"] / summary.loc[0, "clean"])
+
+
+def test_views_of_square_images(review):
+    assert review.check_views().index.tolist() == [1, 4, 8]
+
+
+def test_subgroups_take_the_threshold(review, experiment):
+    values = {"half": np.where(np.arange(len(experiment.data.images)) % 2, "odd", "even")}
+    table = review.check_subgroups(values)
+    assert set(table["subgroup"]) == {"all", "odd", "even"}
+    review.threshold = 0.0
+    always = review.check_subgroups(values).query("metric == 'sensitivity'")
+    assert (always["value"] == 1).all()
+
+
+def test_errors_stand_beside_the_nearest_training_images(review, experiment):
+    table = review.show_errors(5)
+    assert table["confidence"].is_monotonic_decreasing
+    trained = set(experiment.data.images["image_id"].iloc[experiment.data.rows("train")])
+    assert set(table["nearest"]) <= trained
+
+
+def test_doubtful_labels_contradict_the_model(review):
+    table = review.find_doubtful_labels(5)
+    assert (table["y_true"] != table["suggested"]).all()
+
+
+def test_the_evidence_is_measured_where_there_are_maps(review, experiment):
+    review.strangers = {"noise": np.random.default_rng(0).integers(0, 256, (5, *SHAPE), "uint8")}
+    middle = np.zeros((32, 32), bool)
+    middle[8:24, 8:24] = True
+    table = review.show_evidence(masks=lambda images: np.broadcast_to(middle, images.shape[:3])).set_index("kind")
+    assert table.index.tolist() == ["right", "wrong", "foreign"]
+    assert (table["area"] == 0.25).all()
+    assert "no convolution" in Review(experiment, "brightness").show_evidence().data
+
+
+def test_the_choice_is_checked_among_all_models(review):
+    table = review.check_choice("accuracy").set_index("model")
+    assert table.index.tolist() == ["brightness", "network"]
+    assert table["chosen"].sum() == pytest.approx(1)
+
+
+def test_strangers_are_counted_by_kind(review, experiment):
+    experiment.save_model("network")
+    review.strangers = {"white": np.full((5, *SHAPE), 255, "uint8")}
+    table = review.check_strangers().set_index("kind")
+    assert table.loc["white", "refused"] == 1
+    assert table["images"].tolist() == [80, 5]
+
+
+def test_all_forms_predict_the_same(review):
+    table = review.export_forms()
+    assert {"keras", "onnx"} <= set(table.index if table.index.name == "form" else table["form"])
+    assert table["largest_difference"].max() < 1e-3
+    assert (review.experiment.folder / "models/quick/08_stones/network.onnx").exists()
