@@ -36,6 +36,7 @@ from helpers.evaluation import (
 )
 from helpers.files import InputError
 
+_FEWEST_FEATURES = 16  # with fewer, images are compared by simple statistics
 _THUMBNAIL, _DETAIL = (32, 32, 1), (96, 96, 1)  # what is compared to find copies, and copies that were cropped
 
 
@@ -91,8 +92,9 @@ class Review:
             raise InputError(f"{name} takes images of {self.model.input_shape[1:]}, but x has {self.x.shape[1:]}.")
         self.data, self.images, self.report = experiment.data, experiment.data.images, experiment.report
         self.tested, self.validated = (experiment.calibrated(name, known) for known in (part, validation))
-        self.rows, self.held_out = self._find_rows(self.tested), self._find_rows(self.validated)
         self.training = experiment.data.rows(training) if isinstance(training, str) else np.asarray(training)
+        self.rows = self._find_rows(self.tested)
+        self.held_out = np.setdiff1d(self._find_rows(self.validated), self.training)
         self.positive, self.threshold, self.kind, self.resamples = list(positive), threshold, kind, resamples
         drawn = np.random.default_rng(experiment.seed).permutation(len(self.rows))[:most]
         self.drawn = np.sort(drawn)  # positions among the test images
@@ -121,15 +123,16 @@ class Review:
         leaked |= images["group"].iloc[start:].isin(images["group"].iloc[: len(self.training)]).to_numpy()
         nearest, similarity = leaks.find_nearest(self._features[used[start:]], self._features[self.training])
         shown = pd.DataFrame({"similarity": similarity, "test images": np.where(leaked, "leaked", "clean")})
+        shown = shown.sort_values("test images")  # so that the clean ones have the first colour
         ax = plots.plot_distribution(
             shown, "similarity", "test images", xlabel="similarity to the nearest training image"
         )
         by_neighbour = self._predict_labels(self.images["label"].to_numpy()[self.training[nearest]])
         tables = {self.name: self.tested, "nearest training image": by_neighbour}
+        across, two_labels = int((pairs["sets"] == "two sets").sum()), int(pairs["labels"].sum())
         text = (
-            f"{len(pairs):,} pairs of copies are among {len(used):,} images, "
-            f"{(pairs['sets'] == 'two sets').sum():,} of them in two sets and "
-            f"{pairs['labels'].sum():,} with two labels. Leaked are {leaked.sum():,} of {len(leaked):,} test images."
+            f"Pairs of copies among {len(used):,} images: {len(pairs):,}; in two sets: {across:,}; with two labels: "
+            f"{two_labels:,}. Of {len(leaked):,} test images {leaked.sum():,} are leaked."
         )
         if leaked.all() or not leaked.any():
             price = pd.DataFrame({name: self._score(table).loc["accuracy"] for name, table in tables.items()}).T
@@ -139,7 +142,9 @@ class Review:
             price = {
                 name: leaks.compute_price(table, leaked, resamples=self.resamples) for name, table in tables.items()
             }
-            price = pd.concat(price, names=["model"]).drop(("nearest training image", "roc_auc")).reset_index()
+            price = (
+                pd.concat(price, names=["model", "metric"]).drop(("nearest training image", "roc_auc")).reset_index()
+            )
             points = report.format_sign(100 * price.loc[0, "value"], 1)
             text += f" They change the accuracy by {points} points."
         self.experiment.show(ax, "leaks", text)
@@ -159,13 +164,15 @@ class Review:
         self.report.save_table(abstaining, "abstaining")
         limits = calibration.fit_conformal(self.validated, coverage)
         sets = calibration.score_sets(self.tested, limits, resamples=self.resamples)
-        stages = {"calibration error": self._score(self.tested)}
-        before = self.tested
-        if self.name in self.experiment.temperatures and self.name in self.experiment.models:
+        stages, temperature = {"calibration error": self.tested}, self.experiment.temperatures.get(self.name)
+        if temperature and self.name in self.experiment.models:
             before = self.experiment.undo_weights(self.name, self.part)
-            stages = {"calibration error before": self._score(before), **stages}
-        errors = pd.DataFrame({name: table.loc["expected_calibration_error"] for name, table in stages.items()}).T
-        text = takeaways.describe_calibration(before, self.tested, self.experiment.temperatures.get(self.name, 1.0))
+            stages = {"calibration error before": before, **stages}
+            text = takeaways.describe_calibration(before, self.tested, temperature)
+        scored = {name: self._score(table).loc["expected_calibration_error"] for name, table in stages.items()}
+        errors = pd.DataFrame(scored).T
+        if len(stages) == 1:
+            text = f"The expected calibration error is {report.format_value(errors.iloc[0])}."
         half = abstaining.iloc[(abstaining["answered"] - 0.5).abs().argmin()]
         text += (
             f" On the half that it is surest of it is right for {half['accuracy']:.1%}, on all images for "
@@ -173,8 +180,10 @@ class Review:
             f"{sets.loc['coverage', 'value']:.1%} of the images ({coverage:.0%} was aimed at); "
             f"{sets.loc['share_uncertain', 'value']:.1%} are uncertain."
         )
-        if few := [name for name, limit in limits.items() if limit == 0]:
-            text += f" With too few held-out images to set a limit, {', '.join(few)} belongs to every set."
+        if few := sum(limit == 0 for limit in limits.values()):
+            text += (
+                f" Every set holds {few} of the {len(limits)} classes, which have too few held-out images for a limit."
+            )
         self.experiment.show(figure, "calibration", text)
         table = pd.concat([errors, sets]).rename_axis("measure").reset_index()
         return self._keep(table, "calibration")
@@ -208,8 +217,8 @@ class Review:
         best, least = table.loc[table["value"].idxmax()], table.loc[table["left_value"].idxmin()]
         text = (
             f"**{self.name}** reaches a ROC AUC of {reached:.3f} (dotted line), the best of the shortcuts "
-            f"({best['shortcut']}) {best['value']:.3f}. Balanced away, {least['shortcut']} leaves least of it, "
-            f"{least['left_value']:.3f}."
+            f"({best['shortcut']}) {best['value']:.3f}. Least is left where this is balanced away: "
+            f"{least['shortcut']}, {least['left_value']:.3f}."
         )
         self.experiment.show(ax, "shortcuts", text)
         return self._keep(table, "shortcuts")
@@ -217,11 +226,12 @@ class Review:
     def check_robustness(self, but=(), background=0):
         """How much change can the model take: the corruptions published for such images, and shift, zoom and rotation?
 
-        ``but`` names corruptions that the model was trained on. They are left out, because what is trained on says
-        nothing about what was not foreseen. One number sums up: the mean balanced accuracy over all of them.
+        ``but`` names corruptions that the model was trained on, with or without their kind. They are left out, because
+        what is trained on says nothing about what was not foreseen. One number sums up: the mean balanced accuracy over
+        all of them.
         """
         known = dict.fromkeys((*corruptions.KINDS[self.kind], *corruptions.MOVEMENTS))
-        names = [name for name in known if name not in but]
+        names = [name for name in known if not {name, name.split(": ")[-1]} & set(but)]
         predict = {self.name: partial(fast.predict_probabilities, self.model)}
         images, table = self.x[self.rows[self.drawn]], self.tested.iloc[self.drawn].reset_index(drop=True)
         curves, summary = robustness.score_corruptions(
@@ -242,9 +252,9 @@ class Review:
     def check_views(self):
         """What does it bring, and cost, to average predictions over mirrored and turned views of an image?"""
         images = np.asarray(self.x[self.rows[self.drawn]])
-        fast.predict_probabilities(self.model, images[:64])  # traces the model, which is not to be timed
         rows = {}
         for views in (1, 4, 8)[: 3 if images.shape[1] == images.shape[2] else 2]:
+            fast.predict_probabilities(self.model, images[:64], views=views)  # the first call is slower
             start = time.perf_counter()
             y_prob = fast.predict_probabilities(self.model, images, views=views)
             seconds = time.perf_counter() - start
@@ -268,11 +278,14 @@ class Review:
         values = pd.DataFrame(values).iloc[self.rows].set_axis(self.tested.index)
         point = {"positive": self.positive, "threshold": self.threshold} if self.positive else {}
         table = thresholds.compute_subgroups(self.tested, values, **point, resamples=self.resamples)
-        figure, axes = plt.subplots(1, 2, figsize=(12, 1.6 + 0.1 * len(table)))
+        figure, axes = plt.subplots(1, 2, figsize=(12, 1.6 + 0.1 * len(table)), sharex=True)
         lines = []
         for ax, metric in zip(axes, ("sensitivity", "specificity"), strict=True):
-            part = table[(table["metric"] == metric) & table["value"].notna()]
-            part = part.assign(name=part["by"] + ": " + part["subgroup"] + " (" + part["images"].astype(str) + ")")
+            part = table[table["metric"] == metric]
+            names = (
+                (part["by"] + ": ").replace("all: ", "") + part["subgroup"] + " (" + part["images"].astype(str) + ")"
+            )
+            part = part.assign(name=names)
             plots.plot_intervals(part, "name", f"{metric} with 95 % interval", ax=ax)
             lines.append(takeaways.describe_worst(thresholds.find_worst_subgroup(table, metric), metric))
         axes[1].set_yticklabels([])
@@ -306,16 +319,18 @@ class Review:
         found = labels.find_label_issues(self.tested, count)
         places = self.tested.index.get_indexer(found.index)
         titles = [f"{row.y_true}?\n{row.suggested}" for row in found.itertuples()]
+        about = ["image_id", "group", "y_true", "suggested", "self_confidence"]
+        if found.empty:
+            self._keep(found[about], "doubtful_labels")
+            return Markdown("No label is doubtful: the model contradicts none more than is to be expected.")
         figure = plots.plot_image_grid(self.x[self.rows[places]], [_wrap(title) for title in titles], 10, size=1.0)
         text = (
-            f"{len(found)} labels are doubtful. Above each image stand its label, with a question mark, and the class "
+            f"Doubtful labels: {len(found)}. Above each image stand its label, with a question mark, and the class "
             "that the model would give. An error of the model looks the same as one of the label: only an expert can "
             "tell."
         )
-        self.experiment.show(
-            figure, "doubtful_labels", text if len(found) else "No label is doubtful.", shows_images=True
-        )
-        return self._keep(found[["image_id", "group", "y_true", "suggested", "self_confidence"]], "doubtful_labels")
+        self.experiment.show(figure, "doubtful_labels", text, shows_images=True)
+        return self._keep(found[about], "doubtful_labels")
 
     def show_evidence(self, masks=None, count=4):
         """Where does it look, in images that it gets right, in others, and in images of something else?
@@ -385,9 +400,10 @@ class Review:
         distances = self.experiment.measure_distances(self.name, self.strangers, self.rows)
         table = foreign.summarize_distances(distances)
         known, others = table["refused"].iloc[0], table["refused"].iloc[1:].drop(list(alike), errors="ignore")
+        least = f"least of **{others.idxmin()}**, {others.min():.1%}" if others.min() < 1 else "all of every kind"
         text = (
             f"Of the test images {known:.1%} are refused by mistake. Of the kinds of foreign images "
-            f"{others.mean():.1%} are refused on average, least of **{others.idxmin()}**, {others.min():.1%}."
+            f"{others.mean():.1%} are refused on average, {least}."
         )
         self.experiment.show(plots.plot_distances(distances), "distances", text)
         return self._keep(table.reset_index(), "refused")
@@ -396,19 +412,32 @@ class Review:
         """Write the model as ONNX, too, and compare size, time and predictions of all forms on test images."""
         images = np.asarray(self.x[self.rows[self.drawn[:64]]])
         folder = self.experiment.folder / "models" / self.report.place
-        return self._keep(saving.measure_forms(self.model, images, folder, report.make_key(self.name)), "forms")
+        seconds = 0.2 if self.experiment.quick else 1.0
+        table = saving.measure_forms(self.model, images, folder, report.make_key(self.name), seconds)
+        return self._keep(table.reset_index(), "forms")
 
     # What the questions share
 
     @cached_property
     def strangers(self):
+        """Images of something else, and test images with light and dark exchanged: arrays by kind."""
         inverted = 255 - self.x[self.rows[:100]]
         return self.experiment.gather_strangers(self.x.shape[1:]) | {"inverted": inverted}
 
     @cached_property
     def _features(self):
-        """What the model sees in every image of the data set: float32 (n, k)."""
-        return fast.predict_with_features(self.model, self.x)[1]
+        """What the model sees in every image of the data set, standardized: float32 (n, k).
+
+        Of a model that sees less than a few numbers, such as the area of a cell, simple statistics take their place.
+        """
+        features = fast.predict_with_features(self.model, self.x)[1]
+        if features.shape[1] < _FEWEST_FEATURES:
+            chunks = np.array_split(np.arange(len(self.x)), len(self.x) // 256 + 1)
+            features = np.concatenate([foreign.describe_pixels(self.x[chunk]) for chunk in chunks])
+        known = features[self.training]
+        features -= known.mean(axis=0)
+        features /= known.std(axis=0) + 1e-6
+        return features
 
     def _score(self, table):
         return scores.compute_metrics(table, self.resamples)

@@ -167,8 +167,9 @@ def _blank(image):
 
 def _is_found(kind, files, findings):
     """Tell whether a finding names the files of a fault, and is of its kind or of a graver one."""
-    if kind == "border":
-        return bool((findings["sentence"].str.startswith("The frame") & (findings["kind"] == "shortcut")).any())
+    if kind == "border":  # of two classes, it tells one from the other
+        told = findings[(findings["kind"] == "shortcut") & findings["sentence"].str.startswith("The frame")]
+        return bool((told[["class", "other_class"]] == files[0]).any(axis=None))
     copies = ("exact copy", "near-duplicate", "crop or turn")
     kinds, relation = {
         "exact copy": (copies[:1], "across sets"),

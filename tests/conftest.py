@@ -64,9 +64,9 @@ def make_cluster(tmp_path_factory):
         cluster.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def two_workers(tmp_path_factory):
-    """Start a cluster with two workers, for all tests."""
+    """Start a cluster with two workers, for the tests of a module: one that only waits takes time from the others."""
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     cluster.add_worker("--nthreads", "1", "--nworkers", "2")
     yield cluster

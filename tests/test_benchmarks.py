@@ -1,13 +1,15 @@
 """The benchmarks: measuring in turn, rows and their file, and that a row still runs. Nothing about speed."""
 
 import json
+import os
+import pickle
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from benchmarks import __main__ as command_line
-from benchmarks import common
+from benchmarks import augmentation, common, preparation
 
 
 @pytest.fixture
@@ -106,7 +108,18 @@ def test_drawn_images(tmp_path):
     assert len(list((tmp_path / "images").iterdir())) == 2
 
 
-def test_a_row_runs(tmp_path):
+def test_a_measurement_has_a_process_of_its_own():
+    assert common.run_alone(os.getpid) != os.getpid()
+
+
+@pytest.mark.filterwarnings("ignore:Please import `affine_transform`:DeprecationWarning")  # of Keras's generator
+def test_a_row_runs(tmp_path, monkeypatch):
+    def run_here(function, *arguments, one_core=False):
+        function, arguments = pickle.loads(pickle.dumps((function, arguments)))  # as on the way to another process
+        return function(*arguments)
+
+    for module in (augmentation, preparation):
+        monkeypatch.setattr(module, "run_alone", run_here)
     path = tmp_path / "results.json"
     rows = ["augmentation-28x28x1", "preparation-opening-600x450"]
     assert command_line.main([*rows, "--tiny", "--rounds", "1", "--out", str(path)]) == 0

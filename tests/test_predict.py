@@ -1,6 +1,7 @@
 """The command line that predicts image files: the table by hand, resuming, and what can be wrong."""
 
 import csv
+import functools
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from helpers.evaluation.calibration import predict_sets
 from helpers.evaluation.foreign import Familiar, describe_pixels
 from helpers.files import InputError
 from helpers.predict import classifier
+from helpers.training import saving
 from helpers.training.fast import predict_probabilities, predict_with_features
 from helpers.training.networks import build_cnn
 from helpers.training.saving import load_model, save_model
@@ -52,14 +54,20 @@ def save_cnn(path, shape=(16, 16, 3), about=ABOUT, seed=7):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Save models once for all tests: one that says what it is about, and others."""
+    """Save models once for all tests, and load them once: one that says what it is about, and others."""
     folder = tmp_path_factory.mktemp("models")
-    return {
+    paths = {
         "full": save_cnn(folder / "full.keras"),
         "other": save_cnn(folder / "other.keras", seed=2),
         "silent": save_cnn(folder / "silent.keras", about=None),
         "grey": save_cnn(folder / "grey.keras", (16, 12, 1), about={"class_names": ABOUT["class_names"], "views": 4}),
     }
+    load_once = functools.cache(load_model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            saving, "load_model", lambda path: (load_once if Path(path) in paths.values() else load_model)(path)
+        )
+        yield paths
 
 
 @pytest.fixture
@@ -432,7 +440,7 @@ def test_outputs_that_are_no_probabilities(folder, units, activation, message):
     assert not list(Path().glob("*.csv"))
 
 
-def test_outputs_that_are_no_numbers_end_the_run(saved, folder, monkeypatch, capsys):
+def test_outputs_that_are_no_numbers_end_the_run(folder, monkeypatch, capsys):
     original = predict.Classifier.predict
 
     def spoil(self, images):
@@ -441,7 +449,7 @@ def test_outputs_that_are_no_numbers_end_the_run(saved, folder, monkeypatch, cap
         return original(self, images)
 
     monkeypatch.setattr(predict.Classifier, "predict", spoil)
-    assert run(saved["full"], "scans") == 2
+    assert run(save_cnn(Path("m.keras")), "scans") == 2
     assert "its outputs are no probabilities" in capsys.readouterr().err
     assert read_table().empty
 

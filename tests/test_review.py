@@ -171,10 +171,10 @@ def test_a_model_that_lives_by_a_shortcut_loses_it(experiment):
 
 
 def test_corruptions_that_were_trained_on_are_left_out(review):
-    summary = review.check_robustness(but=["photograph: brightness"], background=128)
+    summary = review.check_robustness(but=["photograph: brightness", "contrast"], background=128)
     curves = read(review, "robustness")
-    assert "brightness" not in set(curves["corruption"])
-    assert {"contrast", "shift", "zoom out", "rotation"} <= set(curves["corruption"])
+    assert not {"brightness", "contrast"} & set(curves["corruption"])
+    assert {"shift", "zoom out", "rotation"} <= set(curves["corruption"])
     assert summary.loc[0, "kept"] == pytest.approx(summary.loc[0, "corrupted"] / summary.loc[0, "clean"])
 
 

@@ -19,8 +19,7 @@ from helpers.data.audit import join_groups
 from helpers.data.reading import hash_contents
 from helpers.data.split import split_by_group
 from helpers.evaluation.baselines import compute_shortcut_features, fit_regression
-from helpers.evaluation.labels import find_label_issues
-from helpers.evaluation.scores import make_predictions
+from helpers.evaluation.scores import encode_labels
 
 COLUMNS = ["kind", "relation", "file", "set", "class", "other_file", "other_set", "other_class", "number", "sentence"]
 COPIES = ("exact copy", "near-duplicate", "crop or turn")
@@ -29,21 +28,30 @@ _CHUNK = 512  # images at a time
 _ALL_PAIRS = 20  # files of the same content, of which more are only compared with the first one
 _FOLDS = 5
 _IMAGES_PER_COMPONENT, _COMPONENTS = 12, (16, 128)  # of the features: how many images one needs, the least and the most
-_OUTLIER = 3.5  # robust standard deviations (Iglewicz and Hoaglin 1993)
+_OUTLIER = 3  # robust standard deviations
 _LEAST_DETAIL = 2  # grey levels: the standard deviation of an image that is blank
 _BLURRED = 0.55  # of the finest detail and the next coarser: in photographs 0.6 and more, blurred ones 0.52 and less
 _LEAST_CORRELATION = 0.95  # of crops: planted ones reach .96 and more, different chest X-rays up to .94
 _SELF_CONFIDENCE = 0.1  # at most, of a class folder that is taken for wrong
-_NEIGHBOURS, _OWN = 15, 0.1  # the nearest images; and what share of them may then lie in its class folder
+_NEIGHBOURS, _MOST_OWN = 15, 1  # the nearest images; and how many of them may then lie in its class folder
+_MOST_DOUBTFUL = 0.02  # of the images that are told as lying in the wrong folder: more are a hard task, not mistakes
+_LEAST_STEP, _MOST_UNEVEN = 15, 8  # grey levels: from a frame inwards, and the standard deviation along it
 _MOST_IMAGES = 2000  # that a shortcut is measured on
 _SHUFFLES = 20
-_SHORTCUTS = {  # ROC AUC from which one is told: brightness and colour may belong to a class, sizes do not
+_SHORTCUTS = {  # ROC AUC from which one is told: all but the size may belong to a class
     "size": 0.7,
     "file size": 0.75,
     "brightness": 0.85,
     "colour": 0.9,
     "border": 0.85,
     "frame": 0.7,
+}
+
+_LOOK = "it may belong to the class, such as green leaves, or to the camera; look at images of each class"
+_ADVICE = {
+    "size": "a model may learn where images come from; bring all to one size, and test on images of another source",
+    "file size": "classes may have been saved with other settings; save all in the same way",
+    "frame": "an even line runs along the edge of the images of some classes; crop all images",
 }
 
 
@@ -188,8 +196,8 @@ def find_wrong_folders(images, features, pairs, blank):
     """Find the images that a model which has not seen them takes for another class, as their nearest images do.
 
     A logistic regression on the principal components of the features predicts each fifth of the groups from the other
-    four; copies are in the same fifth. `helpers.evaluation.labels.find_label_issues` compares with the folders. Told is
-    an image to whose class the model gives less than 10 %, and at most one of its 15 nearest images belongs.
+    four; copies are in the same fifth. Told is an image to whose class the model gives less than 10 %, and at most one
+    of its 15 nearest images belongs, where half of them usually do; of all images at most 2 %, the surest ones.
     """
     images = _list_comparable(images, pairs, blank)
     if images["label"].nunique() < 2:
@@ -197,24 +205,33 @@ def find_wrong_folders(images, features, pairs, blank):
     components = min(max(len(images) // _IMAGES_PER_COMPONENT, _COMPONENTS[0]), _COMPONENTS[1], *features.shape)
     x = PCA(components, svd_solver="randomized", random_state=0).fit_transform(features[images.index])
     names, y_prob = _cross_validate(x, images)
-    found = find_label_issues(make_predictions(images, y_prob, names), len(images))
-    found = found[found["self_confidence"] < _SELF_CONFIDENCE]
-    labels, groups = images["label"].to_numpy(), images["group"].to_numpy()
-    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
+    codes = encode_labels(images["label"], names)
+    given, suggested = y_prob[range(len(codes)), codes], y_prob.argmax(axis=1)
+    own = _count_own(x, codes, images["group"].factorize()[0])
+    usual = pd.Series(own).groupby(codes).transform("median").to_numpy()
+    doubtful = np.flatnonzero((given < _SELF_CONFIDENCE) & (own <= _MOST_OWN) & (usual >= _NEIGHBOURS / 2))
+    surest = doubtful[np.argsort(given[doubtful], kind="stable")][: int(np.ceil(_MOST_DOUBTFUL * len(images)))]
     rows, findings = images.to_dict("records"), []
-    for row in found.itertuples():
-        alike = np.where(groups == groups[row.Index], -np.inf, x @ x[row.Index])
-        nearest = np.argsort(-alike)[:_NEIGHBOURS]
-        own = np.count_nonzero(labels[nearest] == labels[row.Index])
-        if own <= _OWN * _NEIGHBOURS:
-            sentence = (
-                f"A model that has not seen it gives its class {row.self_confidence:.1%} and {row.suggested} "
-                f"{row.confidence:.1%}; {own} of the {_NEIGHBOURS} nearest images belong to its class. It may lie in "
-                "the wrong folder."
-            )
-            other = {"label": row.suggested}
-            findings.append(_tell("class folder", sentence, rows[row.Index], other, row.self_confidence))
+    for row in surest:
+        name = names[suggested[row]]
+        sentence = (
+            f"It may lie in the wrong folder: a model that has not seen it gives {given[row]:.1%} to its class and "
+            f"{y_prob[row].max():.1%} to {name}; of the {_NEIGHBOURS} images most like it {own[row]} belong to its "
+            "class. Let an expert look at it."
+        )
+        findings.append(_tell("class folder", sentence, rows[row], {"label": name}, given[row]))
     return findings
+
+
+def _count_own(x, codes, groups):
+    """Count how many of the nearest images of other groups have the class of each image."""
+    x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
+    count, own = min(_NEIGHBOURS, len(x) - 1), []
+    for rows in np.array_split(np.arange(len(x)), len(x) // _CHUNK + 1):
+        alike = np.where(groups[rows, None] == groups, -np.inf, x[rows] @ x.T)
+        nearest = np.argpartition(-alike, count - 1, axis=1)[:, :count]
+        own.append((codes[nearest] == codes[rows, None]).sum(axis=1))
+    return np.concatenate(own)
 
 
 def find_shortcuts(images, pixels, measured, file_sizes, pairs, blank):
@@ -232,15 +249,14 @@ def find_shortcuts(images, pixels, measured, file_sizes, pairs, blank):
     colours = measured.iloc[rows][["red", "green", "blue"]].to_numpy()
     levels = [table.filter(regex=f"brightness {name} ").mean(axis=1) for name in ("mean", "std", "p5", "p95")]
     area = (sizes["width"] * sizes["height"]).to_numpy()
+    parts = np.array_split(rows, len(rows) // _CHUNK + 1)
     described = {
         "size": table.filter(regex="^size ").to_numpy(),
         "file size": np.stack([np.log(file_sizes[rows]), np.log(file_sizes[rows] / area)], axis=1),
         "brightness": np.stack(levels, axis=1),
         "colour": colours - colours.mean(axis=1, keepdims=True),
         "border": table.filter(regex="^border ").to_numpy("float64"),
-        "frame": np.concatenate(
-            [_measure_frame(pixels[part]) for part in np.array_split(rows, len(rows) // _CHUNK + 1)]
-        ),
+        "frame": np.concatenate([_measure_frame(pixels[part]) for part in parts]),
     }
     findings = []
     for name, values in described.items():
@@ -248,23 +264,22 @@ def find_shortcuts(images, pixels, measured, file_sizes, pairs, blank):
             continue
         value, shuffled, label = _score_shortcut(values, images)
         if value >= _SHORTCUTS[name] and value > shuffled:
-            by_content = name in ("brightness", "colour", "border")
-            advice = (
-                "it may belong to the class, look at the images" if by_content else "it shows nothing of the content"
-            )
+            classes = sorted(images["label"].unique(), key=lambda other: (other != label, other))
+            other = classes[1] if len(classes) == 2 else ""
             sentence = (
-                f"The {name} alone tells {label} from the other classes with a ROC AUC of {value:.3f} (with shuffled "
-                f"labels at most {shuffled:.3f}): {advice}."
+                f"The {name} alone tells {label} from {other or 'the other classes'} with a ROC AUC of {value:.3f} (by "
+                f"chance at most {shuffled:.3f}): {_ADVICE.get(name, _LOOK)}."
             )
-            findings.append(_tell("shortcut", sentence, {"label": label}, number=value))
+            findings.append(_tell("shortcut", sentence, {"label": label}, {"label": other}, value))
     return findings
 
 
 def _measure_frame(pixels):
-    """Measure the step from the outermost pixel to the fifth one on each side: float32 array (n, 4)."""
+    """Tell on which sides an even line runs along the edge, with a step to the fifth pixel: float32 array (n, 4)."""
     grey = _to_grey(pixels)
-    outer, inner = ([side.mean(axis=1) for side in _list_sides(grey, place)] for place in (0, 4))
-    return np.stack(outer, axis=1) - np.stack(inner, axis=1)
+    outer, inner = (np.stack(_list_sides(grey, place), axis=1) for place in (0, 4))
+    step = np.abs(outer.mean(axis=2) - inner.mean(axis=2))
+    return ((step > _LEAST_STEP) & (outer.std(axis=2) < _MOST_UNEVEN)).astype("float32")
 
 
 def _list_sides(grey, place):

@@ -34,6 +34,17 @@ _TITLES = {
     "within": "Copies within a set and class",
     "changed": "Changed in reading",
 }
+_HINTS = {  # what to do
+    "unreadable": "Fetch them again, or remove them.",
+    "across classes": "Look which label is right, and remove the other copy.",
+    "across sets": "Remove one copy of each pair, the one in the training set where a benchmark gives the test set.",
+    "shared group": "Move all images of a group to one set. If numbers start again in each set, equal names do not mean "
+    "the same group: then give --group an expression that takes the set into the group.",
+    "class folder": "Let an expert decide. Do not correct labels of the test set by a model alone.",
+    "shortcut": "A model can learn it in place of what is shown. Test on images that do not have it.",
+    "within": "Keep one of each pair, or both in the same set: a new division into sets must not part them.",
+    "changed": "Look whether they still show what they should.",
+}
 LIMITS = (
     "A label that is wrong for a whole class, or that only an expert would doubt.",
     "Two photographs of one person or object whose names tell no group, and a copy that was much cropped or turned.",
@@ -59,6 +70,7 @@ def format_page(audit, name, table_name, pixels, measured):
         found = audit.findings[topics == topic]
         if len(found):
             parts.append(f"<h2>{title}: {len(found):,}</h2>")
+            parts.append(f"<p>{_HINTS.get(topic, 'Look at them, and remove those that show too little.')}</p>")
             parts += [_format_finding(row, rows, pixels, measured) for row in found.head(_SHOWN).itertuples()]
         if len(found) > _SHOWN:
             parts.append(f"<p>The other {len(found) - _SHOWN:,} are in {html.escape(table_name)}.</p>")

@@ -20,7 +20,9 @@ _ORIENTATIONS = list(product((0, 1), repeat=3))  # turned, upside down, mirrored
 _LEAST_SIDE = 64  # of images in which key points are looked for
 _MOST_POINTS, _LEAST_POINTS = 100, 8  # key points of an image; and those of two images that have to lie alike
 _WORDS, _SAMPLE = 32, 20_000  # of the vocabulary of key points; and the key points that it is made from
+_COMPONENTS, _FITTED = 256, 2000  # principal components of these sums; and the images that they are fitted to, at most
 _LEAST_OVERLAP = 0.5  # of the area of one of the two images
+_LEAST_AREA = 0.1  # of the second image laid on the first
 # SIFT describes a key point by 4 x 4 cells of 8 directions: this is the same description in a mirror.
 _IN_A_MIRROR = np.arange(128).reshape(4, 4, 8)[::-1, :, -np.arange(8)].ravel()
 
@@ -104,7 +106,8 @@ def find_derived_copies(pixels, least_correlation=0.94, neighbours=5, candidates
     Parameters
     ----------
     pixels : uint8 array (n, side, side, 1)
-        Grey and square, with a side of 64 pixels or more (otherwise ValueError); 96 are best. May be memory-mapped.
+        Grey and square, with a side of 64 pixels or more (otherwise ValueError); may be memory-mapped. The limits were
+        chosen at 96 pixels.
     least_correlation : float
         How alike the detail has to be, at most 1. Different chest X-rays, laid on one another, reach 0.9.
     neighbours : int
@@ -134,7 +137,7 @@ def find_derived_copies(pixels, least_correlation=0.94, neighbours=5, candidates
         pairs = _find_neighbours([descriptors for _, descriptors in points], neighbours)
     else:
         pairs = np.sort(candidates[["first", "second"]].to_numpy(int).reshape(-1, 2), axis=1)
-        pairs = [(first, second, mirrored) for first, second in np.unique(pairs, axis=0) for mirrored in (False, True)]
+    pairs = [(first, second, mirrored) for first, second in np.unique(pairs, axis=0) for mirrored in (False, True)]
     parts = [pairs[start : start + 64] for start in range(0, len(pairs), 64)]
     items = ([(*pair, *([pixels[row, ..., 0], *points[row]] for row in pair[:2])) for pair in part] for part in parts)
     compared = run_in_parallel(_compare, items, context=partial(threadpool_limits, 1))
@@ -165,32 +168,35 @@ def _take_roots(descriptors):
 
 
 def _find_neighbours(descriptors, neighbours):
-    """Find the pairs of images with the most similar key points: a list of first, second, whether it is mirrored."""
+    """Find the pairs of images with the most similar key points, mirrored or not: an array (m, 2)."""
     from sklearn.cluster import KMeans
+    from sklearn.preprocessing import normalize
+    from sklearn.utils.extmath import randomized_svd
     from threadpoolctl import threadpool_limits
 
     several = np.concatenate([np.zeros((0, 128), "uint8"), *descriptors])
     usable = np.flatnonzero([len(those) >= _LEAST_POINTS for those in descriptors])
-    count, found = min(neighbours, len(usable) - 1), set()
+    count, found = min(neighbours, len(usable) - 1), [np.empty((0, 2), int)]
     if count < 1:
-        return []
+        return found[0]
     sample = np.random.default_rng(0).choice(several, min(_SAMPLE, len(several)), replace=False)
     sample = np.unique(_take_roots(sample), axis=0)
     with threadpool_limits(1):  # all products but those of many images are small
         words = KMeans(min(_WORDS, len(sample)), n_init=1, max_iter=20, random_state=0).fit(sample).cluster_centers_
         summed = np.stack([_summarize(descriptors[row], words) for row in usable])
+        some = summed[:: len(summed) // _FITTED + 1]
+        axes = randomized_svd(some, min(_COMPONENTS, len(some)), random_state=0)[2]
+        summed = normalize(summed @ axes.T)
     for start in range(0, len(usable), 256):
         rows = usable[start : start + 256]
         with threadpool_limits(1):
             mirror = np.stack([_summarize(descriptors[row][:, _IN_A_MIRROR], words) for row in rows])
-        alike = np.stack([summed[start : start + 256] @ summed.T, mirror @ summed.T])
-        alike[:, np.arange(len(rows)), np.arange(start, start + len(rows))] = -np.inf
-        nearest = np.argpartition(-alike.max(axis=0), count - 1, axis=1)[:, :count]
-        for number, row in enumerate(rows):
-            for place in nearest[number]:
-                pair = sorted((int(row), int(usable[place])))
-                found.add((*pair, bool(alike[1, number, place] > alike[0, number, place])))
-    return sorted(found)
+            mirror = normalize(mirror @ axes.T)
+        alike = np.maximum(summed[start : start + 256] @ summed.T, mirror @ summed.T)
+        alike[np.arange(len(rows)), np.arange(start, start + len(rows))] = -np.inf
+        nearest = usable[np.argpartition(-alike, count - 1, axis=1)[:, :count]]
+        found.append(np.stack([np.repeat(rows, count), nearest.ravel()], axis=1))
+    return np.sort(np.concatenate(found), axis=1)
 
 
 def _summarize(descriptors, words):
@@ -218,12 +224,12 @@ def _compare(pairs):
         matched = np.flatnonzero(alike.argmax(axis=0)[nearest] == np.arange(len(alike)))
         if len(matched) < _LEAST_POINTS:
             continue
-        way, inside = cv2.estimateAffinePartial2D(
+        way, inside = cv2.estimateAffine2D(  # images that were made square are sheared by a turn
             others[nearest[matched]], places[matched], ransacReprojThreshold=image.shape[0] / 48, maxIters=500
         )
-        if way is None or inside.sum() < _LEAST_POINTS:
+        if way is None or inside.sum() < _LEAST_POINTS or (area := np.linalg.det(way[:, :2])) < _LEAST_AREA:
             continue
-        scale, angle = np.hypot(way[0, 0], way[1, 0]), np.degrees(np.arctan2(-way[1, 0], way[0, 0]))
+        scale, angle = np.sqrt(area), np.degrees(np.arctan2(way[0, 1] - way[1, 0], way[0, 0] + way[1, 1]))
         # What a turn leaves empty lies outside of the original: laid on the copy, the original covers its true part.
         back = cv2.invertAffineTransform(way)
         correlation = max(_correlate_overlap(image, other, way), _correlate_overlap(other, image, back))

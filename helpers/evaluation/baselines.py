@@ -123,11 +123,10 @@ def predict_shortcuts(features, y_train, train, test, groups=None):
         raise ValueError(f"groups={groups}: expected some of {list(dict.fromkeys(first_words))}.")
     columns = {name: first_words == name for name in groups} | {"all shortcuts": first_words.isin(groups)}
     x_train, x_test = features.iloc[train].to_numpy("float64"), features.iloc[test].to_numpy("float64")
-    with threadpool_limits(1):  # so few numbers are multiplied that several threads only wait for one another
-        return {
-            name: fit_regression(x_train[:, chosen], y_train).predict_proba(x_test[:, chosen])
-            for name, chosen in columns.items()
-        }
+    return {
+        name: fit_regression(x_train[:, chosen], y_train).predict_proba(x_test[:, chosen])
+        for name, chosen in columns.items()
+    }
 
 
 def fit_regression(x, y, penalty=True):
@@ -138,7 +137,8 @@ def fit_regression(x, y, penalty=True):
     images there are: to calibrate probabilities do without it.
     """
     regression = LogisticRegression(C=1.0 if penalty else np.inf, class_weight="balanced", max_iter=1000)
-    return make_pipeline(StandardScaler(), regression).fit(x, y.argmax(axis=1))
+    with threadpool_limits(1):  # so few numbers are multiplied that several threads only wait for one another
+        return make_pipeline(StandardScaler(), regression).fit(x, y.argmax(axis=1))
 
 
 def get_coefficients(regression):

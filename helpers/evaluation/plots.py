@@ -29,6 +29,7 @@ _BESIDE = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
 _COLORS, _MARKERS = PALETTE[:8] + PALETTE[9:], "osD^vPX"
 _LINES = ["-", "--", "-.", ":", (0, (9, 2)), (0, (4, 1, 1, 1, 1, 1)), (0, (2, 1))]  # the last three in points: on, off
 _STEPS = (1, 2, 5, 10)  # between ticks
+_TEXT_HEIGHT = 0.06  # of a small line, as a share of the axes
 _PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.6g}%")  # with as many decimals as a tick needs
 
 
@@ -308,9 +309,12 @@ def plot_corruptions(curves, ax=None):
         ax.plot(wide, color=color, lw=0.7, alpha=0.4)
         mean, label = wide.mean(axis=1), f"{name}, mean of {wide.shape[1]}"
         ax.plot(mean, color=color, ls=line, marker=marker, lw=2.5, label=label)
-        for corruption in wide.mean().nsmallest(2).index:
-            place = (wide.index[-1] + 0.08, wide[corruption].iloc[-1])
-            ax.annotate(corruption, place, fontsize=8, color=color, va="center", annotation_clip=False)
+        ends = wide[wide.mean().nsmallest(2).index].iloc[-1]
+        if np.ptp(ends) < _TEXT_HEIGHT:  # side by side their names would overlap
+            ends = pd.Series({"\n".join(ends.index): ends.mean()})
+        for names, height in ends.items():
+            place = (wide.index[-1] + 0.08, height)
+            ax.annotate(names, place, fontsize=8, color=color, va="center", annotation_clip=False)
     ax.set(xlabel="severity; 0: unaltered", ylabel="balanced accuracy", ylim=(0, 1.03), xlim=(0, 6.2), xticks=range(6))
     ax.yaxis.set_major_formatter(_PERCENT)
     ax.legend(fontsize=8, loc="lower left")

@@ -125,12 +125,8 @@ def describe_worst(row, metric):
     """Say for which subgroup a model is worst: ``row`` is from `helpers.evaluation.thresholds.find_worst_subgroup`."""
     if row is None:
         return f"No subgroup has enough groups to compare the {metric}."
-    sure = (
-        "its interval lies below the value of all images"
-        if row["below"]
-        else "its interval does not exclude that of all"
-    )
+    sure = "its interval lies below" if row["below"] else "its interval does not exclude"
     return (
-        f"The {metric} is lowest for **{row['by']} {row['subgroup']}**, {row['value']:.1%} ({row['low']:.1%} to "
-        f"{row['high']:.1%}, widened because it is the worst of {row['compared']}): {sure} images."
+        f"The {metric} is lowest for **{row['by']}: {row['subgroup']}**, {row['value']:.1%} ({row['low']:.1%} to "
+        f"{row['high']:.1%}, widened because it is the worst of {row['compared']}): {sure} the value of all images."
     )

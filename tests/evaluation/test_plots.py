@@ -152,6 +152,8 @@ def draw(images, scores, curves, layers, predict):
         "intervals": lambda ax=None: plots.plot_intervals(
             compute_class_metrics(predict(50), 10), "class", "share", ax=ax
         ),
+        "corruptions": lambda ax=None: plots.plot_corruptions(make_corruptions(noise=0.2, blur=0.5), ax=ax),
+        "choice": lambda ax=None: plots.plot_choice(pd.DataFrame({"chosen": [1], "best": [1]}, ["net"]), ax=ax),
         "layers": lambda ax=None: plots.plot_layers(layers, ax=ax),
         "embedding": lambda ax=None: plots.plot_embedding(np.arange(8).reshape(4, 2), list("abca"), ax=ax),
     }
@@ -160,7 +162,7 @@ def draw(images, scores, curves, layers, predict):
 NAMES = [
     *("counts", "distribution", "boxes", "image_sizes", "mean_colors", "confusion_matrix", "metrics"),
     *("robustness", "calibration", "roc", "precision_recall", "net_benefit", "intervals", "layers"),
-    *("embedding", "distances", "abstaining"),
+    *("embedding", "distances", "abstaining", "corruptions", "choice"),
 ]
 
 
@@ -1118,3 +1120,30 @@ def test_clusterings_can_be_drawn_on_axes_passed_in(clusterings):
     assert plots.plot_clusterings(clusterings, axes=axes[1:]) is figure
     assert [ax.has_data() for ax in axes] == [False, True, True]
     assert plt.get_fignums() == [figure.number]
+
+
+def make_corruptions(**last):
+    """Draw up curves of several corruptions that fall from 0.9 to a last value each."""
+    rows = [(name, step, "net", 0.9 + (end - 0.9) * step / 5) for name, end in last.items() for step in range(6)]
+    return pd.DataFrame(rows, columns=["corruption", "severity", "model", "value"])
+
+
+def test_corruptions_have_a_thick_mean_and_name_the_most_harmful():
+    ax = plots.plot_corruptions(make_corruptions(noise=0.2, blur=0.5, light=0.8))
+    (thick,) = [line for line in ax.get_lines() if line.get_linewidth() > 2]
+    assert thick.get_ydata().tolist() == pytest.approx(np.linspace(0.9, 0.5, 6).tolist())
+    assert get_legend(ax) == ["net, mean of 3"]
+    assert {text.get_text(): round(text.xy[1], 2) for text in ax.texts} == {"noise": 0.2, "blur": 0.5}
+
+
+def test_names_of_corruptions_that_end_alike_do_not_overlap():
+    ax = plots.plot_corruptions(make_corruptions(noise=0.21, blur=0.2, light=0.8))
+    assert [text.get_text() for text in ax.texts] == ["blur\nnoise"]
+
+
+def test_choices_stand_beside_what_was_best():
+    table = pd.DataFrame({"chosen": [0.7, 0.3], "best": [0.4, 0.6]}, index=["net", "simple"])
+    ax = plots.plot_choice(table)
+    assert [bar.get_width() for bar in ax.patches] == [0.7, 0.3, 0.4, 0.6]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["net", "simple"]
+    assert get_legend(ax) == ["chosen on one half", "best on the other half"]

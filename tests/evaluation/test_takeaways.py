@@ -13,6 +13,7 @@ from helpers.evaluation.takeaways import (
     describe_counts,
     describe_history,
     describe_roc,
+    describe_worst,
 )
 
 
@@ -146,3 +147,16 @@ def test_a_temperature_at_the_limit_of_the_search_says_nothing(right, temperatur
         f". The temperature of {temperature} is the limit of the search, because {reason}: these images cannot tell "
         "how sure the model should be, and the calibrated confidence is not to be trusted."
     )
+
+
+def test_the_worst_subgroup():
+    row = {"by": "sex", "subgroup": "male", "value": 0.6, "low": 0.4, "high": 0.7, "compared": 4, "below": True}
+    text = describe_worst(pd.Series(row), "sensitivity")
+    assert text == (
+        "The sensitivity is lowest for **sex: male**, 60.0% (40.0% to 70.0%, widened because it is the worst of 4): "
+        "its interval lies below the value of all images."
+    )
+    assert "does not exclude the value of all images" in describe_worst(
+        pd.Series(row | {"below": False}), "sensitivity"
+    )
+    assert describe_worst(None, "specificity") == "No subgroup has enough groups to compare the specificity."

@@ -165,9 +165,9 @@ def test_intervals_of_alarms_are_those_of_resampled_groups(find_interval):
     rng = np.random.default_rng(2)
     scores = simulate_scores(120, 1)
     scores["group"] = rng.integers(0, 30, 120)
-    found = compute_alarm_metrics(scores, 0.4, resamples=40, seed=9)
+    found = compute_alarm_metrics(scores, 0.4, resamples=20, seed=9)
     names, rng, resampled = scores["group"].unique(), np.random.default_rng(9), []
-    for _ in range(40):
+    for _ in range(20):
         drawn = names[rng.integers(0, len(names), len(names))]
         copies = scores.iloc[np.concatenate([np.flatnonzero(scores["group"] == name) for name in drawn])]
         true, alarm = copies["positive"], copies["score"] >= 0.4
@@ -232,7 +232,7 @@ def get_rates(scores, threshold):
 @pytest.mark.parametrize("decimals", [None, 1, 0], ids=["all scores differ", "tied scores", "zero or one"])
 def test_no_other_threshold_is_better_balanced(decimals, share):
     for seed in range(4):
-        scores = simulate_scores(150, seed, decimals, share)
+        scores = simulate_scores(80, seed, decimals, share)
         scores.loc[:1, "positive"] = [True, False]
         levels = scores["score"].unique()
         best = max(min(get_rates(scores, threshold)) for threshold in [*levels, *np.nextafter(levels, 2)])

@@ -26,7 +26,22 @@ HEADINGS = [
     "Evaluation",
     "Conclusion",
     "Further analyses",
+    "Honest evaluation",
 ]
+QUESTIONS = [
+    "Is the test set clean?",
+    "Can the confidence be trusted?",
+    "Would a shortcut do?",
+    "How much change can it take?",
+    "For whom does it work?",
+    "Which errors, and which labels are doubtful?",
+    "Where does it look?",
+    "Was it chosen well?",
+    "Would it refuse?",
+    "Export",
+]
+ANSWERS = ["check_leaks", "check_calibration", "check_shortcuts", "check_robustness", "check_views", "check_subgroups"]
+ANSWERS += ["show_errors", "find_doubtful_labels", "show_evidence", "check_choice", "check_strangers", "export_forms"]
 MOST_CELLS = 45  # of the story up to the conclusion, and of what follows
 MOST_FUNCTIONS = 4
 OPTIONAL_HEADINGS = {"Transfer learning"}
@@ -67,6 +82,24 @@ def test_headings_are_the_same_in_all(notebook):
     assert found == [heading for heading in HEADINGS if heading in found or heading not in OPTIONAL_HEADINGS]
     assert notebook.cells[0].cell_type == "markdown"
     assert notebook.cells[0].source.startswith("# ")
+
+
+def test_all_ask_the_same_questions_in_the_same_order(notebook):
+    sources = [cell.source for cell in notebook.cells]
+    start = next(number for number, text in enumerate(sources) if text.startswith("## Honest evaluation"))
+    assert re.findall(r"^### (.+)$", "\n".join(sources[start:]), re.MULTILINE) == QUESTIONS
+    code = "\n".join(cell.source for cell in notebook.cells[start:] if cell.cell_type == "code")
+    calls = re.findall(r"review\.(\w+)\(", code)
+    assert list(dict.fromkeys(calls)) == ANSWERS
+
+
+def test_most_of_what_is_said_about_a_question_is_said_in_all():
+    """A sentence that only some notebooks have tells of their data."""
+    parts = [nbformat.read(path, as_version=4) for path in NOTEBOOKS]
+    texts = ["\n".join(cell.source for cell in part.cells if cell.cell_type == "markdown") for part in parts]
+    sentences = [set(re.split(r"(?<=[.:?]) |\n+", text.partition("## Honest evaluation")[2])) for text in texts]
+    shared = set.intersection(*sentences)
+    assert min(len(shared) / len(own) for own in sentences) > 0.7
 
 
 def test_the_story_and_what_follows_are_short(notebook):

@@ -17,6 +17,7 @@ import pandas as pd
 import psutil
 import pytest
 from acting import act, act_otherwise
+from trials import make_base, make_trials
 
 from helpers import parallel
 from helpers.study import cnn, runner
@@ -31,16 +32,6 @@ FACTORS = {
     "width": {"narrow": {"x": 2}, "base": {}, "wide": {"x": 8}},
     "rate": {"fast": {"y": 9.5}, "slow": {}},
 }
-
-
-def make_base(folder, **changes):
-    return {"x": 1, "y": 10.0, "does": "", "folder": str(folder), "threads": False} | changes
-
-
-def make_trials(folder, *does, threads=False):
-    """Make a trial for each thing to do, numbered by x."""
-    rows = [(make_base(folder, x=number, does=what, threads=threads), 5) for number, what in enumerate(does)]
-    return pd.DataFrame(rows, columns=["settings", "seed"])
 
 
 def read_calls(folder):
@@ -340,7 +331,7 @@ def test_progress_is_drawn_only_if_asked(run, capsys):
 def interrupted(tmp_path_factory):
     """Interrupt a study in several processes, and run it again: folder, processes then, calls later, results."""
     folder = tmp_path_factory.mktemp("interrupted")
-    trials = make_trials(folder, "", "interrupt once", "", "", "", threads=True)
+    trials = make_trials(folder, "", "interrupt once", "", "", "", counting=[4])
     np.save(folder / "large.npy", np.ones(200_000))  # joblib sends arrays below a megabyte
     arrays = (np.load(folder / "large.npy"), np.load(folder / "large.npy", mmap_mode="r"))
     before = dict(os.environ)
@@ -375,7 +366,7 @@ def test_an_interrupted_pool_keeps_what_is_finished(interrupted):
 def test_each_process_has_one_thread(interrupted):
     results = interrupted[-1]
     assert set(results["limits"]) == {3}
-    assert set(results["threads"]) == {1 if sys.platform == "linux" else -1}
+    assert results["threads"][4] == (1 if sys.platform == "linux" else -1)
 
 
 def test_large_arrays_are_mapped_into_memory(interrupted):
@@ -383,23 +374,10 @@ def test_large_arrays_are_mapped_into_memory(interrupted):
     assert set(interrupted[-1]["own_file"]) == {1}  # which was mapped before, and is not copied
 
 
-def run_in_vain(folder):
-    """Run a study whose trials wait for good."""
-    run_study(act, make_trials(folder, "wait", "wait"), folder / "study", n_jobs=2)
-
-
-def run_benchmark_in_vain(folder):
-    from benchmarks.common import run_alone
-
-    run_alone(act, make_base(folder, does="wait"), 0)
-
-
 @pytest.mark.parametrize("start", ["run_in_vain", "run_benchmark_in_vain"])
 def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path, start):
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-    code = (
-        f"import sys; sys.path[:0] = {paths}; import test_study; test_study.{start}(test_study.Path({str(tmp_path)!r}))"
-    )
+    code = f"import pathlib, trials; trials.{start}(pathlib.Path({str(tmp_path)!r}))"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     parent = subprocess.Popen([sys.executable, "-c", code], env=environment)
     expected = 2 if start == "run_in_vain" else 1
@@ -473,7 +451,7 @@ def test_a_process_killed_between_trials_ends_the_study(run, monkeypatch):
 @pytest.mark.usefixtures("cluster")
 def test_a_cluster_gives_the_same_results_though_a_worker_is_killed(run, tmp_path):
     before = dict(os.environ)
-    trials = make_trials(tmp_path, "", "raise", "", "kill once", "", "", threads=True)
+    trials = make_trials(tmp_path, "", "raise", "", "kill once", "", "", counting=[5])
     results = run(trials=trials)
     assert dict(os.environ) == before
     calls = (tmp_path / "calls").read_text().splitlines()
@@ -484,7 +462,7 @@ def test_a_cluster_gives_the_same_results_though_a_worker_is_killed(run, tmp_pat
     assert results["total"].drop(1).tolist() == [11, 211, 311, 411, 511]
     assert results["error"].tolist() == ["", "RuntimeError: no luck", "", "", "", ""]
     assert set(results["limits"].dropna()) == {3}
-    assert set(results["threads"].dropna()) == {1 if sys.platform == "linux" else -1}
+    assert results["threads"][5] == (1 if sys.platform == "linux" else -1)
     read_calls(tmp_path)
     parallel.use_cluster("")
     columns = ["trial", "seed", "total", "error"]
@@ -569,7 +547,9 @@ def test_the_same_seed_gives_the_same_results(tiny):
     assert drop_times(again) == drop_times(tiny)
 
 
-def test_seeds_and_augmentation_play_a_part(monkeypatch):
+@pytest.fixture
+def drawn(monkeypatch):
+    """Leave networks as they were drawn: their first weights, seeds and augmenters."""
     drawn = []
 
     def fit(model, training, validation, recipe, *, seed):
@@ -580,6 +560,10 @@ def test_seeds_and_augmentation_play_a_part(monkeypatch):
         return history
 
     monkeypatch.setattr(cnn, "fit_model", fit)
+    return drawn
+
+
+def test_seeds_and_augmentation_play_a_part(drawn):
     results = [
         train_tiny(seed=seed, augmentation=turn) for seed, turn in [(1, {}), (2, {}), (1, {"rotation_range": 90})]
     ]
@@ -593,6 +577,7 @@ def test_seeds_and_augmentation_play_a_part(monkeypatch):
     assert not np.allclose(augmenters[2](image, np.random.default_rng(0)), image)
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize(
     ("changes", "options"),
     [
@@ -633,6 +618,7 @@ def test_settings_reach_the_training(monkeypatch):
         np.testing.assert_array_equal(found[name][2], rows)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_scores_are_those_of_each_set(monkeypatch):
     """Of three classes; the set of one row lacks two of them."""
     pixels, y, sets, statistics = make_images(3, 6)
@@ -646,7 +632,8 @@ def test_scores_are_those_of_each_set(monkeypatch):
     assert not [name for name in results if "roc" in name]
 
 
-def test_a_set_of_one_class_has_no_roc_curve(monkeypatch):
+@pytest.mark.usefixtures("drawn")
+def test_a_set_of_one_class_has_no_roc_curve():
     pixels, y, sets, statistics = make_images()
     results = train_cnn(TINY | {"epochs": 1}, 1, pixels[::2], y[::2], sets[::2], statistics)
     assert np.isnan(results["test_roc_auc"])

@@ -32,7 +32,7 @@ def train(devices, name, dies=False):
     killing.touch() if dies else killing.unlink(missing_ok=True)
     used = fast.use_all_gpus([f"CPU:{number}" for number in range(devices)])
     fast.set_seed(1)
-    model = networks.build_cnn((12, 12, 1), 2, ([128], [70]), filters=((4,), (8,)), batch_norm=False, dropout=0)
+    model = networks.build_cnn((12, 12, 1), 2, ([128], [70]), filters=((4,),), batch_norm=False, dropout=0)
     batches = []
 
     def augment(images, rng):

@@ -1,5 +1,7 @@
 """Surgery: copies, built-in temperatures, cut and combined networks."""
 
+import functools
+
 import keras
 import numpy as np
 import pandas as pd
@@ -173,8 +175,14 @@ def test_a_model_with_its_temperature_can_be_saved(tmp_path):
 
 
 def build_transfer(prepare=None):
-    extractor = build_feature_extractor((32, 32, 3), None, until="block_2_add", prepare=prepare)
+    extractor = build_extractor(prepare, keras.config.dtype_policy().name)
     return join(extractor, build_head(compute_features(extractor, draw_cells(size=32)), 2))
+
+
+@functools.cache
+def build_extractor(prepare, precision):
+    """Build it once for each precision."""
+    return build_feature_extractor((32, 32, 3), None, until="block_2_add", prepare=prepare)
 
 
 def standardize(pixels):
