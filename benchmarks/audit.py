@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.audit [DATA_SET ...]`` copies 400 images of each data set in ``DATA_DIR``, no two of one group,
 into a temporary folder, plants the faults of `samples.planted` and prints a row for each draw, and the faults that were
-not found. Without ``DATA_DIR`` it draws the folder. The faults that a data set has itself count as false alarms. Seconds
-are of the processor, of all cores together.
+not found. Without ``DATA_DIR`` it draws the folder. The faults that a data set has itself count as false alarms. The
+seconds are those of the processor, of all cores together.
 """
 
 import os

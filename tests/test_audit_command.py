@@ -117,11 +117,11 @@ def test_a_frame_is_a_shortcut(width, value, told):
     assert [{row["class"], row["other_class"]} for row in frames] == [{"a", "b"}] * told
 
 
-@pytest.mark.parametrize(("apart", "wrong", "told"), [(6, 2, 2), (6, 9, 3), (0, 2, 0)])
+@pytest.mark.parametrize(("apart", "wrong", "told"), [(6, 2, 2), (6, 12, 8), (0, 2, 0)])
 def test_wrong_folders_are_told_where_classes_can_be_told_apart(apart, wrong, told):
-    """At most 2 % of the 120 images, rounded up; none of two classes that look the same."""
-    images, pairs, blank = make_labelled(120)
-    features = np.random.default_rng(0).normal(size=(120, 20)).astype("float32")
+    """At most 2 % of the 400 images; none of two classes that look the same."""
+    images, pairs, blank = make_labelled(400)
+    features = np.random.default_rng(0).normal(size=(400, 20)).astype("float32")
     features[images["label"] == "a", :4] += apart
     features[1 : 2 * wrong : 2, :4] -= apart
     found = checks.find_wrong_folders(images, features, pairs, blank)

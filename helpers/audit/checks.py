@@ -164,30 +164,34 @@ def find_odd_images(images, looks):
     typical = looks.median()
     sharpness = _standardize(np.log(looks["sharpness"]))
     rules = {
-        "blank": (looks["detail"] < _LEAST_DETAIL, "detail", "grey levels is the standard deviation, it shows nothing"),
+        "blank": (
+            looks["detail"] < _LEAST_DETAIL,
+            "detail",
+            "Its grey levels differ by {:.1f} only: it shows nothing.",
+        ),
         "dark": (
             (looks["p99"] < typical["p99"] / 2) & (_standardize(looks["p99"]) < -_OUTLIER),
             "p99",
-            f"of 255 is the level of its lightest part, usual is {typical['p99']:.0f}",
+            f"Its lightest part has the level {{:.0f}} of 255, usual is {typical['p99']:.0f}.",
         ),
         "over-exposed": (
             (255 - looks["p1"] < (255 - typical["p1"]) / 3)
             & (looks["p50"] > 200)
             & (_standardize(looks["p1"]) > _OUTLIER),
             "p1",
-            f"of 255 is the level of its darkest part, usual is {typical['p1']:.0f}",
+            f"Its darkest part has the level {{:.0f}} of 255, usual is {typical['p1']:.0f}.",
         ),
         "blurred": (
             (looks["sharpness"] < _BLURRED) & (sharpness < -_OUTLIER),
             "sharpness",
-            f"is the sharpness, usual is {typical['sharpness']:.2f}",
+            f"Its sharpness is {{:.2f}}, usual is {typical['sharpness']:.2f}.",
         ),
     }
     findings, odd = [], np.zeros(len(images), bool)
     for kind, (flags, name, meaning) in rules.items():
         for row in np.flatnonzero(flags.to_numpy() & ~odd):
             value = looks[name].iloc[row]
-            findings.append(_tell(kind, f"{value:.2f} {meaning}.", images.iloc[row], number=value))
+            findings.append(_tell(kind, meaning.format(value), images.iloc[row], number=value))
         odd |= flags.to_numpy()
     return findings
 
@@ -197,9 +201,10 @@ def find_wrong_folders(images, features, pairs, blank):
 
     A logistic regression on the principal components of the features predicts each fifth of the groups from the other
     four; copies are in the same fifth. Told is an image to whose class the model gives less than 10 %, and at most one
-    of its 15 nearest images belongs, where half of them usually do; of all images at most 2 %, the surest ones.
+    of its 15 nearest images belongs, where half of them usually do; of all images at most 2 %, the surest ones. Images
+    with a copy in another class are left out: `find_copies` tells them.
     """
-    images = _list_comparable(images, pairs, blank)
+    labels, images = images["label"].to_numpy(), _list_comparable(images, pairs, blank)
     if images["label"].nunique() < 2:
         return []
     components = min(max(len(images) // _IMAGES_PER_COMPONENT, _COMPONENTS[0]), _COMPONENTS[1], *features.shape)
@@ -209,7 +214,10 @@ def find_wrong_folders(images, features, pairs, blank):
     given, suggested = y_prob[range(len(codes)), codes], y_prob.argmax(axis=1)
     own = _count_own(x, codes, images["group"].factorize()[0])
     usual = pd.Series(own).groupby(codes).transform("median").to_numpy()
-    doubtful = np.flatnonzero((given < _SELF_CONFIDENCE) & (own <= _MOST_OWN) & (usual >= _NEIGHBOURS / 2))
+    ends = pairs[["first", "second"]].to_numpy()
+    told = images.index.isin(ends[_differ(*labels[ends.T])].ravel())
+    doubtful = (given < _SELF_CONFIDENCE) & (own <= _MOST_OWN) & (usual >= _NEIGHBOURS / 2) & ~told
+    doubtful = np.flatnonzero(doubtful)
     surest = doubtful[np.argsort(given[doubtful], kind="stable")][: int(np.ceil(_MOST_DOUBTFUL * len(images)))]
     rows, findings = images.to_dict("records"), []
     for row in surest:
@@ -217,7 +225,7 @@ def find_wrong_folders(images, features, pairs, blank):
         sentence = (
             f"It may lie in the wrong folder: a model that has not seen it gives {given[row]:.1%} to its class and "
             f"{y_prob[row].max():.1%} to {name}; of the {_NEIGHBOURS} images most like it {own[row]} belong to its "
-            "class. Let an expert look at it."
+            "class."
         )
         findings.append(_tell("class folder", sentence, rows[row], {"label": name}, given[row]))
     return findings

@@ -69,9 +69,10 @@ def read_folder(files, folder, group=None, metadata=None):
     source = f"--group {group}" if group is not None else "the names" if metadata is None else "the table or the names"
     if known.any():
         example = images["group"][known].iloc[0]
+        others = "" if known.all() else f"; the other {(~known).sum():,} images are taken for groups of their own"
         notes.append(
             f"Groups from {source}: {images['group'].nunique():,} in {known.sum():,} images, such as "
-            f"{show_name(example)}; the other {(~known).sum():,} images are taken for groups of their own."
+            f"{show_name(example)}{others}."
         )
     else:
         notes.append("Groups: none known, each image is taken for one. Give --group or --metadata if there are some.")

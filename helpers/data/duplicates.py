@@ -20,7 +20,7 @@ _ORIENTATIONS = list(product((0, 1), repeat=3))  # turned, upside down, mirrored
 _LEAST_SIDE = 64  # of images in which key points are looked for
 _MOST_POINTS, _LEAST_POINTS = 100, 8  # key points of an image; and those of two images that have to lie alike
 _WORDS, _SAMPLE = 32, 20_000  # of the vocabulary of key points; and the key points that it is made from
-_COMPONENTS, _FITTED = 256, 2000  # principal components of these sums; and the images that they are fitted to, at most
+_COMPONENTS, _FITTED = 256, 2000  # principal directions of these sums; and the images that they are fitted to, at most
 _LEAST_OVERLAP = 0.5  # of the area of one of the two images
 _LEAST_AREA = 0.1  # of the second image laid on the first
 # SIFT describes a key point by 4 x 4 cells of 8 directions: this is the same description in a mirror.
@@ -98,10 +98,11 @@ def find_derived_copies(pixels, least_correlation=0.94, neighbours=5, candidates
     """Find the pairs of images of which one was made from the other: cropped, turned, mirrored or several of these.
 
     Each image has up to 100 key points (SIFT, Lowe 2004). Images are compared by the sum of what is particular to their
-    key points (VLAD, Jégou et al. 2010), and each with its nearest neighbours also point by point. Where some points
-    of two images lie alike but for a shift, a turn and a scale, one image is laid on the other, and they are correlated
-    where they overlap, in all but the lowest frequencies, because from afar one mole looks like another. Images
-    without detail, with fewer than 8 key points, are in no pair.
+    key points (VLAD, Jégou et al. 2010), in 256 principal directions, and each with its nearest neighbours also point
+    by point. Where some points of two images lie alike but for an affine map, one image is laid on the other, and they
+    are correlated where they overlap, in all but the lowest frequencies, because from afar one mole looks like another.
+    The map may have a shear, as a turn has of an image that was not square before. Images without detail, with fewer
+    than 8 key points, are in no pair.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ def find_derived_copies(pixels, least_correlation=0.94, neighbours=5, candidates
         Grey and square, with a side of 64 pixels or more (otherwise ValueError); may be memory-mapped. The limits were
         chosen at 96 pixels.
     least_correlation : float
-        How alike the detail has to be, at most 1. Different chest X-rays, laid on one another, reach 0.9.
+        How alike the detail has to be, at most 1. Different chest X-rays, laid on one another, reach 0.93.
     neighbours : int
         How many images each is compared with.
     candidates : DataFrame, optional

@@ -371,6 +371,16 @@ def test_cropped_and_turned_copies_are_found(change, scale, angle, tmp_path):
     pd.testing.assert_frame_equal(find_derived_copies(mapped, neighbours=20), found)  # more than there are
 
 
+def test_turned_copies_of_wide_images_are_found():
+    """Images of 144 by 96 pixels are turned by 10 degrees; then all are made square, so that the turn has a shear."""
+    wide = [Image.fromarray(image[..., 0]).resize((144, 96)) for image in draw_textures(6, 96)]
+    wide += [image.rotate(10, Image.Resampling.BILINEAR) for image in wide[:3]]
+    found = find_derived_copies(np.stack([np.asarray(image.resize((96, 96)))[..., None] for image in wide]))
+    assert get_pairs(found) == [(0, 6), (1, 7), (2, 8)]
+    assert (found["correlation"] > 0.97).all()
+    np.testing.assert_allclose(found["angle"], -10, atol=3)
+
+
 def test_the_first_image_may_be_the_copy():
     images = draw_textures(4, 96)
     found = find_derived_copies(np.concatenate([derive(images[0], "cropped")[None], images]))
