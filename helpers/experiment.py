@@ -84,6 +84,7 @@ class Experiment:
     temperatures : dict of str to float
     scores : dict of str to dict of str to DataFrame, of each model and set
     chosen : str, the model that `choose` chose
+    lead : Series, by how much the best model was ahead of the best simple one then
     base : str, the pretrained network that `choose_base` chose
     full_run : FullRun, what the committed full run found, see `helpers.evaluation.full_run`
     """
@@ -96,7 +97,7 @@ class Experiment:
         self.precision = fast.set_precision(self.settings.precision)
         plots.set_style()
         _shorten_interrupts()
-        self.data = self.report = self.chosen = self.base = None
+        self.data = self.report = self.chosen = self.lead = self.base = None
         self.models, self.histories, self.predictions, self.temperatures, self.scores = {}, {}, {}, {}, {}
         self._sets, self._fits, self._final, self._familiar, self._weights = {}, {}, {}, {}, {}
 
@@ -434,7 +435,7 @@ class Experiment:
             )
         tables = {name: self.predict(name, part) for name in names}
         best = table[metric].drop(list(simple), errors="ignore").idxmax()
-        self.chosen, _ = choosing.choose_simple(tables, best, simple, metric) if simple else (best, None)
+        self.chosen, self.lead = choosing.choose_simple(tables, best, simple, metric) if simple else (best, None)
         return table
 
     def score(self, *parts, names=None, metrics=None, resamples=1000):

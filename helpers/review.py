@@ -13,7 +13,7 @@ from functools import cached_property, partial
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 
 from helpers.training import fast, saving  # isort: skip  (first: they start TensorFlow without its log lines)
 
@@ -34,8 +34,10 @@ from helpers.evaluation import (
     takeaways,
     thresholds,
 )
+from helpers.evaluation.bootstrap import compute_proportion
 from helpers.files import InputError
 
+_FARTHEST = 5  # standard deviations from the mean of a feature
 _FEWEST_FEATURES = 16  # with fewer, images are compared by simple statistics
 _THUMBNAIL, _DETAIL = (32, 32, 1), (96, 96, 1)  # what is compared to find copies, and copies that were cropped
 
@@ -132,12 +134,12 @@ class Review:
         across, two_labels = int((pairs["sets"] == "two sets").sum()), int(pairs["labels"].sum())
         text = (
             f"Pairs of copies among {len(used):,} images: {len(pairs):,}; in two sets: {across:,}; with two labels: "
-            f"{two_labels:,}. Of {len(leaked):,} test images {leaked.sum():,} are leaked."
+            f"{two_labels:,}. Leaked test images: {leaked.sum():,} of {len(leaked):,}."
         )
         if leaked.all() or not leaked.any():
             price = pd.DataFrame({name: self._score(table).loc["accuracy"] for name, table in tables.items()}).T
             price = price.rename_axis("model").reset_index()
-            text += " There is nothing to price." if not leaked.any() else " No clean image is left to compare with."
+            text += " No clean image is left to compare with." if leaked.any() else ""
         else:
             price = {
                 name: leaks.compute_price(table, leaked, resamples=self.resamples) for name, table in tables.items()
@@ -145,8 +147,10 @@ class Review:
             price = (
                 pd.concat(price, names=["model", "metric"]).drop(("nearest training image", "roc_auc")).reset_index()
             )
-            points = report.format_sign(100 * price.loc[0, "value"], 1)
-            text += f" They change the accuracy by {points} points."
+            worth = price.iloc[0][["value", "low", "high"]].astype(float) * 100
+            text += (
+                f" On all test images the accuracy is {report.format_difference(worth, 1)} points above the clean ones."
+            )
         self.experiment.show(ax, "leaks", text)
         return self._keep(price, "leaks")
 
@@ -165,24 +169,27 @@ class Review:
         limits = calibration.fit_conformal(self.validated, coverage)
         sets = calibration.score_sets(self.tested, limits, resamples=self.resamples)
         stages, temperature = {"calibration error": self.tested}, self.experiment.temperatures.get(self.name)
-        if temperature and self.name in self.experiment.models:
-            before = self.experiment.undo_weights(self.name, self.part)
-            stages = {"calibration error before": before, **stages}
-            text = takeaways.describe_calibration(before, self.tested, temperature)
-        scored = {name: self._score(table).loc["expected_calibration_error"] for name, table in stages.items()}
-        errors = pd.DataFrame(scored).T
-        if len(stages) == 1:
-            text = f"The expected calibration error is {report.format_value(errors.iloc[0])}."
+        if temperature:
+            stages = {"before calibration": calibration.apply_temperature(self.tested, 1 / temperature), **stages}
+        scored = [scores.compute_calibration_error(table, self.resamples) for table in stages.values()]
+        errors = pd.DataFrame(scored, index=list(stages))
+        text = f"The expected calibration error is {report.format_value(errors.iloc[0])}."
+        if temperature:
+            text = takeaways.describe_calibration(*scored, temperature)
         half = abstaining.iloc[(abstaining["answered"] - 0.5).abs().argmin()]
+        surest, held = (
+            report.format_percent(row, 1) for row in (half.rename({"accuracy": "value"}), sets.loc["coverage"])
+        )
         text += (
-            f" On the half that it is surest of it is right for {half['accuracy']:.1%}, on all images for "
-            f"{abstaining['accuracy'].iloc[0]:.1%}. The sets hold the true class for "
-            f"{sets.loc['coverage', 'value']:.1%} of the images ({coverage:.0%} was aimed at); "
-            f"{sets.loc['share_uncertain', 'value']:.1%} are uncertain."
+            f" On the half that it is surest of it is right for {surest}, on all images for "
+            f"{abstaining['accuracy'].iloc[0]:.1%}. The sets hold the true class of {held} of the images "
+            f"({coverage:.0%} was aimed at), and {sets.loc['mean_set_size', 'value']:.2f} of {len(limits)} classes on "
+            f"average; {sets.loc['share_uncertain', 'value']:.0%} of the images are uncertain."
         )
         if few := sum(limit == 0 for limit in limits.values()):
             text += (
-                f" Every set holds {few} of the {len(limits)} classes, which have too few held-out images for a limit."
+                f" {few} classes have too few held-out images for a threshold. They are in every set, so that the sets "
+                "say little."
             )
         self.experiment.show(figure, "calibration", text)
         table = pd.concat([errors, sets]).rename_axis("measure").reset_index()
@@ -199,6 +206,8 @@ class Review:
             paths = [self.data.source.folder / path for path in self.images["path"].iloc[rows]]
             sizes = self.images.iloc[rows][["width", "height"]].assign(bytes=[path.stat().st_size for path in paths])
         features = baselines.compute_shortcut_features(self.x, rows, sizes)
+        trained_on = features.iloc[: len(self.training)]
+        features = features.loc[:, trained_on.max() > trained_on.min()]  # what is constant tells nothing
         known, asked = np.split(np.arange(len(rows)), [len(self.training)])
         y_train = self.data.encode_labels(self.training)
         found = {}
@@ -208,18 +217,16 @@ class Review:
             alone = self._score(table).loc["roc_auc"]
             found[name] = {**alone, **left.add_prefix("left_")}
         table = pd.DataFrame(found).T.rename_axis("shortcut").reset_index()
-        reached = self._score(self.tested).loc["roc_auc", "value"]
-        left = "left when balanced away"
-        _, ax = plt.subplots(figsize=(9, 1.4 + 0.32 * len(table)))
-        shown = table.rename(columns={"left_value": left})
-        plots.plot_intervals(shown, "shortcut", "ROC AUC with 95 % interval", left, ax=ax)
-        ax.axvline(reached, color="grey", ls=":")
-        best, least = table.loc[table["value"].idxmax()], table.loc[table["left_value"].idxmin()]
+        reached = self._score(self.tested).loc["roc_auc"]
+        best = table.loc[table["value"].idxmax()]
+        left = {"value": best["left_value"], "low": best["left_low"], "high": best["left_high"]}
+        left["groups"] = best["left_groups"]
         text = (
-            f"**{self.name}** reaches a ROC AUC of {reached:.3f} (dotted line), the best of the shortcuts "
-            f"({best['shortcut']}) {best['value']:.3f}. Least is left where this is balanced away: "
-            f"{least['shortcut']}, {least['left_value']:.3f}."
+            f"**{self.name}** reaches a ROC AUC of {report.format_value(reached)}, the dotted line. The best of the "
+            f"shortcuts, {best['shortcut']}, reaches {report.format_value(best)}. Where it is balanced away, "
+            f"{report.format_value(left)} is left."
         )
+        ax = plots.plot_shortcuts(table, reached["value"])
         self.experiment.show(ax, "shortcuts", text)
         return self._keep(table, "shortcuts")
 
@@ -240,13 +247,17 @@ class Review:
         curves["corruption"] = curves["corruption"].str.split(": ").str[-1]  # without the kind
         summary["worst"] = summary["worst"].str.split(": ").str[-1]
         self.report.save_table(curves, "robustness")
-        found = summary.loc[self.name]
+        found, chance = summary.loc[self.name], 1 / table["y_true"].nunique()
+        last = curves[curves["severity"] == curves["severity"].max()]
+        lost = last.loc[last["value"] <= chance + 0.01, "corruption"]
+        mean = report.format_percent(found.rename({"corrupted": "value"}), 1)
         text = (
-            f"The balanced accuracy is {found['clean']:.1%} on {len(images)} unaltered test images and "
-            f"{found['corrupted']:.1%} as a mean over {len(names)} corruptions in five severities: "
-            f"{found['kept']:.0%} of it is kept. **{found['worst']}** does most harm."
+            f"The balanced accuracy is {found['clean']:.1%} on {len(images)} unaltered test images and, as a mean over "
+            f"{len(names)} corruptions in five severities, {mean}. Guessing would have {chance:.1%}; of what lies "
+            f"above, {(found['corrupted'] - chance) / max(found['clean'] - chance, 1e-9):.0%} is kept. "
+            f"**{found['worst']}** does most harm. To guessing it falls with: {', '.join(lost) or 'none of them'}."
         )
-        self.experiment.show(plots.plot_corruptions(curves), "robustness", text)
+        self.experiment.show(plots.plot_corruptions(curves, chance), "robustness", text)
         return self._keep(summary.reset_index(), "robustness_summary")
 
     def check_views(self):
@@ -267,6 +278,13 @@ class Review:
             }
         table = pd.DataFrame(rows).T.rename_axis("views")
         table["times as long"] = (table["times as long"] / table["times as long"].iloc[0]).astype(float).round(1)
+        first, last = table.iloc[0], table.iloc[-1]
+        display(
+            Markdown(
+                f"On {len(images)} unaltered test images {table.index[-1]} views take {last['times as long']} times as "
+                f"long as one, and change the accuracy from {first['accuracy']} to {last['accuracy']}."
+            )
+        )
         return table
 
     def check_subgroups(self, values):
@@ -289,6 +307,9 @@ class Review:
             plots.plot_intervals(part, "name", f"{metric} with 95 % interval", ax=ax)
             lines.append(takeaways.describe_worst(thresholds.find_worst_subgroup(table, metric), metric))
         axes[1].set_yticklabels([])
+        shown, whole = table["subgroup"].nunique() - 1, sum(values[name].nunique() for name in values)
+        if shown < whole:
+            lines.append(f"{whole - shown} subgroups with fewer than {thresholds.FEWEST_IMAGES} images are left out.")
         self.experiment.show(figure, "subgroups", " ".join(lines))
         return self._keep(table, "subgroups")
 
@@ -363,9 +384,13 @@ class Review:
         pictures = np.concatenate([np.broadcast_to(shown, overlays.shape), overlays])
         figure = plots.plot_image_grid(pictures, titles, len(shown), size=1.0)
         first = table.iloc[0]
+        verdict = (
+            "more than" if first["ratio"] > 1.2 else "no more than" if first["ratio"] < 1.1 else "little more than"
+        )
         text = (
-            f"In images that are classified right {first['inside']:.0%} of the evidence lies inside the object, which "
-            f"covers {first['area']:.0%} of the area: {first['ratio']:.1f} times its share."
+            f"In images that are classified right {first['inside']:.0%} of the evidence lies inside the mask, which "
+            f"covers {first['area']:.0%} of the area. That is {verdict} an even spread would give (mean ratio "
+            f"{first['ratio']:.1f})."
         )
         self.experiment.show(figure, "evidence", text, shows_images=True)
         return self._keep(table.reset_index(), "evidence")
@@ -383,10 +408,8 @@ class Review:
         ax = plots.plot_choice(table)
         title = report.get_title(metric)
         text = (
-            f"Choosing by the {title} on half of the groups picks what is best on the other half in "
-            f"{rule['best']:.0%} of {rule['splits']:.0f} divisions. What it picks is {rule['regret']:.3f} behind the "
-            f"best on average; always taking "
-            f"**{table['regret'].idxmin()}** would be {table['regret'].min():.3f} behind."
+            f"In {rule['best']:.0%} of {rule['splits']:.0f} divisions the model with the highest {title} on one half "
+            f"is best on the other half, too; on average it is {rule['regret']:.3f} behind the best there."
         )
         self.experiment.show(ax, "choice", text)
         return self._keep(table.reset_index(), "choice")
@@ -400,11 +423,17 @@ class Review:
         distances = self.experiment.measure_distances(self.name, self.strangers, self.rows)
         table = foreign.summarize_distances(distances)
         known, others = table["refused"].iloc[0], table["refused"].iloc[1:].drop(list(alike), errors="ignore")
-        least = f"least of **{others.idxmin()}**, {others.min():.1%}" if others.min() < 1 else "all of every kind"
-        text = (
-            f"Of the test images {known:.1%} are refused by mistake. Of the kinds of foreign images "
-            f"{others.mean():.1%} are refused on average, {least}."
+        refused = report.format_percent(compute_proportion(table["images"].iloc[0] * known, table["images"].iloc[0]), 1)
+        missed = others[others < 1].sort_values()
+        kinds = ", ".join(f"**{name}** ({share:.0%})" for name, share in missed.items())
+        text = f"Of the test images {refused} are marked as foreign by mistake. "
+        text += (
+            f"Of these kinds not all are marked: {kinds}."
+            if len(missed)
+            else "All images of the other kinds are marked."
         )
+        if known > 0.2:
+            text += " To this model the test images look foreign, so that the mark tells little here."
         self.experiment.show(plots.plot_distances(distances), "distances", text)
         return self._keep(table.reset_index(), "refused")
 
@@ -414,6 +443,13 @@ class Review:
         folder = self.experiment.folder / "models" / self.report.place
         seconds = 0.2 if self.experiment.quick else 1.0
         table = saving.measure_forms(self.model, images, folder, report.make_key(self.name), seconds)
+        others = table["largest_difference"].drop("keras")
+        display(
+            Markdown(
+                f"On {len(images)} test images no probability of the other forms differs by more than "
+                f"{others.max():.0e} from that of the Keras model in float32."
+            )
+        )
         return self._keep(table.reset_index(), "forms")
 
     # What the questions share
@@ -437,14 +473,15 @@ class Review:
         known = features[self.training]
         features -= known.mean(axis=0)
         features /= known.std(axis=0) + 1e-6
-        return features
+        return np.clip(features, -_FARTHEST, _FARTHEST, out=features)  # what hardly varies would outweigh all else
 
     def _score(self, table):
         return scores.compute_metrics(table, self.resamples)
 
     def _keep(self, table, name):
+        """Save a table as it is; return it as it is shown."""
         self.report.save_table(table, name)
-        return table
+        return report.tabulate_intervals(table)
 
     def _find_rows(self, table):
         rows = pd.Index(self.images["image_id"]).get_indexer(table["image_id"])

@@ -108,7 +108,7 @@ def find_copies(images, pairs):
     means = {
         COPIES[0]: "They are the same image",
         COPIES[1]: "They show the same picture, upright, turned or mirrored",
-        COPIES[2]: "One is a crop of the other, or slightly turned",
+        COPIES[2]: "They show the same: one is a crop of the other, slightly turned, or photographed again",
     }
     risks = {
         "across classes": "one of their labels is wrong",

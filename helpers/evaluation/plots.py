@@ -298,10 +298,10 @@ def plot_robustness(curves, xlabel, limit=None, ax=None):
     return ax
 
 
-def plot_corruptions(curves, ax=None):
+def plot_corruptions(curves, chance=0, ax=None):
     """Draw the curves of `helpers.evaluation.robustness.score_corruptions`: thin for each corruption, thick their mean.
 
-    The two corruptions that do most harm are named at the right.
+    The two corruptions that do most harm are named at the right; a dotted line marks ``chance``.
     """
     ax = _new_axes(ax, width=8.5)
     for (name, part), color, marker, line in _style(curves.groupby("model", sort=False)):
@@ -315,9 +315,35 @@ def plot_corruptions(curves, ax=None):
         for names, height in ends.items():
             place = (wide.index[-1] + 0.08, height)
             ax.annotate(names, place, fontsize=8, color=color, va="center", annotation_clip=False)
+    ax.axhline(chance, ls=":", color="grey", label="guessing")
     ax.set(xlabel="severity; 0: unaltered", ylabel="balanced accuracy", ylim=(0, 1.03), xlim=(0, 6.2), xticks=range(6))
     ax.yaxis.set_major_formatter(_PERCENT)
     ax.legend(fontsize=8, loc="lower left")
+    return ax
+
+
+def plot_shortcuts(table, reached, ax=None):
+    """Draw how far shortcuts come, and below each what is left of a model's score when it is balanced away.
+
+    ``table`` has the columns ``shortcut, value, low, high`` and ``left_value, left_low, left_high``; ``reached``, the
+    score of the model, is a dotted line. What rests on too few groups for an interval is hollow.
+    """
+    ax = _new_axes(ax, width=9, height=1.4 + 0.45 * len(table))
+    places = np.arange(len(table))
+    kinds = (
+        ("", -0.15, PALETTE[0], "o", "shortcut"),
+        ("left_", 0.15, PALETTE[1], "s", "model, shortcut balanced away"),
+    )
+    for prefix, shift, color, marker, label in kinds:
+        low, high, value = (table[f"{prefix}{name}"].to_numpy("float64") for name in ("low", "high", "value"))
+        ax.hlines(places + shift, low, high, color=color)
+        for known, fill in ((~np.isnan(low), color), (np.isnan(low), "none")):
+            ax.plot(value[known], places[known] + shift, marker, color=color, mfc=fill)
+        ax.plot([], [], marker, color=color, label=label)
+    ax.axvline(reached, ls=":", color="grey", label="model")
+    ax.set(yticks=places, yticklabels=table["shortcut"], ylim=(len(table) - 0.5, -0.5))
+    ax.set_xlabel("ROC AUC with 95 % interval; hollow: too few groups for one")
+    ax.legend(fontsize=8, **_OUTSIDE)
     return ax
 
 

@@ -149,6 +149,26 @@ def tabulate_scores(
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["model", "test set"])
 
 
+def tabulate_intervals(table):
+    """Make a table of numbers readable: ``value, low, high, groups`` become one text, three digits, titles of words.
+
+    The same is done for columns whose names begin with ``left_``. The first column becomes the index, and missing
+    numbers are empty.
+    """
+    shown = table.copy()
+    for prefix in ("", "left_"):
+        columns = [f"{prefix}{name}" for name in ("value", "low", "high", "groups")]
+        if set(columns) <= set(shown):
+            rows = shown[columns].set_axis(["value", "low", "high", "groups"], axis=1)
+            shown[columns[0]] = ["" if _lacks(row["value"]) else format_value(row) for _, row in rows.iterrows()]
+            shown = shown.drop(columns=columns[1:])
+    for name in shown.select_dtypes("number"):
+        whole = (shown[name].dropna() % 1 == 0).all()
+        shown[name] = [("" if _lacks(v) else f"{v:.0f}" if whole else f"{v:.3g}") for v in shown[name]]
+    shown.columns = [get_title(name) for name in shown.columns]
+    return shown.set_index(shown.columns[0])
+
+
 def format_percent(metric, digits=2):
     """Format a metric as per cent with its interval, such as ``99.57 % (99.38 to 99.74)``.
 

@@ -6,8 +6,8 @@ what the figure is drawn from and return a str in Markdown.
 
 import numpy as np
 
-from helpers.evaluation.report import format_value
-from helpers.evaluation.scores import compute_calibration_error, find_confused_pairs, is_right
+from helpers.evaluation.report import format_difference, format_value, get_title
+from helpers.evaluation.scores import find_confused_pairs, is_right
 
 _OVERFITS = 0.12  # difference of accuracies
 _ALIKE = 0.005  # calibration errors that differ by less are called the same
@@ -90,13 +90,11 @@ def describe_roc(roc):
     )
 
 
-def describe_calibration(before, after, temperature):
-    """Say what calibration did to the calibration error of some predictions, and what the temperature means.
+def describe_calibration(first, last, temperature):
+    """Say what calibration did to the calibration error, and what the temperature means.
 
-    It also says whether these predictions can be told from those of a perfectly calibrated model, by the interval of
-    `helpers.evaluation.scores.compute_calibration_error`.
+    ``first`` and ``last`` are from `helpers.evaluation.scores.compute_calibration_error`, before and after it.
     """
-    first, last = (compute_calibration_error(table) for table in (before, after))
     text = f"The expected calibration error is {format_value(first)} before and {format_value(last)} after calibration"
     if temperature < 0.06 or temperature > 19:
         reason = "all validation images are right" if temperature < 1 else "the model knows nothing about them"
@@ -104,13 +102,14 @@ def describe_calibration(before, after, temperature):
             f"{text}. The temperature of {temperature:.2f} is the limit of the search, because {reason}: these images "
             "cannot tell how sure the model should be, and the calibrated confidence is not to be trusted."
         )
-    change = last["value"] - first["value"]
+    change, known = last["value"] - first["value"], not np.isnan([first["low"], last["low"]]).any()
+    apart = known and (first["low"] > last["high"] or last["low"] > first["high"])
     verdict = (
         "that is, it hardly changed"
         if abs(change) < _ALIKE
-        else "so it helped"
-        if change < 0
-        else "so it did harm on these images"
+        else f"so it {'helped' if change < 0 else 'did harm'}"
+        if apart
+        else f"which is {'lower' if change < 0 else 'higher'}, but the intervals overlap, so that it may be chance"
     )
     meaning = "The model was too sure" if temperature > 1 else "The model was not sure enough"
     meaning = "The model was about as sure as it should be" if np.isclose(temperature, 1, atol=0.05) else meaning
@@ -124,9 +123,30 @@ def describe_calibration(before, after, temperature):
 def describe_worst(row, metric):
     """Say for which subgroup a model is worst: ``row`` is from `helpers.evaluation.thresholds.find_worst_subgroup`."""
     if row is None:
-        return f"No subgroup has enough groups to compare the {metric}."
-    sure = "its interval lies below" if row["below"] else "its interval does not exclude"
+        return f"No subgroup has enough groups for an interval of its {metric}."
+    if row["value"] >= row["overall"]:
+        return f"No subgroup has a lower {metric} than all images ({row['overall']:.1%})."
+    sure = "lies below" if row["below"] else "holds"
+    verdict = "" if row["below"] else ", so that this may be chance"
     return (
         f"The {metric} is lowest for **{row['by']}: {row['subgroup']}**, {row['value']:.1%} ({row['low']:.1%} to "
-        f"{row['high']:.1%}, widened because it is the worst of {row['compared']}): {sure} the value of all images."
+        f"{row['high']:.1%}, widened because it is the worst of {row['compared']}). The interval {sure} the "
+        f"value of all images{verdict}."
+    )
+
+
+def describe_choice(table, chosen, metric, lead):
+    """Say which model is chosen, by the table of `helpers.experiment.Experiment.choose`, and why.
+
+    ``lead`` is the difference between the best model and the best simple one, from
+    `helpers.evaluation.choosing.choose_simple`, whose name it has.
+    """
+    reached = {name: f"{value:.3f}" if metric == "roc_auc" else f"{value:.1%}" for name, value in table[metric].items()}
+    other = table[metric].drop(chosen).idxmax()
+    text = f"**{chosen}** is chosen ({get_title(metric)} {reached[chosen]})"
+    if chosen == lead.name:
+        return f"{text}. The best other model is ahead by {format_difference(lead)}, which does not prove it better."
+    return (
+        f"{text}; the next one, **{other}**, has {reached[other]}. It is ahead of {lead.name}, the simplest model, by "
+        f"{format_difference(lead)}, which is more than chance."
     )

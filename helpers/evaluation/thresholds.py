@@ -13,6 +13,8 @@ from helpers.evaluation.bootstrap import CONFIDENCE_LEVEL, bootstrap, compute_pr
 from helpers.evaluation.scores import encode_labels, get_probabilities
 from helpers.files import InputError
 
+FEWEST_IMAGES = 20  # of a subgroup
+
 
 def score_group_of_classes(predictions, classes):
     """Turn predictions of several classes into the question whether an image shows one of ``classes``.
@@ -131,7 +133,7 @@ def compute_alarm_metrics(scores, threshold, specificity=0.9, resamples=1000, se
     return bootstrap(compute, scores["group"], resamples, seed, parts)
 
 
-def compute_subgroups(predictions, values, positive=None, threshold=None, resamples=1000, seed=0, least=20):
+def compute_subgroups(predictions, values, positive=None, threshold=None, resamples=1000, seed=0, least=FEWEST_IMAGES):
     """Compute how well the decisions are right in each subgroup, with 95 % intervals bootstrapped over groups.
 
     Parameters
@@ -148,10 +150,10 @@ def compute_subgroups(predictions, values, positive=None, threshold=None, resamp
     Returns
     -------
     DataFrame ``by, subgroup, metric, value, low, high, images, groups``, a row per subgroup and metric: accuracy,
-    sensitivity and specificity. Of the most probable class sensitivity is the mean over the true classes (balanced
-    accuracy), and specificity the mean of those of each true class against the rest. The first rows, where ``by`` and
-    ``subgroup`` are "all", are of all images. ``value`` is NaN where a subgroup lacks the images that a metric rests
-    on.
+    sensitivity and specificity, with the number of ``images`` that each rests on. Of the most probable class
+    sensitivity is the mean over the true classes (balanced accuracy), and specificity the mean of those of each true
+    class against the rest. The first rows, where ``by`` and ``subgroup`` are "all", are of all images. ``value`` is NaN
+    where a subgroup lacks the images that a metric rests on.
 
     Raises
     ------
@@ -179,7 +181,9 @@ def compute_subgroups(predictions, values, positive=None, threshold=None, resamp
             scored = np.unique(y_true[rows]) if positive is None else [1]
             groups = predictions["group"].to_numpy()[rows]
             table = _bootstrap_decisions(y_true[rows], y_pred[rows], scored, groups, resamples, seed).reset_index()
-            tables.append(table.assign(by=by, subgroup=subgroup, images=len(rows)))
+            counts = {"sensitivity": y_true[rows].sum(), "specificity": (y_true[rows] == 0).sum()} if positive else {}
+            images = [counts.get(metric, len(rows)) for metric in table["metric"]]
+            tables.append(table.assign(by=by, subgroup=subgroup, images=images))
     columns = ["by", "subgroup", "metric", "value", "low", "high", "images", "groups"]
     return pd.concat(tables, ignore_index=True)[columns]
 

@@ -153,6 +153,7 @@ def draw(images, scores, curves, layers, predict):
             compute_class_metrics(predict(50), 10), "class", "share", ax=ax
         ),
         "corruptions": lambda ax=None: plots.plot_corruptions(make_corruptions(noise=0.2, blur=0.5), ax=ax),
+        "shortcuts": lambda ax=None: plots.plot_shortcuts(make_shortcuts(), 0.9, ax=ax),
         "choice": lambda ax=None: plots.plot_choice(pd.DataFrame({"chosen": [1], "best": [1]}, ["net"]), ax=ax),
         "layers": lambda ax=None: plots.plot_layers(layers, ax=ax),
         "embedding": lambda ax=None: plots.plot_embedding(np.arange(8).reshape(4, 2), list("abca"), ax=ax),
@@ -162,7 +163,7 @@ def draw(images, scores, curves, layers, predict):
 NAMES = [
     *("counts", "distribution", "boxes", "image_sizes", "mean_colors", "confusion_matrix", "metrics"),
     *("robustness", "calibration", "roc", "precision_recall", "net_benefit", "intervals", "layers"),
-    *("embedding", "distances", "abstaining", "corruptions", "choice"),
+    *("embedding", "distances", "abstaining", "corruptions", "choice", "shortcuts"),
 ]
 
 
@@ -1129,10 +1130,11 @@ def make_corruptions(**last):
 
 
 def test_corruptions_have_a_thick_mean_and_name_the_most_harmful():
-    ax = plots.plot_corruptions(make_corruptions(noise=0.2, blur=0.5, light=0.8))
+    ax = plots.plot_corruptions(make_corruptions(noise=0.2, blur=0.5, light=0.8), chance=0.25)
     (thick,) = [line for line in ax.get_lines() if line.get_linewidth() > 2]
     assert thick.get_ydata().tolist() == pytest.approx(np.linspace(0.9, 0.5, 6).tolist())
-    assert get_legend(ax) == ["net, mean of 3"]
+    assert get_legend(ax) == ["net, mean of 3", "guessing"]
+    assert [0.25, 0.25] in [list(line.get_ydata()) for line in ax.get_lines()]
     assert {text.get_text(): round(text.xy[1], 2) for text in ax.texts} == {"noise": 0.2, "blur": 0.5}
 
 
@@ -1147,3 +1149,18 @@ def test_choices_stand_beside_what_was_best():
     assert [bar.get_width() for bar in ax.patches] == [0.7, 0.3, 0.4, 0.6]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["net", "simple"]
     assert get_legend(ax) == ["chosen on one half", "best on the other half"]
+
+
+def make_shortcuts():
+    """Draw up two shortcuts, of which the second rests on too few groups for an interval."""
+    rows = [("border", 0.7, 0.6, 0.8, 0.85, 0.75, 0.92), ("file", 0.6, np.nan, np.nan, 0.9, np.nan, np.nan)]
+    return pd.DataFrame(rows, columns=["shortcut", "value", "low", "high", "left_value", "left_low", "left_high"])
+
+
+def test_shortcuts_stand_above_what_is_left_and_are_hollow_without_an_interval():
+    ax = plots.plot_shortcuts(make_shortcuts(), 0.9)
+    single = [line for line in ax.get_lines() if len(line.get_xdata()) == 1]
+    points = {(line.get_xdata()[0], line.get_markerfacecolor() == "none") for line in single}
+    assert points == {(0.7, False), (0.6, True), (0.85, False), (0.9, True)}
+    assert get_legend(ax) == ["shortcut", "model, shortcut balanced away", "model"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["border", "file"]

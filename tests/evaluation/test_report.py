@@ -19,6 +19,7 @@ from helpers.evaluation.report import (
     format_metric,
     format_percent,
     format_value,
+    tabulate_intervals,
     tabulate_scores,
 )
 from helpers.evaluation.scores import compute_metrics
@@ -358,3 +359,27 @@ def test_scores_have_the_unit_that_fits_them(scores):
     assert row["macro F1"] == format_percent(scores["test"].loc["macro_f1"])
     assert row["ECE"] == format_value(scores["test"].loc["expected_calibration_error"])
     assert format_metric("expected_calibration_error", {"value": 0.0312}) == "0.031"  # of a run without an interval
+
+
+def test_tables_are_made_readable():
+    table = pd.DataFrame(
+        {
+            "model": ["net", "tree"],
+            "value": [0.91234, np.nan],
+            "low": [0.8, np.nan],
+            "high": [0.95, np.nan],
+            "groups": [40, 3],
+            "left_value": [0.7, 0.6],
+            "left_low": [np.nan, 0.5],
+            "left_high": [np.nan, 0.7],
+            "left_groups": [3, 9],
+            "images": [120.0, 7.0],
+            "ms_one": [0.123456, np.nan],
+        }
+    )
+    shown = tabulate_intervals(table)
+    assert shown.index.tolist() == ["net", "tree"]
+    assert shown.columns.tolist() == ["value", "left value", "images", "ms one"]
+    assert shown.loc["net"].tolist() == ["0.912 (0.800 to 0.950)", "0.700 (3 groups: no interval)", "120", "0.123"]
+    assert shown.loc["tree"].tolist() == ["", "0.600 (0.500 to 0.700)", "7", ""]
+    assert table["value"].iloc[0] == 0.91234  # the table itself stays

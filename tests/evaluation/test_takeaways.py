@@ -6,9 +6,10 @@ import pytest
 
 from helpers.evaluation.calibration import apply_temperature, fit_temperature
 from helpers.evaluation.report import format_value
-from helpers.evaluation.scores import compute_metrics, compute_roc, make_predictions
+from helpers.evaluation.scores import compute_calibration_error, compute_roc, make_predictions
 from helpers.evaluation.takeaways import (
     describe_calibration,
+    describe_choice,
     describe_confusion,
     describe_counts,
     describe_history,
@@ -101,9 +102,10 @@ def calibrate(confidence, right, tested=None):
     temperature = fit_temperature(make_predictions_of(confidence, right))
     before = make_predictions_of(confidence, right if tested is None else tested)
     after = apply_temperature(before, temperature)
-    errors = [format_value(compute_metrics(table).loc["expected_calibration_error"]) for table in (before, after)]
-    text = describe_calibration(before, after, temperature)
-    start = f"The expected calibration error is {errors[0]} before and {errors[1]} after calibration"
+    errors = [compute_calibration_error(table) for table in (before, after)]
+    text = describe_calibration(*errors, temperature)
+    first, last = map(format_value, errors)
+    start = f"The expected calibration error is {first} before and {last} after calibration"
     assert text.startswith(start)
     return text.removeprefix(start), f"(temperature {temperature:.2f})."
 
@@ -116,7 +118,7 @@ def calibrate(confidence, right, tested=None):
         (0.8, 0.8, None, "that is, it hardly changed", "The model was about as sure as it should be"),
         (
             *(0.95, 0.7, 0.95),
-            "so it did harm on these images",
+            "so it did harm",
             "The model was too sure",
         ),
     ],
@@ -132,9 +134,16 @@ def test_calibration(confidence, right, tested, verdict, meaning):
 def test_calibration_on_images_of_few_groups():
     before = make_predictions_of(0.95, 0.7)
     before["group"] = np.arange(400) % 4
-    text = describe_calibration(before, apply_temperature(before, 3), 3.0)
+    errors = [compute_calibration_error(table) for table in (before, apply_temperature(before, 3))]
+    text = describe_calibration(*errors, 3.0)
     assert "error is 0.250 (4 groups: no interval) before" in text
     assert text.endswith("on the validation images (temperature 3.00).")
+
+
+def test_calibration_errors_whose_intervals_overlap_may_differ_by_chance():
+    first, last = ({"value": value, "low": 0.0, "high": value + 0.05, "groups": 40} for value in (0.04, 0.06))
+    text = describe_calibration(first, last, 1.3)
+    assert "after calibration, which is higher, but the intervals overlap, so that it may be chance. The" in text
 
 
 @pytest.mark.parametrize(
@@ -151,12 +160,30 @@ def test_a_temperature_at_the_limit_of_the_search_says_nothing(right, temperatur
 
 def test_the_worst_subgroup():
     row = {"by": "sex", "subgroup": "male", "value": 0.6, "low": 0.4, "high": 0.7, "compared": 4, "below": True}
+    row["overall"] = 0.8
     text = describe_worst(pd.Series(row), "sensitivity")
     assert text == (
-        "The sensitivity is lowest for **sex: male**, 60.0% (40.0% to 70.0%, widened because it is the worst of 4): "
-        "its interval lies below the value of all images."
+        "The sensitivity is lowest for **sex: male**, 60.0% (40.0% to 70.0%, widened because it is the worst of 4). "
+        "The interval lies below the value of all images."
     )
-    assert "does not exclude the value of all images" in describe_worst(
-        pd.Series(row | {"below": False}), "sensitivity"
+    row["below"] = False
+    assert describe_worst(pd.Series(row), "sensitivity").endswith("all images, so that this may be chance.")
+    row["overall"] = 0.6
+    assert (
+        describe_worst(pd.Series(row), "specificity") == "No subgroup has a lower specificity than all images (60.0%)."
     )
-    assert describe_worst(None, "specificity") == "No subgroup has enough groups to compare the specificity."
+    assert describe_worst(None, "specificity") == "No subgroup has enough groups for an interval of its specificity."
+
+
+def test_the_choice():
+    table = pd.DataFrame({"accuracy": [0.8, 0.9, 0.85]}, index=["simple", "net", "other"])
+    lead = pd.Series({"value": 0.1, "low": 0.02, "high": 0.18, "groups": 40}, name="simple")
+    assert describe_choice(table, "net", "accuracy", lead) == (
+        "**net** is chosen (accuracy 90.0%); the next one, **other**, has 85.0%. It is ahead of simple, the simplest "
+        "model, by +0.100 (+0.020 to +0.180), which is more than chance."
+    )
+    lead["low"] = -0.02
+    assert describe_choice(table, "simple", "accuracy", lead) == (
+        "**simple** is chosen (accuracy 80.0%). The best other model is ahead by +0.100 (−0.020 to +0.180), which does "
+        "not prove it better."
+    )
