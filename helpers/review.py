@@ -307,9 +307,9 @@ class Review:
             plots.plot_intervals(part, "name", f"{metric} with 95 % interval", ax=ax)
             lines.append(takeaways.describe_worst(thresholds.find_worst_subgroup(table, metric), metric))
         axes[1].set_yticklabels([])
-        shown, whole = table["subgroup"].nunique() - 1, sum(values[name].nunique() for name in values)
+        shown, whole = len(table[["by", "subgroup"]].drop_duplicates()) - 1, values.nunique().sum()
         if shown < whole:
-            lines.append(f"{whole - shown} subgroups with fewer than {thresholds.FEWEST_IMAGES} images are left out.")
+            lines.append(f"Left out, because they have fewer than {thresholds.FEWEST_IMAGES} images: {whole - shown}.")
         self.experiment.show(figure, "subgroups", " ".join(lines))
         return self._keep(table, "subgroups")
 
@@ -384,13 +384,11 @@ class Review:
         pictures = np.concatenate([np.broadcast_to(shown, overlays.shape), overlays])
         figure = plots.plot_image_grid(pictures, titles, len(shown), size=1.0)
         first = table.iloc[0]
-        verdict = (
-            "more than" if first["ratio"] > 1.2 else "no more than" if first["ratio"] < 1.1 else "little more than"
-        )
+        verdict = "more than" if first["ratio"] > 1.1 else "no more than"
         text = (
-            f"In images that are classified right {first['inside']:.0%} of the evidence lies inside the mask, which "
-            f"covers {first['area']:.0%} of the area. That is {verdict} an even spread would give (mean ratio "
-            f"{first['ratio']:.1f})."
+            f"In images that are classified {table.index[0]}, {first['inside']:.0%} of the evidence lies inside the "
+            f"mask, which covers {first['area']:.0%} of the area. That is {verdict} an even spread would give "
+            f"(mean ratio {first['ratio']:.1f}, {first['images']:.0f} images)."
         )
         self.experiment.show(figure, "evidence", text, shows_images=True)
         return self._keep(table.reset_index(), "evidence")
@@ -418,7 +416,7 @@ class Review:
         """Would it refuse images of something else? See `helpers.evaluation.foreign`; the model has to be saved.
 
         ``alike`` are kinds of strangers that were photographed like the images here, so that no distance tells them
-        apart; they are left out of the mean.
+        apart; the sentence is not about them.
         """
         distances = self.experiment.measure_distances(self.name, self.strangers, self.rows)
         table = foreign.summarize_distances(distances)
@@ -426,12 +424,10 @@ class Review:
         refused = report.format_percent(compute_proportion(table["images"].iloc[0] * known, table["images"].iloc[0]), 1)
         missed = others[others < 1].sort_values()
         kinds = ", ".join(f"**{name}** ({share:.0%})" for name, share in missed.items())
+        spared = [name for name in alike if name in table.index]
         text = f"Of the test images {refused} are marked as foreign by mistake. "
-        text += (
-            f"Of these kinds not all are marked: {kinds}."
-            if len(missed)
-            else "All images of the other kinds are marked."
-        )
+        text += f"Without {' and '.join(spared)}, a" if spared else "A"
+        text += "ll images of the other kinds are marked" + (f", but for these: {kinds}." if len(missed) else ".")
         if known > 0.2:
             text += " To this model the test images look foreign, so that the mark tells little here."
         self.experiment.show(plots.plot_distances(distances), "distances", text)

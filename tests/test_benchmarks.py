@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import __main__ as command_line
-from benchmarks import augmentation, common, preparation
+from benchmarks import augmentation, common, evaluation, preparation
 
 
 @pytest.fixture
@@ -130,3 +130,9 @@ def test_a_row_runs(tmp_path, monkeypatch):
         "opening, 600x450, large",
     ]
     assert all(row["ratio"]["median"] > 0 for row in measured)
+
+
+def test_every_step_of_an_evaluation_is_timed():
+    seconds = evaluation.measure_steps(200, 20)
+    assert len(seconds) == 12
+    assert (seconds > 0).all()

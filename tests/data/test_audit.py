@@ -1,5 +1,6 @@
 """Audits: what they count is what is there, and they find what was planted."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -8,6 +9,7 @@ from helpers.data.audit import (
     compare_with_original,
     count_images,
     find_conflicts,
+    find_copies,
     find_leaks,
 )
 from helpers.files import InputError
@@ -89,3 +91,20 @@ def test_check_split_stops_at_a_leak_and_says_where():
     told = r"'train': 1, 'test': 1}, such as a\.png \(a\) in train and b\.png \(b\) in test\. .* Remove the images"
     with pytest.raises(InputError, match=told):
         check_split(images, pd.Series(["train", "train", "test", "test"]))
+
+
+def test_copies_are_told_once_as_the_plainest_kind():
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (4, 12, 12, 1), "uint8").repeat(8, axis=1).repeat(8, axis=2)
+    pixels = np.concatenate([pictures, pictures[:1], pictures[1:2, :, ::-1]])
+    thumbnails = pixels.reshape(-1, 32, 3, 32, 3, 1).mean(axis=(2, 4)).astype("uint8")
+    contents = ["a", "b", "c", "d", "a", "e"]
+    found = find_copies(contents, thumbnails, pixels)
+    assert found.to_numpy().tolist() == [[0, 4, "identical"], [1, 5, "mirrored or turned"]]
+    assert found[["first", "second"]].dtypes.tolist() == [int, int]
+    assert find_copies(contents).to_numpy().tolist() == [[0, 4, "identical"]]
+    assert find_copies(["x", "y"]).empty
+
+
+def test_three_identical_images_are_pairs_with_the_first():
+    assert find_copies(["a", "b", "a", "a"])[["first", "second"]].to_numpy().tolist() == [[0, 2], [0, 3]]
