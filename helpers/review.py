@@ -219,8 +219,7 @@ class Review:
         table = pd.DataFrame(found).T.rename_axis("shortcut").reset_index()
         reached = self._score(self.tested).loc["roc_auc"]
         best = table.loc[table["value"].idxmax()]
-        left = {"value": best["left_value"], "low": best["left_low"], "high": best["left_high"]}
-        left["groups"] = best["left_groups"]
+        left = best.filter(like="left_").rename(lambda name: name.removeprefix("left_"))
         text = (
             f"**{self.name}** reaches a ROC AUC of {report.format_value(reached)}, the dotted line. The best of the "
             f"shortcuts, {best['shortcut']}, reaches {report.format_value(best)}. Where it is balanced away, "

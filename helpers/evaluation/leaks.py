@@ -2,13 +2,12 @@
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import ThreadpoolController
 
 from helpers.evaluation.bootstrap import bootstrap
+from helpers.evaluation.foreign import _make_unit, _run_in_one_thread
 from helpers.evaluation.scores import _prepare_metrics
 
 _CHUNK = 512  # images compared at a time
-_run_in_one_thread = ThreadpoolController().wrap(limits=1)
 
 
 @_run_in_one_thread
@@ -24,11 +23,6 @@ def find_nearest(features, known):
         cosine = features[part] @ known.T
         nearest[part], similarity[part] = cosine.argmax(axis=1), cosine.max(axis=1)
     return nearest, np.minimum(similarity, 1)
-
-
-def _make_unit(values):
-    values = np.asarray(values, "float32")
-    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
 
 
 def compute_price(predictions, leaked, metrics=("accuracy", "roc_auc"), resamples=1000, seed=0):

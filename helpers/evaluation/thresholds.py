@@ -10,7 +10,7 @@ from scipy.stats import t
 from sklearn.metrics import roc_curve
 
 from helpers.evaluation.bootstrap import CONFIDENCE_LEVEL, bootstrap, compute_proportion
-from helpers.evaluation.scores import encode_labels, get_probabilities
+from helpers.evaluation.scores import _count_confusion, encode_labels, get_probabilities
 from helpers.files import InputError
 
 FEWEST_IMAGES = 20  # of a subgroup
@@ -191,10 +191,9 @@ def compute_subgroups(predictions, values, positive=None, threshold=None, resamp
 def _bootstrap_decisions(y_true, y_pred, scored, groups, resamples, seed):
     """Bootstrap accuracy, and the mean sensitivity and specificity of the ``scored`` classes; labels are numbers."""
     count = max(y_true.max(), y_pred.max(), *scored) + 1
-    cell = y_true * count + y_pred
 
     def compute(weights):
-        confusion = np.bincount(cell, weights, count**2).reshape(count, count)
+        confusion = _count_confusion(y_true, y_pred, weights, count)
         total, hits = confusion.sum(), confusion.diagonal()[scored]
         true, alarms = confusion.sum(axis=1)[scored], confusion.sum(axis=0)[scored]
         return {
