@@ -13,7 +13,7 @@ export DATA_SOURCE $(if $(DATA_DIR),DATA_DIR)
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadscope
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg
 
-.PHONY: setup run full lab test twice references results bench lock clean
+.PHONY: setup run full lab app test browser twice references report figures results bench lock clean
 
 setup: $(READY)
 
@@ -24,6 +24,7 @@ $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt
+	@.ci/nbdime setup
 	@touch $@
 
 run: $(READY)  ## all notebooks, or NB=01_mnist, in quick mode, with HTML reports; JOBS=1 at a time
@@ -32,8 +33,11 @@ run: $(READY)  ## all notebooks, or NB=01_mnist, in quick mode, with HTML report
 full: $(READY)  ## the real run: make full NB=01_mnist DATA_DIR=...
 	@NOTEBOOK_MODE=full DATA_SOURCE=$(GIVEN_SOURCE) $(BIN)/python -m helpers.run $(if $(JOBS),--jobs $(JOBS)) $(NB)
 
-lab: $(READY)  ## JupyterLab in notebooks/
-	@DATA_SOURCE=$(GIVEN_SOURCE) $(BIN)/jupyter lab --notebook-dir=notebooks
+lab: $(READY)  ## JupyterLab in the project's folder
+	@DATA_SOURCE=$(GIVEN_SOURCE) $(BIN)/python -m helpers.lab
+
+app: $(READY)  ## the page that classifies your own image, served on this machine
+	@$(BIN)/python -m helpers.app
 
 test: $(READY)  ## lint, unit tests, then every notebook compared with its saved outputs
 	$(BIN)/ruff check .
@@ -43,11 +47,25 @@ test: $(READY)  ## lint, unit tests, then every notebook compared with its saved
 	NOTEBOOK_MODE=quick DATA_SOURCE=sample $(PYTEST) -p no:cacheprovider $(NBVAL) notebooks
 	$(BIN)/python -m pytest -q tests/notebooks/after_notebooks.py
 
+browser: $(READY)  ## the notebooks and the pages in Chromium, which Debian's package brings if there is none
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --group browser
+	@for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && exit 0; done; \
+		test "$$(id -u)" = 0 && command -v apt-get > /dev/null || { \
+		echo "Chromium is needed and was not found. On Debian and Ubuntu: sudo apt install chromium"; exit 1; }; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium
+	$(BIN)/python -m pytest -q --durations=0 --durations-min=1 tests/browser
+
 twice: $(READY)  ## each cell run twice in a row; the tables are compared with those of the last normal run
 	@$(BIN)/python tests/notebooks/twice.py $(if $(AGAINST),--against $(AGAINST)) $(NB)
 
 references: $(READY)  ## execute the notebooks on the sample and save their outputs in place
 	@NOTEBOOK_MODE=quick DATA_SOURCE=sample $(BIN)/python -m helpers.run --save $(NB)
+
+report: $(READY)  ## the pages in reports/ again, and each as PDF with Chromium
+	@$(BIN)/python -m helpers.reports
+
+figures: $(READY)  ## all figures again from the tables of their runs, without training; NOTEBOOK_LANGUAGE=fr: in French
+	@$(BIN)/python -m helpers.evaluation.redraw
 
 results: $(READY)  ## the results in README.md and figures/RESULTS.md, and figures/overview.png, from the full runs
 	@$(BIN)/python -m helpers.evaluation.overview

@@ -78,7 +78,7 @@ def measure_command(name, rounds=5, tiny=False):
 
         def predict(way):
             (folder / "table.csv").unlink(missing_ok=True)
-            predict_files(folder / f"{way}.keras", folder / "images", folder / "table.csv", progress=False)
+            predict_files(folder / f"{way}.keras", folder / "images", folder / "table.csv")
 
         for way, arrays in (("with the check", familiar.to_arrays()), ("without", None)):
             save_model(model, folder / f"{way}.keras", {}, arrays)

@@ -19,9 +19,11 @@ from IPython.display import Markdown, display
 from helpers.training import fast, fit, networks, saving, surgery, transfer  # isort: skip  (first: they start TensorFlow without its log lines)
 import keras
 
+from helpers import card, progress
 from helpers.data import opening, preprocess
 from helpers.data.catalog import list_data_sets
 from helpers.evaluation import baselines, calibration, choosing, foreign, plots, scores
+from helpers.evaluation.alt_text import read_first_sentence
 from helpers.evaluation.full_run import FullRun
 from helpers.evaluation.marks import mark_outputs, picture_figure
 from helpers.evaluation.report import Report, make_key, tabulate_scores
@@ -55,7 +57,7 @@ def open_data_set(name, experiment, **options):
     notebook = "_".join(filter(None, [experiment.name, data.record.edition]))
     experiment.data = data
     # Forget what belongs to the data set that was open before.
-    for known in (experiment.predictions, experiment._final, experiment._sets, experiment._familiar):
+    for known in (experiment.predictions, experiment._final, experiment._sets, experiment._familiar, experiment.saved):
         known.clear()
     experiment.base, folder = None, experiment.folder / "figures"
     experiment.report = Report(notebook, experiment.settings, data.source.is_sample, folder, data.record.sample)
@@ -68,7 +70,8 @@ class Experiment:
     """What one notebook tries.
 
     ``name`` is that of the notebook, such as ``02_ham10000``; its results go to folders of this name in ``figures/``
-    and ``models/`` of ``folder``, the project's by default.
+    and ``models/`` of ``folder``, the project's by default. ``mode``, "quick" or "full", takes the place of
+    ``NOTEBOOK_MODE``; an unknown one is an InputError.
 
     Attributes
     ----------
@@ -86,11 +89,14 @@ class Experiment:
     chosen : str, the model that `choose` chose
     lead : Series, by how much the best model was ahead of the best simple one then
     base : str, the pretrained network that `choose_base` chose
+    saved : dict of str to dict, of each saved model: ``path``, ``model``, and over how many ``views`` it was evaluated
+    reviews : dict of str to Review, of each model that was reviewed
     full_run : FullRun, what the committed full run found, see `helpers.evaluation.full_run`
     """
 
-    def __init__(self, name, folder=PROJECT_FOLDER):
-        self.name, self.folder, self.settings = name, Path(folder), read_settings()
+    def __init__(self, name, folder=PROJECT_FOLDER, mode=None):
+        self.name, self.folder, self.settings = name, Path(folder), read_settings(mode=mode)
+        progress.show(self.settings.progress)
         self.seed, self.quick = self.settings.seed, self.settings.quick
         use_cluster(self.settings.dask_scheduler)
         fast.use_all_gpus()
@@ -99,6 +105,7 @@ class Experiment:
         _shorten_interrupts()
         self.data = self.report = self.chosen = self.lead = self.base = None
         self.models, self.histories, self.predictions, self.temperatures, self.scores = {}, {}, {}, {}, {}
+        self.saved, self.reviews = {}, {}
         self._sets, self._fits, self._final, self._familiar, self._weights = {}, {}, {}, {}, {}
 
     def __repr__(self):
@@ -121,6 +128,7 @@ class Experiment:
         views=1,
         extractor=None,
         predict_from=None,
+        label=None,
     ):
         """Build a model and train it; a training that was interrupted goes on, a finished one is not done again.
 
@@ -146,6 +154,8 @@ class Experiment:
             What has computed the features; it is joined with the trained classifier to one model.
         predict_from : array, optional
             The pixels that the joined model is to predict, instead of the features.
+        label : str, optional
+            What the line of progress calls the training; by default the name.
 
         Returns
         -------
@@ -162,8 +172,8 @@ class Experiment:
         with _building(precision or self.settings.precision, seed) as precision:
             model = self._build(name, build)
         data = self._select(x, training, every_view=True), self._select(x, validation)
-        options = {"progress": self.settings.progress, "checkpoint": self._checkpoints / f"{make_key(name)}.npz"}
-        history = fit.fit_model(model, *data, recipe, seed=seed, **options)
+        checkpoint = self._checkpoints / f"{make_key(name)}.npz"
+        history = fit.fit_model(model, *data, recipe, seed=seed, checkpoint=checkpoint, label=label or name)
         model.compile("sgd")  # lets go of an optimizer that holds three copies of all weights
         head, pixels = model, x if predict_from is None else predict_from
         if extractor is not None:
@@ -227,8 +237,10 @@ class Experiment:
             self._forget(key)  # of a cross-validation with more runs
         for run, rows in runs.items():
             key = f"{name}, {run}"
-            sets = {"training": rows["train"], "validation": rows["validation"], "seed": rows["seed"]}
-            self.fit(key, partial(build, run), x, recipe(run) if callable(recipe) else recipe, **sets, **options)
+            alike = sum(other.rpartition(" ")[0] == run.rpartition(" ")[0] for other in runs)  # folds, or refits
+            about = {"label": f"{key} of {alike}, seed {rows['seed']}", "seed": rows["seed"]}
+            about |= {"training": rows["train"], "validation": rows["validation"]}
+            self.fit(key, partial(build, run), x, recipe(run) if callable(recipe) else recipe, **about, **options)
             for part in ("validation", "test"):
                 self.add_predictions(key, part, self.predict_probabilities(key, rows[part]), rows[part])
             if calibrate:
@@ -260,7 +272,7 @@ class Experiment:
         folder = self.settings.cache_dir / "studies" / self.report.place
         arrays = x, self.data.encode_labels(), sets, statistics
         trials = design.list_trials(base, factors, seeds)
-        results = runner.run_study(cnn.train_cnn, trials, folder, arrays, progress=self.settings.progress)
+        results = runner.run_study(cnn.train_cnn, trials, folder, arrays)
         table = design.expand_results(results, base, factors)
         self.report.save_table(table, "study")
         return table
@@ -474,14 +486,16 @@ class Experiment:
 
     # Results
 
-    def show(self, figure, name, takeaway="", shows_images=False):
+    def show(self, figure, name, takeaway="", shows_images=False, alt=""):
         """Export a figure, or that of Axes, under a name; display it, and below it a sentence that says what it shows.
 
         ``takeaway`` is in Markdown. ``shows_images`` tells that the figure shows images, see
-        `helpers.evaluation.report.Report.save_figure`.
+        `helpers.evaluation.report.Report.save_figure`. ``alt`` is what those hear who do not see the figure: by default
+        what is drawn in it, and the first sentence of the takeaway.
         """
-        figure = self.report.save_figure(figure, name, shows_images)
-        display(picture_figure(figure, name), *([Markdown(takeaway)] if takeaway else []))
+        figure = self.report.save_figure(figure, name, shows_images, alt)
+        alt = alt or f"{figure.alt} {read_first_sentence(takeaway)}".strip()
+        display(picture_figure(figure, name, alt), *([Markdown(takeaway)] if takeaway else []))
         plt.close(figure)
 
     def measure_cost(self, name):
@@ -511,6 +525,8 @@ class Experiment:
     def save_model(self, name, model=None, pixels=None, training=None, validation=None, **about):
         """Save a model for `helpers.predict`, load it again, make sure that it predicts the same; return the file.
 
+        Its model card is written beside it, see `helpers.card`; `save` completes it.
+
         Parameters
         ----------
         model : keras.Model, optional
@@ -521,7 +537,8 @@ class Experiment:
             The sets, or the rows of its images, that tell which images are familiar to the model, see
             `helpers.evaluation.foreign`; by default those that it was fitted with.
         **about
-            Kept with the model besides the classes, see `helpers.training.saving.save_model`.
+            Kept with the model besides the name of the data set, the classes and, for sets of classes, the
+            ``conformal`` thresholds of the validation images, see `helpers.training.saving.save_model`.
         """
         fitted = self._fits.get(name, {}) if model is not None else self._need_fit(name)
         model = self.models[name] if model is None else model
@@ -530,11 +547,16 @@ class Experiment:
             raise InputError(f"{name}: give pixels=..., of shape {model.input_shape[1:]}, a row for each image.")
         given = {"training": training, "validation": validation}
         sets = {kind: fitted.get(kind) if part is None else part for kind, part in given.items()}
-        familiar = self._learn_familiar(model, pixels, **sets)
+        rows, held_out = self._sample_rows(**sets)
+        familiar = self._learn_familiar(model, pixels, rows, held_out)
         self._familiar[name] = model, pixels, familiar
+        if "conformal" not in about:
+            y_prob = fast.predict_probabilities(model, pixels, held_out, about.get("views", 1))
+            about["conformal"] = calibration.fit_conformal(self._tabulate(y_prob, held_out))
         record = self.data.record
         about = {
             "class_names": self.data.class_names,
+            "data_set": record.name,
             "background": record.background,
             "may_be_inverted": record.may_be_inverted,
         } | about
@@ -546,6 +568,8 @@ class Experiment:
         )
         if not np.array_equal(before, after):
             raise RuntimeError(f"{path}: loaded again, the model predicts otherwise. It was saved, but is not right.")
+        self.saved[name] = {"path": path, "model": model, "views": fitted.get("views", 1)}
+        card.write_card(self, name)
         return path
 
     def gather_strangers(self, shape, count=100):
@@ -600,7 +624,7 @@ class Experiment:
         return pd.concat(tables, ignore_index=True)
 
     def save(self, protocol, cost=None, train=None):
-        """Save all scores as ``results.json``, histories and costs as tables; forget finished trainings.
+        """Save all scores as ``results.json``, histories, costs and model cards; forget finished trainings.
 
         ``protocol`` says how the images were split and the model chosen. ``cost`` and ``train`` hold, for names of
         models, what else to tell of their cost, and metrics on their training images. The path that is returned, of the
@@ -616,7 +640,9 @@ class Experiment:
             )
             test_sets = {make_key(part): table for part, table in test_sets.items()}
             self.report.add_result(make_key(name), test_sets, about, (train or {}).get(name))
-        self.report.save_results(self.data.summarize(), protocol)
+        results = self.report.save_results(self.data.summarize(), protocol)
+        for name in self.saved:
+            card.write_card(self, name, results)
         if self.histories:
             histories = pd.concat(self.histories, names=["model"]).reset_index()
             self.report.save_table(histories, "histories", decimals=6)
@@ -652,14 +678,17 @@ class Experiment:
 
     # What the methods share
 
-    def _learn_familiar(self, model, pixels, training, validation):
-        """Learn what the training images of a model look like, and how far validation images are from them."""
+    def _sample_rows(self, training, validation):
+        """Draw from the sets of a saved model the rows of images that say what it knows, and of held-out ones."""
         sets = (training, "train"), (validation, "validation")
         rows, held_out = (
             self._find_rows(default if part is None or isinstance(part, tuple) else part) for part, default in sets
         )
         rng = np.random.default_rng(self.seed)
-        rows, held_out = (np.sort(rng.permutation(some)[: foreign.PROTOTYPES]) for some in (rows, held_out))
+        return [np.sort(rng.permutation(some)[: foreign.PROTOTYPES]) for some in (rows, held_out)]
+
+    def _learn_familiar(self, model, pixels, rows, held_out):
+        """Learn what the training images of a model look like, and how far held-out images are from them."""
         ids = self.data.images["image_id"].to_numpy()[rows]
         return foreign.Familiar.fit(*self._describe(model, pixels, rows), ids, *self._describe(model, pixels, held_out))
 
@@ -693,7 +722,8 @@ class Experiment:
     def _forget(self, name):
         """Forget a model, and all that was made from it."""
         self._drop(lambda key: key[0] == name or name in self._final.get(key, ()))
-        for known in (self.models, self.histories, self._fits, self._familiar, self.temperatures, self.scores):
+        kept = self.models, self.histories, self._fits, self._familiar, self.temperatures, self.scores, self.saved
+        for known in kept:
             known.pop(name, None)
         if self.chosen == name:
             self.chosen = None

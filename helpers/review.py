@@ -6,11 +6,9 @@ called by hand: `helpers.evaluation` computes all of them.
 """
 
 import hashlib
-import textwrap
 import time
 from functools import cached_property, partial
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
@@ -67,6 +65,7 @@ class Review:
     Attributes
     ----------
     tested, validated : DataFrame, the predictions of both sets
+    answers : dict of str to DataFrame, the table of each question that was asked, by the name of its file
     rows : array of int, the test images among those of the data set
     strangers : dict of str to arrays, images of something else: see `Experiment.gather_strangers`
     """
@@ -100,6 +99,8 @@ class Review:
         self.positive, self.threshold, self.kind, self.resamples = list(positive), threshold, kind, resamples
         drawn = np.random.default_rng(experiment.seed).permutation(len(self.rows))[:most]
         self.drawn = np.sort(drawn)  # positions among the test images
+        self.answers = {}
+        experiment.reviews[name] = self
 
     # Questions, in the order of the notebooks
 
@@ -162,8 +163,8 @@ class Review:
         sets of classes do that were made to hold the true class of the share ``coverage`` of the images of each class.
         """
         abstaining = calibration.compute_abstaining(self.tested, resamples=self.resamples)
-        figure, axes = plt.subplots(1, 2, figsize=(10, 4.4))
-        plots.plot_calibration(calibration.compute_calibration(self.tested), ax=axes[0])
+        figure, axes = plots.make_panels(1, 2, height=68)
+        plots.plot_calibration(calibration.compute_calibration(self.tested), model=self.name, ax=axes[0])
         plots.plot_abstaining({self.name: abstaining}, ax=axes[1])
         self.report.save_table(abstaining, "abstaining")
         limits = calibration.fit_conformal(self.validated, coverage)
@@ -295,17 +296,15 @@ class Review:
         values = pd.DataFrame(values).iloc[self.rows].set_axis(self.tested.index)
         point = {"positive": self.positive, "threshold": self.threshold} if self.positive else {}
         table = thresholds.compute_subgroups(self.tested, values, **point, resamples=self.resamples)
-        figure, axes = plt.subplots(1, 2, figsize=(12, 1.6 + 0.1 * len(table)), sharex=True)
-        lines = []
+        figure, axes = plots.make_panels(1, 2, height=14 + 2.4 * len(table), sharex=True, sharey=True)
+        lines, names = [], None
         for ax, metric in zip(axes, ("sensitivity", "specificity"), strict=True):
             part = table[table["metric"] == metric]
-            names = (
-                (part["by"] + ": ").replace("all: ", "") + part["subgroup"] + " (" + part["images"].astype(str) + ")"
-            )
-            part = part.assign(name=names)
-            plots.plot_intervals(part, "name", f"{metric} with 95 % interval", ax=ax)
+            if names is None:  # with the numbers of images of the left panel
+                names = (part["by"] + ": ").replace("all: ", "") + part["subgroup"]
+                names = (names + " (" + part["images"].astype(str) + ")").to_numpy()
+            plots.plot_intervals(part.assign(name=names), "name", f"{metric} with 95 % interval", ax=ax)
             lines.append(takeaways.describe_worst(thresholds.find_worst_subgroup(table, metric), metric))
-        axes[1].set_yticklabels([])
         shown, whole = len(table[["by", "subgroup"]].drop_duplicates()) - 1, values.nunique().sum()
         if shown < whole:
             lines.append(f"Left out, because they have fewer than {thresholds.FEWEST_IMAGES} images: {whole - shown}.")
@@ -321,7 +320,7 @@ class Review:
         titles = [f"{row.y_true}\n→ {row.y_pred}\n{row.confidence:.0%}" for row in wrong.itertuples()]
         titles += [f"nearest:\n{label}" for label in self.images["label"].iloc[nearest]]
         pictures = np.concatenate([self.x[self.rows[places]], self.x[nearest]])
-        figure = plots.plot_image_grid(pictures, [_wrap(title) for title in titles], max(len(wrong), 1), size=1.3)
+        figure = plots.plot_image_grid(pictures, titles, max(len(wrong), 1), size=20)
         same = (self.images["label"].to_numpy()[nearest] == wrong["y_pred"].to_numpy()).sum()
         every = scores.find_errors(self.tested)
         text = (
@@ -343,7 +342,7 @@ class Review:
         if found.empty:
             self._keep(found[about], "doubtful_labels")
             return Markdown("No label is doubtful: the model contradicts none more than is to be expected.")
-        figure = plots.plot_image_grid(self.x[self.rows[places]], [_wrap(title) for title in titles], 10, size=1.0)
+        figure = plots.plot_image_grid(self.x[self.rows[places]], titles, 8, size=20)
         text = (
             f"Doubtful labels: {len(found)}. Above each image stand its label, with a question mark, and the class "
             "that the model would give. An error of the model looks the same as one of the label: only an expert can "
@@ -381,7 +380,7 @@ class Review:
         overlays = plots.overlay_heatmaps(shown, np.concatenate([heatmaps[kind][spread[kind]] for kind in pixels_of]))
         titles = [kind for kind in pixels_of for _ in spread[kind]] + [""] * len(shown)
         pictures = np.concatenate([np.broadcast_to(shown, overlays.shape), overlays])
-        figure = plots.plot_image_grid(pictures, titles, len(shown), size=1.0)
+        figure = plots.plot_image_grid(pictures, titles, len(shown))
         first = table.iloc[0]
         verdict = "more than" if first["ratio"] > 1.1 else "no more than"
         text = (
@@ -475,6 +474,7 @@ class Review:
 
     def _keep(self, table, name):
         """Save a table as it is; return it as it is shown."""
+        self.answers[name] = table
         self.report.save_table(table, name)
         return report.tabulate_intervals(table)
 
@@ -503,8 +503,3 @@ class Review:
         codes = fast.predict_probabilities(self.model, images).argmax(axis=1)
         chunks = [slice(start, start + 64) for start in range(0, len(images), 64)]
         return np.concatenate([explain.compute_grad_cam(self.model, images[part], codes[part]) for part in chunks])
-
-
-def _wrap(title):
-    """Break long words of a title between words, so that it fits above a small image."""
-    return "\n".join(textwrap.fill(line, 15) for line in title.splitlines())

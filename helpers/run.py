@@ -8,7 +8,6 @@ reports. The files in ``notebooks/`` are changed by ``--save`` only.
 import argparse
 import asyncio
 import atexit
-import html
 import json
 import os
 import re
@@ -20,14 +19,10 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
+from helpers import reports
 from helpers.files import InputError, replace_atomically
 from helpers.parallel import count_workers
 from helpers.settings import PROJECT_FOLDER, read_settings
-
-NOTEBOOKS_FOLDER = PROJECT_FOLDER / "notebooks"
-REPORTS_FOLDER = PROJECT_FOLDER / "reports"
-FIGURES_FOLDER = PROJECT_FOLDER / "figures"
-_MARK = re.compile(r"<small><em>(.+?)</em></small>")  # above a table, see helpers.evaluation.marks
 
 
 def main(arguments=None):
@@ -59,7 +54,7 @@ def main(arguments=None):
     for path, written in _find_results().items():
         if results_before.get(path) != written and any(run.name in str(path.parent) for run in runs):
             print(f"figures: {path.parent.relative_to(PROJECT_FOLDER)}/")
-    write_index()
+    reports.write_index()
     return int(any(run.failure for run in runs))
 
 
@@ -68,7 +63,7 @@ def find_notebooks(names):
 
     Raise InputError, which lists those that there are, if there is no such notebook.
     """
-    known = {path.stem: path for path in sorted(NOTEBOOKS_FOLDER.glob("[!.]*.ipynb"))}
+    known = {path.stem: path for path in sorted(reports.NOTEBOOKS_FOLDER.glob("[!.]*.ipynb"))}
     found = {}
     for name in names or known:
         path = Path(name)
@@ -78,7 +73,7 @@ def find_notebooks(names):
             raise InputError(f"there is no notebook {name}. Known: {', '.join(known) or 'none'}.")
         found[path] = None  # named twice, it is run once
     if not found:
-        raise InputError(f"there is no notebook in {NOTEBOOKS_FOLDER}.")
+        raise InputError(f"there is no notebook in {reports.NOTEBOOKS_FOLDER}.")
     return list(found)
 
 
@@ -133,31 +128,31 @@ class Run:
 
         async with places:
             self.is_running = True
-            started = self._cell_started = time.monotonic()
+            started, self._cell_started = time.time(), time.monotonic()
             try:
                 notebook = nbformat.read(self.path, as_version=4)
                 for cell in notebook.cells:
                     if cell.cell_type == "code":  # the report of a failed run shows how far it came
                         cell.outputs, cell.execution_count = [], None
                 await self._execute_cells(notebook)
-                await asyncio.to_thread(self._write, notebook, save, time.monotonic() - started)
+                await asyncio.to_thread(self._write, notebook, save, started)
             except (OSError, ValueError) as error:  # no notebook, or no place for the reports
                 self.failure = self.failure or f": {type(error).__name__}: {error}"
-            self.seconds = time.monotonic() - started
+            self.seconds = time.time() - started
             self.is_running = False
             ended = f"FAILED{self.failure}" if self.failure else f"done in {self.seconds:,.0f} s"
             _show(f"{self.name}  {ended}\n")
 
-    def _write(self, notebook, save, seconds):
+    def _write(self, notebook, save, started):
         import nbformat
 
         if save and not self.failure:
             with replace_atomically(self.path) as unfinished:
                 nbformat.write(notebook, unfinished)
-        notebook.metadata.update(seconds=seconds, failure=self.failure, mode=read_settings().mode)
-        with replace_atomically(REPORTS_FOLDER / f"{self.name}.ipynb") as unfinished:
+        notebook.metadata["run"] = reports.describe_run(self.name, started, self.failure)
+        with replace_atomically(reports.REPORTS_FOLDER / f"{self.name}.ipynb") as unfinished:
             nbformat.write(notebook, unfinished)
-        _write_page(self.name, notebook, self.path.parent)
+        reports.write_report(self.name, notebook)
 
     async def _execute_cells(self, notebook):
         from jupyter_client import AsyncKernelManager
@@ -231,54 +226,6 @@ class Run:
             self.cpu_seconds = (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def write_index():
-    """Write ``reports/index.html``, which lists the reports with their questions and states, and the glossary."""
-    from nbformat.v4 import new_markdown_cell, new_notebook
-
-    glossary = NOTEBOOKS_FOLDER / "glossary.md"
-    if glossary.exists():
-        text = glossary.read_text(encoding="utf-8")
-        _write_page("glossary", new_notebook(cells=[new_markdown_cell(text)]), NOTEBOOKS_FOLDER)
-    rows = [
-        f'<tr><td><a href="{path.stem}.html">{path.stem}</a></td><td>{title}</td><td>{state}</td></tr>'
-        for path in sorted(REPORTS_FOLDER.glob("*.ipynb"))
-        for title, state in [map(html.escape, _read_report(path))]
-    ]
-    lines = [
-        "# Reports",
-        "",
-        "A sample says nothing about real images; [README.md](../README.md) has what full runs found.",
-    ]
-    lines += ["", "<table><tr><th>report</th><th>question</th><th>state</th></tr>", *rows, "</table>"]
-    lines += ["", "The terms are explained in the [glossary](glossary.md)."] if glossary.exists() else []
-    _write_page("index", new_notebook(cells=[new_markdown_cell("\n".join(lines))]), NOTEBOOKS_FOLDER)
-
-
-def _read_report(path):
-    """Read from a report the title of its notebook, and what it was made from and how it ended."""
-    report = json.loads(path.read_text(encoding="utf-8"))
-    about, cells = report["metadata"], report.get("cells", [])
-    title = "".join(cells[0]["source"]).partition("\n")[0].removeprefix("# ") if cells else ""
-    outputs = (output.get("data", {}) for cell in cells for output in cell.get("outputs", ()))
-    marks = (_MARK.match("".join(data.get("text/html", ""))) for data in outputs)
-    mark = next((found[1] for found in marks if found), f"{about.get('mode', 'quick')} run")
-    ended = f"FAILED{about['failure']}" if about.get("failure") else f"done in {about['seconds']:,.0f} s"
-    return title, f"{mark}; {' '.join(ended.split())}"
-
-
-def _write_page(name, notebook, folder):
-    """Write a notebook as ``reports/<name>.html``, with headings and links of the glossary as GitHub has them."""
-    from nbconvert import HTMLExporter
-
-    resources = {"metadata": {"name": name, "path": str(folder)}}
-    page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, resources)
-    page = page.replace('href="glossary.md', 'href="glossary.html')
-    if name == "glossary":
-        page = re.sub(r'(?:(?<=<h2 id=")|(?<=href="#))[^"]+', lambda anchor: anchor[0].lower(), page)
-    with replace_atomically(REPORTS_FOLDER / f"{name}.html") as unfinished:
-        unfinished.write_text(page, encoding="utf-8")
-
-
 def _is_executed(cell):
     return cell.cell_type == "code" and bool(cell.source.strip())
 
@@ -303,13 +250,15 @@ def _show_live(runs):
 def _read_last_seconds(run):
     """Read from its last report how long a notebook took; 0 where there is none."""
     try:
-        return json.loads((REPORTS_FOLDER / f"{run.name}.ipynb").read_text(encoding="utf-8"))["metadata"]["seconds"]
+        return json.loads((reports.REPORTS_FOLDER / f"{run.name}.ipynb").read_text(encoding="utf-8"))["metadata"][
+            "run"
+        ]["seconds"]
     except (OSError, ValueError, LookupError):
         return 0
 
 
 def _find_results():
-    return {path: path.stat().st_mtime_ns for path in sorted(FIGURES_FOLDER.rglob("results.json"))}
+    return {path: path.stat().st_mtime_ns for path in sorted(reports.FIGURES_FOLDER.rglob("results.json"))}
 
 
 def _print_summary(runs):
@@ -320,7 +269,7 @@ def _print_summary(runs):
         if run.peak_memory:
             row += f"  {run.peak_memory / 1e6:8,.0f} MB  {run.cpu_seconds:8,.0f} s"
         print(row)
-    print(f"\nreports: {REPORTS_FOLDER.relative_to(PROJECT_FOLDER)}/index.html")
+    print(f"\nreports: {reports.REPORTS_FOLDER.relative_to(PROJECT_FOLDER)}/index.html")
 
 
 if __name__ == "__main__":

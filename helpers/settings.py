@@ -14,7 +14,8 @@ PRECISION           auto (default), float32,                arithmetic of the ne
 DATA_SET            a name                                  for notebooks that can use several data sets
 DASK_SCHEDULER      an address, such as tcp://host:8786     a Dask cluster to work on; otherwise this machine
 CACHE_DIR           a folder (default: .cache/)             decoded pixels, samples, hashes, checkpoints
-NOTEBOOK_PROGRESS   auto (default), on, off                 progress bars; auto: only when a person watches
+NOTEBOOK_PROGRESS   auto (default), on, off                 lines of progress; auto: only when a person watches
+NOTEBOOK_LANGUAGE   en (default), fr                        language of the figures and of the head of each report
 =================== ======================================= =====================================================
 """
 
@@ -23,6 +24,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from helpers.files import InputError
@@ -47,6 +49,7 @@ MODES = ("quick", "full")
 SOURCES = ("auto", "local", "download", "sample")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 PROGRESS = ("auto", "on", "off")
+LANGUAGES = ("en", "fr")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Settings:
     progress: bool
     data_set: str = ""
     dask_scheduler: str = ""
+    language: str = "en"
 
     @property
     def quick(self) -> bool:
@@ -70,21 +74,16 @@ class Settings:
         return self.mode == "quick"
 
 
-def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+def read_settings(environment: Mapping[str, str] | None = None, mode: str | None = None) -> Settings:
     """Read the settings of this run from ``environment``, by default the process's environment variables.
 
-    Raise InputError if a variable holds an unknown value; the message lists those that it can hold.
+    ``mode`` takes the place of ``NOTEBOOK_MODE``. Raise InputError if it or a variable holds an unknown value; the
+    message lists those that it can hold.
     """
     environment = os.environ if environment is None else environment
 
     def read(name):
         return environment.get(name, "").strip()
-
-    def choose(name, known):
-        value = read(name).lower() or known[0]
-        if value not in known:
-            raise InputError(f"{name}={value}: expected one of {', '.join(known)}.")
-        return value
 
     def find_folder(name, default):  # against the project, wherever the notebook's kernel was started
         given = environment.get(name)
@@ -98,17 +97,38 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     if scheduler and not (address and 0 < int(address[1]) < 2**16):
         expected = "the address of a Dask scheduler, such as tcp://host:8786 or tls://host:8786, with its port"
         raise InputError(f"DASK_SCHEDULER={scheduler}: expected {expected}.")
-    # JupyterLab, VS Code and terminals are watched; the outputs of headless runs are compared.
-    watched = "JPY_SESSION_NAME" in environment or "VSCODE_PID" in environment or sys.stdout.isatty()
+    choose = partial(_choose, environment)
+    if mode is not None and mode not in MODES:
+        raise InputError(f"mode={mode!r}: expected one of {', '.join(MODES)}.")
     return Settings(
-        mode=choose("NOTEBOOK_MODE", MODES),
+        mode=mode or choose("NOTEBOOK_MODE", MODES),
         data_dir=find_folder("DATA_DIR", "data"),
         data_dir_given=bool(environment.get("DATA_DIR")),
         source=choose("DATA_SOURCE", SOURCES),
         seed=int(seed[-10:]),
         precision=choose("PRECISION", PRECISIONS),
         cache_dir=find_folder("CACHE_DIR", ".cache"),
-        progress={"auto": watched, "on": True, "off": False}[choose("NOTEBOOK_PROGRESS", PROGRESS)],
+        progress=read_progress(environment),
         data_set=read("DATA_SET").lower(),
         dask_scheduler=scheduler,
+        language=choose("NOTEBOOK_LANGUAGE", LANGUAGES),
     )
+
+
+def read_progress(environment: Mapping[str, str] | None = None) -> bool:
+    """Tell whether lines of progress are to be shown; "auto" shows them in JupyterLab, VS Code and on terminals.
+
+    What nbval, nbconvert and papermill run is not watched, and a line is not written to a file. Raise InputError as
+    `read_settings`.
+    """
+    environment = os.environ if environment is None else environment
+    watched = "JPY_SESSION_NAME" in environment or "VSCODE_PID" in environment or sys.stderr.isatty()
+    return {"auto": watched, "on": True, "off": False}[_choose(environment, "NOTEBOOK_PROGRESS", PROGRESS)]
+
+
+def _choose(environment, name, known):
+    """Read a variable that holds one of several values, by default the first."""
+    value = environment.get(name, "").strip().lower() or known[0]
+    if value not in known:
+        raise InputError(f"{name}={value}: expected one of {', '.join(known)}.")
+    return value

@@ -1,4 +1,4 @@
-"""A Dask cluster of real processes, such as one that spreads over several machines."""
+"""What tests share: a Dask cluster of real processes, as if on several machines, and the stages of progress."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from helpers import parallel
+from helpers import parallel, progress
 
 
 class Cluster:
@@ -83,3 +83,17 @@ def cluster(two_workers):
         time.sleep(0.02)
     yield two_workers.address
     parallel.use_cluster("")
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    """Note all stages of `helpers.progress` that are opened, shown or not."""
+    opened = []
+
+    class Noted(progress.Stage):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            opened.append(self)
+
+    monkeypatch.setattr(progress, "Stage", Noted)
+    return opened

@@ -38,7 +38,7 @@ def test_the_lines_run_as_they_are(lines, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CACHE_DIR", str(tmp_path / "cache"))
     for name in ("DATA_SOURCE", "NOTEBOOK_MODE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(helpers.experiment.Experiment.__init__, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(helpers.experiment.Experiment.__init__, "__defaults__", (tmp_path, None))
     exec(compile(lines, "CONTRIBUTING.md", "exec"), {"__name__": "__main__"})
     assert "cnn" in capsys.readouterr().out
     results = json.loads((tmp_path / "figures/quick/07_fruit/results.json").read_text())

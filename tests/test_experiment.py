@@ -16,10 +16,11 @@ from nbclient import NotebookClient
 from PIL import Image
 
 import helpers.experiment
-from helpers import Experiment, open_data_set
+from helpers import Experiment, open_data_set, progress
 from helpers.data.catalog import DataSet
 from helpers.data.split import list_runs
 from helpers.evaluation.baselines import fit_regression
+from helpers.evaluation.calibration import fit_conformal
 from helpers.evaluation.foreign import Familiar
 from helpers.evaluation.marks import Unmarked
 from helpers.evaluation.scores import compute_metrics
@@ -27,6 +28,7 @@ from helpers.files import InputError
 from helpers.study import runner
 from helpers.study.cnn import CNN_SETTINGS
 from helpers.training import transfer
+from helpers.training.fast import predict_probabilities
 from helpers.training.fit import Recipe
 from helpers.training.saving import read_about, read_arrays
 
@@ -124,6 +126,26 @@ def test_it_tells_what_it_is(fitted):
     shown = experiment.data._repr_markdown_()
     assert "**Sweets** (local)" in shown
     assert "120 images in 120 groups and 3 classes" in shown
+
+
+@pytest.mark.parametrize(("mode", "place"), [("full", "07_sweets"), ("quick", "quick/07_sweets")])
+def test_a_mode_that_is_given_is_that_of_all_that_follows(environment, tmp_path, monkeypatch, mode, place):
+    monkeypatch.setenv("NOTEBOOK_MODE", "quick" if mode == "full" else "full")
+    experiment = Experiment("07_sweets", tmp_path, mode=mode)
+    open_data_set(RECORD, experiment)
+    assert repr(experiment).startswith(f"07_sweets: {mode} mode")
+    assert experiment.quick == experiment.report.settings.quick == experiment.data.settings.quick == (mode == "quick")
+    assert experiment.report.place == Path(place)
+    with pytest.raises(InputError, match="mode='fast': expected one of quick, full"):
+        Experiment("07_sweets", tmp_path, mode="fast")
+
+
+@pytest.mark.parametrize("shown", ["on", "off"])
+def test_progress_is_shown_if_the_settings_say_so(environment, monkeypatch, shown):
+    monkeypatch.setattr(progress, "_shown", None)
+    monkeypatch.setenv("NOTEBOOK_PROGRESS", shown)
+    Experiment("07_sweets")
+    assert progress._shown == (shown == "on")
 
 
 def test_the_whole_way_ends_in_results(fitted):
@@ -327,7 +349,7 @@ def test_each_fold_is_predicted_by_a_network_that_did_not_see_it(fitted, tmp_pat
     assert experiment.measure_cost("cnn")["epochs"] == 12
 
 
-def test_refits_predict_the_others_and_are_averaged(fitted, tmp_path):
+def test_refits_predict_the_others_and_are_averaged(fitted, stages, tmp_path):
     experiment, x = make_experiment(tmp_path, split=False)
     images, others = experiment.data.images.iloc[:90], np.arange(100, 110)
     runs = list_runs(images, 2, refits=2, others=others)
@@ -337,6 +359,9 @@ def test_refits_predict_the_others_and_are_averaged(fitted, tmp_path):
     )
     assert recipes == list(runs) == ["fold 1", "fold 2", "refit 1", "refit 2"]
     assert [rows["seed"] for rows in runs.values()] == [42, 42, 43, 44]
+    told = ["fold 1 of 2, seed 42", "fold 2 of 2, seed 42", "refit 1 of 2, seed 43", "refit 2 of 2, seed 44"]
+    trainings = [stage.label for stage in stages if stage.doing.startswith("epoch 1 of 1")]
+    assert trainings == [f"cnn, {run}" for run in told]
     refits = [experiment.models[f"cnn, refit {number}"].predict(x[others], verbose=0) for number in (1, 2)]
     assert not np.array_equal(*refits)
     np.testing.assert_allclose(y_prob[others], np.mean(refits, axis=0), atol=1e-5)
@@ -590,7 +615,7 @@ import sys
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Markdown
-from helpers import Experiment, open_data_set
+from helpers import Experiment, open_data_set, progress
 table = pd.DataFrame({"count": [1, 2]})
 display(table, Markdown("A text."))""",
     """
@@ -746,6 +771,20 @@ def test_a_saved_model_tells_foreign_images_from_those_of_the_data_set(saved, ca
     np.testing.assert_array_equal(nearest, known["nearest"])
     about = read_about(path)
     assert (about["background"], about["may_be_inverted"]) == (255, False)
+
+
+def test_a_saved_model_knows_its_data_set_and_has_conformal_sets_from_held_out_images(saved):
+    experiment, x, path = saved
+    about = read_about(path)
+    assert about["data_set"] == experiment.data.record.name
+    rows = experiment.data.rows("validation")
+    predicted = experiment._tabulate(experiment.predict_probabilities("second", rows), rows)
+    assert about["conformal"] == pytest.approx(fit_conformal(predicted))
+    own = experiment.save_model("second", conformal=dict.fromkeys(experiment.data.class_names, 0.5))
+    assert set(read_about(own)["conformal"].values()) == {0.5}
+    eight = read_about(experiment.save_model("second", views=4))["conformal"]
+    predicted = experiment._tabulate(predict_probabilities(experiment.models["second"], x, rows, 4), rows)
+    assert eight == pytest.approx(fit_conformal(predicted))
 
 
 def test_the_limit_comes_from_validation_images(saved):

@@ -12,17 +12,21 @@ import pytest
 
 PROJECT = Path(__file__).parents[1]
 ROOMS = ("helpers.data", "helpers.training", "helpers.evaluation")
-SHARED = ("helpers.settings", "helpers.files", "helpers.identity", "helpers.parallel")
+SHARED = ("helpers.settings", "helpers.files", "helpers.identity", "helpers.parallel", "helpers.progress")
 ABOVE = (
     "helpers.run",
+    "helpers.reports",
+    "helpers.lab",
+    "helpers.app",
     "helpers.audit",
     "helpers.predict",
+    "helpers.card",
     "helpers.experiment",
     "helpers.review",
     "helpers.study",
 )  # the rooms, which they know
 HEAVY = {"tensorflow", "keras"}
-NEEDING_TENSORFLOW = ("helpers.training", "helpers.study.cnn", "helpers.experiment", "helpers.review")
+NEEDING_TENSORFLOW = ("helpers.training", "helpers.study.cnn", "helpers.card", "helpers.experiment", "helpers.review")
 
 
 def name_module(path):

@@ -15,7 +15,7 @@ import pytest
 from keras import layers
 from PIL import Image
 
-from helpers import predict
+from helpers import predict, progress
 from helpers.data.pixels import read_image
 from helpers.evaluation.calibration import predict_sets
 from helpers.evaluation.foreign import Familiar, describe_pixels
@@ -184,11 +184,15 @@ def test_from_a_notebook(saved, folder):
     assert outcome.problems.columns.tolist() == ["file", "problem"]
 
 
-def test_progress_is_shown_on_standard_error(saved, folder, capsys):
-    predict.predict_files(saved["full"], ["scans"], "table.csv", progress=True)
+@pytest.mark.parametrize("setting", ["on", "off"])
+def test_progress_is_shown_on_standard_error(saved, folder, capsys, monkeypatch, setting):
+    monkeypatch.setattr(progress, "_DELAY", 0)
+    monkeypatch.setattr(progress, "_shown", False)  # which the command changes
+    monkeypatch.setenv("NOTEBOOK_PROGRESS", setting)
+    assert predict.main([str(saved["full"]), "scans", "--out", "table.csv"]) == 0
     out, err = capsys.readouterr()
-    assert out == ""
-    assert "7/7" in err
+    assert "predicting: " not in out
+    assert ("predicting: " in err) == (setting == "on")
 
 
 def test_no_more_than_two_batches_are_held(saved, folder, count_reads, monkeypatch):

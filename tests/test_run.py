@@ -13,7 +13,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from helpers import run
+from helpers import reports, run
 
 PROJECT = Path(__file__).parents[1]
 FOLDERS = {"NOTEBOOKS_FOLDER": "notebooks", "REPORTS_FOLDER": "reports", "FIGURES_FOLDER": "figures"}
@@ -41,9 +41,10 @@ def project(tmp_path, monkeypatch):
     """Give a project without notebooks, in which a kernel that is not this interpreter's is called python3."""
     for constant, name in FOLDERS.items():
         (tmp_path / name).mkdir()
-        monkeypatch.setattr(run, constant, tmp_path / name)
-    monkeypatch.setattr(run, "PROJECT_FOLDER", tmp_path)
-    for name in ("NOTEBOOK_MODE", "DATA_SOURCE", "NOTEBOOK_PROGRESS"):
+        monkeypatch.setattr(reports, constant, tmp_path / name)
+    for module in (run, reports):
+        monkeypatch.setattr(module, "PROJECT_FOLDER", tmp_path)
+    for name in ("NOTEBOOK_MODE", "DATA_SOURCE", "NOTEBOOK_PROGRESS", "NOTEBOOK_LANGUAGE"):
         monkeypatch.delenv(name, raising=False)
     other_kernel = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
     other_kernel.parent.mkdir(parents=True)
@@ -94,10 +95,6 @@ def test_a_run_of_two_side_by_side(project, capsys):
     assert written == sorted(
         ["index.html"] + [f"{path.stem}{suffix}" for path in paths for suffix in (".html", ".ipynb")]
     )
-    index = read_rows(project / "reports" / "index.html")
-    assert index["1_bad"] == ("Title", "quick run; FAILED in cell 2 (Data): ValueError: one two")
-    assert re.fullmatch(r"quick run; done in \d+ s", index["2_good"][1])
-    assert list(index) == [path.stem for path in paths]
     bad, good, dead = (nbformat.read(project / "reports" / path.name, as_version=4) for path in paths)
     assert json.loads(good.cells[1].outputs[0].text) == [sys.executable, str(project / "notebooks"), "off"]
     assert bad.cells[4].outputs[0].ename == "ValueError"
@@ -105,39 +102,6 @@ def test_a_run_of_two_side_by_side(project, capsys):
     assert dead.cells[1].outputs[0].text == "hi\n"
     assert "from an earlier run" not in "".join(path.read_text() for path in (project / "reports").iterdir())
     assert "<title>2_good</title>" in (project / "reports" / "2_good.html").read_text()
-
-
-def read_rows(index):
-    """Read title and state of each report from the index, by the name that its link goes to."""
-    found = re.findall(r'<tr><td><a href="(.*?)\.html">.*?</td><td>(.*?)</td><td>(.*?)</td></tr>', index.read_text())
-    return {name: (title, state) for name, title, state in found}
-
-
-def test_the_index_tells_what_a_report_was_made_from(project):
-    show = "import pandas as pd\nfrom helpers.evaluation.marks import mark_outputs\n{}\npd.DataFrame({{'a': [1]}})"
-    write_notebook(project, "1_sample", "# Cats & dogs: <which>?", show.format("mark_outputs('drawn sample')"))
-    write_notebook(project, "2_quick", "# Title", show.format(""))
-    assert run.main([]) == 0
-    index = read_rows(project / "reports" / "index.html")
-    assert index["1_sample"][0] == "Cats &amp; dogs: &lt;which&gt;?"
-    assert re.fullmatch(r"drawn sample; done in \d+ s", index["1_sample"][1])
-    assert re.fullmatch(r"quick run; done in \d+ s", index["2_quick"][1])
-
-
-def test_reports_link_to_the_terms_of_the_glossary(project):
-    (project / "notebooks" / "glossary.md").write_text(
-        "# Glossary\n\n## ROC AUC\n\nSee [ECE](#ece).\n\n## ECE\n\nA gap.\n"
-    )
-    write_notebook(project, "1_text", "# Title\n\n[ROC AUC](glossary.md#roc-auc)", "1")
-    assert run.main([]) == 0
-    report, glossary, index = (
-        (project / "reports" / f"{name}.html").read_text() for name in ("1_text", "glossary", "index")
-    )
-    assert 'href="glossary.html#roc-auc"' in report
-    assert re.findall(r'<h2 id="(.*?)"', glossary) == ["roc-auc", "ece"]
-    assert set(re.findall(r'href="#(.*?)"', glossary)) >= {"roc-auc", "ece"}
-    assert 'href="glossary.html"' in index
-    assert "glossary.md" not in report + index
 
 
 @pytest.mark.parametrize(
@@ -151,7 +115,7 @@ def test_the_longest_begin_and_so_many_are_executed_together(
     for name, last in seconds.items():
         write_notebook(project, name, "1")
         if last:
-            (project / "reports" / f"{name}.ipynb").write_text(json.dumps({"metadata": {"seconds": last}}))
+            (project / "reports" / f"{name}.ipynb").write_text(json.dumps({"metadata": {"run": {"seconds": last}}}))
     begun, running, most = [], 0, 0
 
     async def execute_cells(self, notebook):
@@ -164,6 +128,7 @@ def test_the_longest_begin_and_so_many_are_executed_together(
 
     monkeypatch.setattr(run.Run, "_execute_cells", execute_cells)
     monkeypatch.setattr(run.Run, "_write", lambda *_: None)
+    monkeypatch.setattr(reports, "write_index", lambda: None)
     monkeypatch.setattr(run, "count_workers", lambda: 8)
     monkeypatch.setenv("DASK_SCHEDULER", scheduler)
     assert run.main(arguments) == 0
@@ -187,8 +152,9 @@ def test_a_report_tells_how_long_its_notebook_took_and_a_saved_notebook_does_not
     report, saved = (nbformat.read(place, as_version=4) for place in (project / "reports" / path.name, path))
     assert report.cells == saved.cells
     assert saved.cells[0].outputs[0].data["text/plain"] == "2"
-    assert report.metadata.pop("seconds") > 0.1
-    assert (report.metadata.pop("failure"), report.metadata.pop("mode")) == ("", "quick")
+    about = report.metadata.pop("run")
+    assert about["seconds"] > 0.1
+    assert about["failure"] == ""
     assert report.metadata == saved.metadata
 
 
@@ -198,9 +164,9 @@ def test_ctrl_c_stops_at_once_and_leaves_no_kernel(project):
     code = f"""
 import sys
 from pathlib import Path
-from helpers import run
+from helpers import reports, run
 for constant, name in {FOLDERS}.items():
-    setattr(run, constant, Path({str(project)!r}) / name)
+    setattr(reports, constant, Path({str(project)!r}) / name)
 sys.exit(run.main(["--jobs", "2"]))
 """
     process = subprocess.Popen(

@@ -18,8 +18,10 @@ CHOICES = {
     "DATA_SOURCE": ("auto", "local", "download", "sample"),
     "PRECISION": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     "NOTEBOOK_PROGRESS": ("auto", "on", "off"),
+    "NOTEBOOK_LANGUAGE": ("en", "fr"),
 }
 ATTRIBUTES = {"NOTEBOOK_MODE": "mode", "DATA_SOURCE": "source", "PRECISION": "precision"}
+ATTRIBUTES["NOTEBOOK_LANGUAGE"] = "language"
 
 
 class Stream(io.StringIO):
@@ -30,7 +32,7 @@ class Stream(io.StringIO):
 
 @pytest.fixture
 def headless(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", Stream(is_terminal=False))
+    monkeypatch.setattr(sys, "stderr", Stream(is_terminal=False))
 
 
 @pytest.mark.usefixtures("headless")
@@ -158,13 +160,21 @@ def test_what_is_no_address_of_a_cluster_is_told(value):
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("watcher", ["JPY_SESSION_NAME", "VSCODE_PID", "ANYTHING_ELSE"])
 def test_progress_is_shown_when_somebody_watches(watcher, terminal, monkeypatch):
-    monkeypatch.setattr(sys, "stdout", Stream(terminal))
+    monkeypatch.setattr(sys, "stderr", Stream(terminal))
     watched = terminal or watcher != "ANYTHING_ELSE"
     environment = {watcher: "notebooks/01_mnist.ipynb"}
     assert read_settings(environment).progress is watched
     assert read_settings(environment | {"NOTEBOOK_PROGRESS": "auto"}).progress is watched
     assert read_settings(environment | {"NOTEBOOK_PROGRESS": "on"}).progress is True
     assert read_settings(environment | {"NOTEBOOK_PROGRESS": "off"}).progress is False
+
+
+def test_a_mode_that_is_given_takes_the_place_of_the_environments():
+    assert read_settings({"NOTEBOOK_MODE": "full"}, mode="quick").mode == "quick"
+    assert read_settings({}, mode="full").mode == "full"
+    for wrong in ("", "fast", "FULL", 3):
+        with pytest.raises(InputError, match=re.escape(f"mode={wrong!r}: expected one of quick, full.")):
+            read_settings({}, mode=wrong)
 
 
 def test_the_process_environment_is_read_by_default(monkeypatch):

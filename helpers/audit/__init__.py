@@ -18,13 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from helpers.audit import checks, page
 from helpers.audit.folders import read_folder
 from helpers.data.pixels import load_pixels, measure_images
 from helpers.files import InputError, guard_cell, replace_atomically, show_name
 from helpers.predict import find_images
+from helpers.progress import open_stage, show
+from helpers.settings import read_progress
 
 SIDE = 96  # pixels to which images are resized
 _NAMES = {  # of one finding, and of several
@@ -61,6 +62,7 @@ def main(arguments=None):
     parser.add_argument("--strict", action="store_true", help="exit with 1 where there are findings")
     options = parser.parse_args(arguments)
     try:
+        show(read_progress())
         audit = audit_folder(options.folder, options.out, group=options.group, metadata=options.metadata)
     except (InputError, OSError) as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
@@ -97,7 +99,7 @@ def audit_folder(folder, out=None, *, group=None, metadata=None):
         raise InputError(f"--out {out}: expected the name of a page, such as audit.html.")
     found = find_images([folder], folder)
     images, notes = read_folder(list(found.files), folder, group, metadata)
-    with tempfile.TemporaryDirectory() as cache, tqdm(total=5, unit="step", disable=None) as bar:
+    with tempfile.TemporaryDirectory() as cache:
         measured = measure_images(images, folder, Path(cache))
         findings = checks.find_unread(images, measured, found.unread)
         readable = (measured["error"] == "").to_numpy()
@@ -107,19 +109,18 @@ def audit_folder(folder, out=None, *, group=None, metadata=None):
             )
         images, measured = (table[readable].reset_index(drop=True) for table in (images, measured))
         pixels = load_pixels(images, folder, (SIDE, SIDE, 3), Path(cache))
-        bar.update()
         features = _compute_features(pixels)
-        bar.update()
         looks = checks.measure_looks(pixels)
         odd = checks.find_odd_images(images, looks)
         blank = images["path"].isin([row["file"] for row in odd if row["kind"] == "blank"]).to_numpy()
         pairs = checks.find_pairs(images, folder, pixels, blank)
-        bar.update()
         findings += checks.find_copies(images, pairs) + checks.find_shared_groups(images) + odd
-        findings += checks.find_wrong_folders(images, features, pairs, blank)
-        bar.update()
         file_sizes = np.array([(folder / path).stat().st_size for path in images["path"]], "float64")
-        findings += checks.find_shortcuts(images, pixels, measured, file_sizes, pairs, blank)
+        with open_stage("looking for images in wrong folders and for shortcuts", 2, "step") as stage:
+            findings += checks.find_wrong_folders(images, features, pairs, blank)
+            stage.update()
+            findings += checks.find_shortcuts(images, pixels, measured, file_sizes, pairs, blank)
+            stage.update()
         findings = _sort(pd.DataFrame(findings, columns=checks.COLUMNS))
         audit = Audit(_decide(findings, len(images)), [*found.others, *notes], images, findings)
         if out is not None:
@@ -127,7 +128,6 @@ def audit_folder(folder, out=None, *, group=None, metadata=None):
             with replace_atomically(out) as unfinished:
                 text = page.format_page(audit, show_name(folder), name_table(out).name, pixels, measured)
                 unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
-        bar.update()
     return audit
 
 

@@ -40,6 +40,7 @@ class DataSet:
     joined: tuple[str, ...] = ()  # images that are put into one group: "identical" files, those that look "alike"
     kept_part: str = ""  # images of other parts whose group is also in this one are left out
     background: int = 255  # what transparent pixels are laid on: white, or 0, black
+    medical: bool = False  # no model of it is for clinical use
     may_be_inverted: bool = False  # whether an image with light and dark exchanged shows the same
     sample: str = "drawn sample"  # what figures and tables of the built-in sample are marked with
     edition: str = ""  # added to the name of a notebook's results where the notebook can use several data sets
@@ -73,6 +74,7 @@ _MELANOMA = {
     "image_shape": (160, 160, 3),
     "allowed_augmentation": "any rotation, flips, small shifts and zooms, brightness; a lesion has no up or down",
     "joined": ("identical", "alike"),
+    "medical": True,
 }
 _CROPS = {"Cherry_(including_sour)": "cherry", "Corn_(maize)": "corn", "Pepper,_bell": "bell pepper"}
 _DISEASES = {
@@ -160,6 +162,7 @@ _CATALOG = {
             citation="Tschandl et al. (2018), The HAM10000 dataset, Scientific Data 5:180161",
             licence="CC BY-NC 4.0",
             pixel_table_codes=("akiec", "bcc", "bkl", "df", "nv", "vasc", "mel"),
+            medical=True,
             may_lack_classes=True,
         ),
         DataSet(
@@ -193,6 +196,7 @@ _CATALOG = {
             numbered_anew=("test",),
             joined=("identical",),
             kept_part="test",
+            medical=True,
         ),
         DataSet(
             name="melanoma",
@@ -275,6 +279,7 @@ _CATALOG = {
             allowed_augmentation="any rotation, flips, small shifts, stain and brightness; hardly any zoom: the size "
             "of a cell is a sign",
             background=0,
+            medical=True,
             citation="Gupta and Gupta (2019), ALL challenge dataset of ISBI 2019 (C-NMC 2019), The Cancer Imaging "
             "Archive, doi:10.7937/tcia.2019.dc64i46r",
             licence="CC BY 3.0",

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.fft import dctn
 
 from helpers.parallel import run_in_parallel
+from helpers.progress import open_stage, track
 
 _SIDE = 8  # of the block of low frequencies that makes the hash
 _LOWEST = 4  # frequencies below this sum of both directions are left out of the comparison
@@ -71,7 +72,7 @@ def _orient(frequencies, orientation):
 def _find_candidates(hashes, most_bits):
     """Find the pairs whose hashes (8, n) differ in so few bits, in some orientation of the second image."""
     found, step = [np.empty((0, 4), int)], max(1, _CHUNK // max(1, hashes.size))
-    for start in range(0, hashes.shape[1], step):
+    for start in track(range(0, hashes.shape[1], step), "looking for near-duplicates", unit="step"):
         bits = np.bitwise_count(hashes[0, start : start + step, None, None] ^ hashes[None, :, start:])
         first, orientation, second = places = np.argwhere(bits <= most_bits).T
         pairs = np.stack([first + start, second + start, orientation, bits[tuple(places)]], axis=1)
@@ -94,7 +95,7 @@ def _correlate(frequencies, candidates):
     return correlation
 
 
-def find_derived_copies(pixels, least_correlation=0.94, neighbours=5, candidates=None, progress=False):
+def find_derived_copies(pixels, least_correlation=0.94, neighbours=5, candidates=None):
     """Find the pairs of images of which one was made from the other: cropped, turned, mirrored or several of these.
 
     Each image has up to 100 key points (SIFT, Lowe 2004). Images are compared by the sum of what is particular to their
@@ -115,8 +116,6 @@ def find_derived_copies(pixels, least_correlation=0.94, neighbours=5, candidates
         How many images each is compared with.
     candidates : DataFrame, optional
         Pairs ``first``, ``second``, positions of images, that are compared instead of the nearest neighbours.
-    progress : bool
-        Whether to show a progress bar.
 
     Returns
     -------
@@ -125,25 +124,31 @@ def find_derived_copies(pixels, least_correlation=0.94, neighbours=5, candidates
     second is a part of the first, and the ``angle``, in degrees, counter-clockwise; and the ``correlation``.
     """
     from threadpoolctl import threadpool_limits
-    from tqdm import tqdm
 
     if pixels.ndim != 4 or pixels.shape[1] != pixels.shape[2] or pixels.shape[3] != 1:
         raise ValueError(f"Pixels of shape {pixels.shape}: expected (n, side, side, 1).")
     if pixels.shape[1] < _LEAST_SIDE:
         raise ValueError(f"Images of {pixels.shape[1]} pixels: expected a side of at least {_LEAST_SIDE}.")
     parts = np.array_split(np.arange(len(pixels)), len(pixels) // 64 + 1)
-    described = dict(run_in_parallel(_describe, (pixels[part] for part in parts)))
+    described = {}
+    with open_stage("looking for copies, finding key points", len(pixels)) as stage:
+        for position, found in run_in_parallel(_describe, (pixels[part] for part in parts)):
+            described[position] = found
+            stage.update(len(found))
     points = [about for position in sorted(described) for about in described[position]]
     if candidates is None:
-        pairs = _find_neighbours([descriptors for _, descriptors in points], neighbours)
+        with open_stage("looking for copies, finding similar images", len(pixels)) as stage:
+            pairs = _find_neighbours([descriptors for _, descriptors in points], neighbours, stage)
     else:
         pairs = np.sort(candidates[["first", "second"]].to_numpy(int).reshape(-1, 2), axis=1)
     pairs = [(first, second, mirrored) for first, second in np.unique(pairs, axis=0) for mirrored in (False, True)]
     parts = [pairs[start : start + 64] for start in range(0, len(pairs), 64)]
     items = ([(*pair, *([pixels[row, ..., 0], *points[row]] for row in pair[:2])) for pair in part] for part in parts)
-    compared = run_in_parallel(_compare, items, context=partial(threadpool_limits, 1))
-    compared = tqdm(compared, total=len(parts), unit_scale=64, unit="pair", disable=not progress)
-    rows = [row for _, part in compared for row in part if row[-1] >= least_correlation]
+    rows = []
+    with open_stage("looking for copies, comparing similar images", len(pairs), "pair") as stage:
+        for position, compared in run_in_parallel(_compare, items, context=partial(threadpool_limits, 1)):
+            rows += [row for row in compared if row[-1] >= least_correlation]
+            stage.update(len(parts[position]))
     found = pd.DataFrame(rows, columns=["first", "second", "scale", "angle", "mirrored", "correlation"])
     found = found.astype({"first": int, "second": int, "mirrored": bool, "correlation": float})
     found = found.sort_values("correlation", ascending=False, kind="stable").drop_duplicates(["first", "second"])
@@ -168,7 +173,7 @@ def _take_roots(descriptors):
     return np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1))
 
 
-def _find_neighbours(descriptors, neighbours):
+def _find_neighbours(descriptors, neighbours, stage):
     """Find the pairs of images with the most similar key points, mirrored or not: an array (m, 2)."""
     from sklearn.cluster import KMeans
     from sklearn.preprocessing import normalize
@@ -197,6 +202,7 @@ def _find_neighbours(descriptors, neighbours):
         alike[np.arange(len(rows)), np.arange(start, start + len(rows))] = -np.inf
         nearest = usable[np.argpartition(-alike, count - 1, axis=1)[:, :count]]
         found.append(np.stack([np.repeat(rows, count), nearest.ravel()], axis=1))
+        stage.update(len(rows))
     return np.sort(np.concatenate(found), axis=1)
 
 

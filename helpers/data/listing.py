@@ -10,6 +10,8 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from helpers.progress import open_stage
+
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000")  # Pillow opens no others
 _IMAGE_ENDINGS = (
     ".jpg .jpeg .jpe .jfif .jfi .jif .pjpeg .pjp .mpo .png .apng .bmp .dib .gif .tif .tiff .webp .avif .avifs "
@@ -82,14 +84,15 @@ def list_files(folder):
     """
     above = (os.stat(place) for place in Path(folder).resolve().parents if place.exists())  # noqa: PTH116 - as below
     listing, visited, linked = Listing(), {(about.st_dev, about.st_ino) for about in above}, []
-    _visit(Path(folder), Path(), listing, visited, linked)
-    while linked:
-        _visit(Path(folder), linked.pop(0), listing, visited, linked)
+    with open_stage("listing files", unit="file") as stage:
+        _visit(Path(folder), Path(), listing, visited, linked, stage)
+        while linked:
+            _visit(Path(folder), linked.pop(0), listing, visited, linked, stage)
     listing.paths.sort(key=lambda path: (len(path.parts), path))
     return listing
 
 
-def _visit(folder, inner, listing, visited, linked):
+def _visit(folder, inner, listing, visited, linked, stage):
     """List the files of a folder and of those below it; note the links to folders."""
     waiting = [inner]
     while waiting:
@@ -114,6 +117,7 @@ def _visit(folder, inner, listing, visited, linked):
                 (linked if entry.is_symlink() else waiting).append(path)
             else:
                 listing.paths.append(path)
+        stage.update(len(entries))
 
 
 def find_obstacle(path):

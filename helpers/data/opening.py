@@ -22,6 +22,7 @@ from helpers.data.layouts.common import LEFT_OUT, PROBLEM_COLUMNS, list_folders,
 from helpers.data.layouts.ham10000 import index_ham10000, rate_ham10000
 from helpers.data.layouts.mnist_archive import index_mnist_archive, rate_mnist_archive
 from helpers.files import InputError, replace_atomically, show_name
+from helpers.progress import open_stage
 from helpers.settings import Settings
 
 __all__ = ["LEFT_OUT", "PROBLEM_COLUMNS", "OpenDataSet", "Source", "find_data", "index_images", "open_data_set"]
@@ -257,7 +258,7 @@ def find_data(data_set: DataSet, settings: Settings) -> Source:
     """
     place, folder = settings.data_dir, settings.data_dir / data_set.name
     if settings.source == "sample":
-        return _open_sample(data_set, settings, "DATA_SOURCE=sample asks for it.")
+        return _open_sample(data_set, settings)
     found, doubt = _find_folders(data_set, place)
     if len(found) > 1:
         raise InputError(
@@ -281,7 +282,7 @@ def find_data(data_set: DataSet, settings: Settings) -> Source:
     elif settings.data_dir_given or settings.source == "local" or not settings.quick or doubt:
         problem = f"{place} has no folder {data_set.name}{_tell_content(place, folder)}"
     else:
-        return _open_sample(data_set, settings, f"No folder {place.name}/{data_set.name} with real images.")
+        return _open_sample(data_set, settings)
     raise InputError(
         f"{problem}{doubt}. Put the files there, or set DATA_SOURCE=download or DATA_SOURCE=sample. "
         f"Expected: {folder / data_set.key_file}; in all {data_set.files}"
@@ -393,11 +394,13 @@ def _tell_content(place, folder):
     return text + "".join(packed[:3])
 
 
-def _open_sample(data_set, settings, reason):
+def _open_sample(data_set, settings):
     from samples import make_sample  # here only: not needed for real images
 
-    folder = make_sample(data_set, settings.cache_dir / "samples")
-    return Source("sample", folder, f"{reason} Good for trying and testing; its results say nothing about real images.")
+    with open_stage(f"drawing the sample of {data_set.title}"):
+        folder = make_sample(data_set, settings.cache_dir / "samples")
+    where = f"Real images would be read from DATA_DIR/{data_set.name}."  # the same, whoever asked for the sample
+    return Source("sample", folder, f"{where} Good for trying and testing; its results say nothing about real images.")
 
 
 def _download(data_set, folder):

@@ -24,6 +24,7 @@ from helpers.data.layouts.tables import sniff
 from helpers.data.listing import HEAD, IMAGE_FORMATS, describe_unread, find_obstacle, recognize
 from helpers.data.reading import CHUNK_FILES, UNREADABLE, hash_contents, read_chunks, read_files, refuse_unreadable
 from helpers.files import InputError, read_reason, release_pages, replace_atomically, show_name
+from helpers.progress import track
 
 with suppress(AttributeError, OSError):  # libtiff writes to stderr what Pillow raises as an error
     ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
@@ -90,7 +91,7 @@ def measure_images(images, folder, cache_dir, background=255):
         paths = [folder / path for path in images["path"]]
         seen = [hashes[path] != UNREADABLE for path in images["path"]]  # workers read only what can be opened here
         measure = partial(_measure_files, background=background)
-        rows = iter(read_files(measure, [*compress(paths, seen)], refuse_bombs))
+        rows = iter(read_files(measure, [*compress(paths, seen)], "measuring images", refuse_bombs))
         rows = [next(rows) if opens else _measure(path, background) for path, opens in zip(paths, seen, strict=True)]
         with replace_atomically(cached) as unfinished:
             pd.DataFrame(rows, columns=[*_MEASURES, "note", "error"]).to_csv(unfinished, index=False)
@@ -192,16 +193,18 @@ def read_image(path, shape, background=255):
 
 def _decode(images, folder, pixels, background):
     """Fill ``pixels`` from array files and image files."""
+    label = f"decoding images to {pixels.shape[1]} × {pixels.shape[2]} pixels"
     if "array" in images:
         for (path, name), rows in images.groupby(["path", "array"]):
             stored = read_arrays(folder / path, [name])[name]
-            for row, position in zip(rows.index, rows["position"], strict=True):
+            places = list(zip(rows.index, rows["position"], strict=True))
+            for row, position in track(places, label, unit="image"):
                 pixels[row] = _resize(Image.fromarray(stored[int(position)]), pixels.shape[1:])
         images = images[images["array"].isna()]
     paths = [folder / path for path in images["path"]]
     largest = min(CHUNK_FILES, max(1, _CHUNK_BYTES // pixels[0].nbytes))
     decode = partial(_decode_files, shape=pixels.shape[1:], background=background)
-    for chunk, decoded in read_chunks(decode, paths, largest, refuse_bombs):
+    for chunk, decoded in read_chunks(decode, paths, label, largest, refuse_bombs):
         pixels[images.index[chunk]] = decoded
         release_pages(pixels)  # what was written stays in the file
 

@@ -12,6 +12,7 @@ from socket import gethostname
 from helpers.data.listing import find_obstacle
 from helpers.files import InputError, replace_atomically, show_name
 from helpers.parallel import count_workers, run_in_parallel, uses_cluster
+from helpers.progress import open_stage
 
 CHUNK_FILES = 256  # at most, that a worker reads at a time
 # Nanoseconds. A file that changed so shortly before could change again under the same times, whose clocks tick slowly.
@@ -38,7 +39,7 @@ def hash_contents(paths, folder, cache_dir=None):
     known.update({path: saved[path] for path in list_new() if path in saved})
     hashes = dict.fromkeys(list_new(), UNREADABLE)
     new = [path for path in hashes if states[path] and os.access(folder / path, os.R_OK)]
-    hashes |= dict(zip(new, read_files(hash_each, [folder / path for path in new]), strict=True))
+    hashes |= dict(zip(new, read_files(hash_each, [folder / path for path in new], "hashing files"), strict=True))
     for path in new:  # unlike the time of modification, that of change cannot be set back
         if int(states[path].split()[2]) < settled and hashes[path] != UNREADABLE:
             known[path] = states[path] + hashes[path]
@@ -93,22 +94,27 @@ def refuse_unreadable(hashes, folder):
             )
 
 
-def read_files(function, paths, context=nullcontext):
+def read_files(function, paths, label, context=nullcontext):
     """Call a function for files, some at a time, and join the lists that it returns in the order of the files."""
-    chunks = sorted(read_chunks(function, paths, context=context), key=lambda found: found[0].start)
+    chunks = sorted(read_chunks(function, paths, label, context=context), key=lambda found: found[0].start)
     return [result for _, found in chunks for result in found]
 
 
-def read_chunks(function, paths, largest=CHUNK_FILES, context=nullcontext):
-    """Call a function for files, some at a time; yield positions and result of each chunk when it is finished."""
+def read_chunks(function, paths, label, largest=CHUNK_FILES, context=nullcontext):
+    """Call a function for files, some at a time; yield positions and result of each chunk when it is finished.
+
+    ``label`` is what the line of progress calls it.
+    """
     if not paths:
         return
     size = min(largest, len(paths) // (8 * count_workers()) + 1)  # so that all have work until the end
     chunks = [slice(start, start + size) for start in range(0, len(paths), size)]
     if uses_cluster():
         paths, function = [path.absolute() for path in paths], partial(_read_seen, function)
-    for number, found in run_in_parallel(function, [paths[chunk] for chunk in chunks], context=context):
-        yield chunks[number], found
+    with open_stage(label, len(paths), "file") as stage:
+        for number, found in run_in_parallel(function, [paths[chunk] for chunk in chunks], context=context):
+            yield chunks[number], found
+            stage.update(len(found))
 
 
 def _read_seen(function, paths):

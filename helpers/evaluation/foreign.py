@@ -132,6 +132,11 @@ class _Space:
         squares = squares[np.arange(len(values)), nearest] + np.square(values).sum(axis=1)
         return np.sqrt(np.maximum(squares, 0)) / self.limit, nearest
 
+    def rank(self, values, count):
+        """Find the nearest training images, the nearest first: positions (n, at most ``count``)."""
+        squares = self._squares - 2 * self.project(values) @ self._known.T
+        return squares.argsort(axis=1, kind="stable")[:, :count]
+
 
 def _find_limit(distances):
     """Find the distance that the share `REFUSED` of further known images is expected to exceed.
@@ -221,6 +226,16 @@ class Familiar:
             seen, nearest = self.features.compare(_make_unit(features))
             distance = np.maximum(distance, seen)
         return np.where(np.isnan(distance), np.float32(np.inf), distance), self.ids[nearest]
+
+    @_run_in_one_thread
+    def find_similar(self, features, statistics, count):
+        """Find the training images that are most like each image, by what `compare` calls the nearest one by.
+
+        Return an array of str (n, at most ``count``): their ids, the nearest first.
+        """
+        if self.features is not None:
+            return self.ids[self.features.rank(_make_unit(features), count)]
+        return self.ids[self.statistics.rank(np.asarray(statistics, "float32"), count)]
 
     def to_arrays(self):
         """Give all that it holds as a dict of arrays, 2 MB at most, for `helpers.training.saving.save_model`."""

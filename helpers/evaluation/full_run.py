@@ -131,8 +131,11 @@ class FullRun:
         table = compare_published(self.notebook, self)
         return Unmarked(table or f"No published results are kept for `{self.notebook}`.")
 
-    def show_figure(self, name):
-        """Show a figure of the full run, smaller than it was exported, with a line that says so."""
+    def show_figure(self, name, scale=1):
+        """Show a figure of the full run, smaller than it was exported, with a line that says so.
+
+        ``scale`` 2 gives twice as many pixels.
+        """
         path = self._folder / f"{name}.png"
         if self.results is None:
             return Unmarked(self._say_missing())
@@ -140,13 +143,15 @@ class FullRun:
             there = ", ".join(sorted(file.stem for file in self._folder.glob("*.png")))
             raise InputError(f"The full run has no figure {name!r}: expected one of {there}.")
         with Image.open(path) as opened:
-            picture = opened.convert("RGB")
-        picture.thumbnail((_WIDTH, 2 * _WIDTH), Image.Resampling.LANCZOS)
-        framed = Image.new("RGB", (picture.width, picture.height + _STRIP), "white")
-        framed.paste(picture, (0, _STRIP))
+            picture, described = opened.convert("RGB"), opened.info.get("Description", f"{_read(name)}.")
+        width, strip = scale * _WIDTH, scale * _STRIP
+        picture.thumbnail((width, 2 * width), Image.Resampling.LANCZOS)
+        framed = Image.new("RGB", (picture.width, picture.height + strip), "white")
+        framed.paste(picture, (0, strip))
         text = f"full run, {self.results['data']['images']:,} real images"
-        ImageDraw.Draw(framed).text((4, 4), text, "black", ImageFont.load_default(13))
-        return Unmarked(encode_picture(framed), f"{name} of the full run")
+        ImageDraw.Draw(framed).text((4 * scale, 4 * scale), text, "black", ImageFont.load_default(13 * scale))
+        alt = f"{text[:1].upper()}{text[1:]}: {described}"
+        return Unmarked(encode_picture(framed), f"{name} of the full run", alt)
 
     def _say_missing(self):
         return f"No full run of `{self.notebook}` is kept here: `make full NB={self.notebook}` makes one."

@@ -4,6 +4,7 @@ A mark is set once; then it stands above every table and sentence that the noteb
 `helpers.evaluation.report.Report.save_figure`. `Unmarked` is for what has another origin and says so itself.
 """
 
+import hashlib
 import io
 from dataclasses import dataclass
 from functools import partial
@@ -14,15 +15,21 @@ from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 from PIL import Image
 
+from helpers.evaluation.layout import find_page
+
 _COLOURS = 128  # of a picture
 
 
 @dataclass(repr=False)
 class Unmarked:
-    """Something to display without a mark: a table, a text in Markdown, or the bytes of a PNG, which has a ``name``."""
+    """Something to display without a mark: a table, a text in Markdown, or the bytes of a PNG.
+
+    A PNG has a ``name``, and ``alt``, which tells in words what it shows.
+    """
 
     content: pd.DataFrame | str | bytes
     name: str = ""
+    alt: str = ""
 
     def __repr__(self):
         return f"<figure {self.name}>" if isinstance(self.content, bytes) else str(self.content)
@@ -34,7 +41,7 @@ class Unmarked:
         return self.content if isinstance(self.content, str) else None
 
     def _repr_png_(self):
-        return self.content if isinstance(self.content, bytes) else None
+        return (self.content, {"alt": self.alt}) if isinstance(self.content, bytes) else None
 
 
 def mark_outputs(mark):
@@ -45,21 +52,31 @@ def mark_outputs(mark):
     shell = get_ipython()
     if shell is None:
         return
-    html, markdown = (shell.display_formatter.formatters[f"text/{kind}"] for kind in ("html", "markdown"))
-    for formatter, kinds, show in (
-        (html, (pd.DataFrame, Styler), lambda table: f"<small><em>{mark}</em></small>{table._repr_html_() or ''}"),
-        (markdown, (Markdown,), partial(_mark_text, mark)),
+    html, markdown, plain = (
+        shell.display_formatter.formatters[f"text/{kind}"] for kind in ("html", "markdown", "plain")
+    )
+    for formatter, kind, show in (
+        (html, pd.DataFrame, lambda table: f"<small><em>{mark}</em></small>{table._repr_html_() or ''}"),
+        (html, Styler, lambda table: f"<small><em>{mark}</em></small>{_render(table)}"),
+        (plain, Styler, lambda table, printer, cycle: printer.text("<styled table>")),  # without its address
+        (markdown, Markdown, partial(_mark_text, mark)),
     ):
-        for kind in kinds:
-            if mark:
-                formatter.for_type(kind, show)
-            elif kind in formatter:
-                formatter.pop(kind)
+        if mark:
+            formatter.for_type(kind, show)
+        elif kind in formatter:
+            formatter.pop(kind)
 
 
 def _mark_text(mark, text):
     data = text.data.lstrip()
     return f"*{mark}:*{' ' if data[:1].isalnum() or data.startswith(('*', '`')) else chr(10) * 2}{data}"
+
+
+def _render(table):
+    """Render a styled table with an id that its content decides: the same table is saved as the same text."""
+    table.cell_ids = False  # only cells that have a style of their own need one
+    parts = table._repr_html_().split(f"T_{table.uuid}")
+    return f"T_{hashlib.sha256(''.join(parts).encode()).hexdigest()[:8]}".join(parts)
 
 
 def encode_picture(picture):
@@ -69,8 +86,8 @@ def encode_picture(picture):
     return stream.getvalue()
 
 
-def picture_figure(figure, name):
-    """Draw a figure as a small picture for the screen, to display instead of the figure itself."""
+def picture_figure(figure, name, alt=""):
+    """Draw a figure as a small picture for the screen, to display instead of the figure itself; see `Unmarked`."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=figure.dpi, bbox_inches="tight")
-    return Unmarked(encode_picture(Image.open(stream)), name)
+    figure.savefig(stream, format="png", dpi=figure.dpi, bbox_inches=find_page(figure))
+    return Unmarked(encode_picture(Image.open(stream)), name, alt)

@@ -8,19 +8,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import PercentFormatter
 
+from helpers.evaluation.answers import SHORTCUTS, answer, choose_model
 from helpers.evaluation.full_run import FullRun, list_sets
-from helpers.evaluation.plots import PALETTE
+from helpers.evaluation.layout import PALETTE, finish, name_places, place_legend, readable
+from helpers.evaluation.plots import make_panels, set_style
 from helpers.evaluation.published import compare_published
-from helpers.evaluation.report import format_metric, format_percent, format_value, get_title
+from helpers.evaluation.report import format_metric, get_title
 from helpers.files import replace_atomically
 from helpers.settings import PROJECT_FOLDER
 
 _STARTS, _ENDS = "<!-- results: made by `make results` -->\n", "<!-- end of results -->"
 _SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "sensitivity", "specificity", "roc_auc")
 _SHOWN += ("expected_calibration_error",)
-# Models that see only what should not be enough, such as border pixels or the size of a cell.
-_SHORTCUTS = ("shortcut_features", "border_pixels", "brightness_and_colour", "8_border_pixels")
-_SHORTCUTS += ("mean_colour", "area", "area_and_colour")
 _DIGITS, _PLANTS = "01_mnist", "05_plants"
 _NAMES = {
     "scratch": "from scratch",
@@ -130,81 +129,9 @@ def format_overview(runs, titles, figures_folder):
     lines += [_describe_overview(runs, titles, figures_folder), ""]
     lines += ["| notebook | question | answer of the full run | CPU-minutes |", "|---|---|---|---|"]
     for name, run in runs.items():
-        answer = _ANSWERS.get(name, _answer)(run, figures_folder / name)
-        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {titles[name]} | {answer} | {run.cpu_minutes:.0f} |")
+        text = answer(name, run, figures_folder / name)
+        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {titles[name]} | {text} | {run.cpu_minutes:.0f} |")
     return "\n".join(lines)
-
-
-def _choose(run):
-    """Find the model and the set that answer the question of a notebook."""
-    if run.notebook == _DIGITS:
-        return "cnn_mixed", "union"
-    return run.find_chosen()
-
-
-def _answer(run, _):
-    model, part = _choose(run)
-    majority = run.get_metric(model, part, "majority_rate")
-    return f"{_percent(run.get_metric(model, part, 'accuracy'))} are right (majority class: {_about(majority)})"
-
-
-def _answer_digits(run, _):
-    mixed, clean = (run.get_metric(model, "union", "accuracy") for model in ("cnn_mixed", "cnn_clean"))
-    return (
-        f"{_percent(mixed)} of clean and distorted digits, if training showed distorted ones; otherwise {_about(clean)}"
-    )
-
-
-def _answer_lesions(run, folder):
-    alarm = pd.read_csv(folder / "malignant.csv").set_index("metric").loc["sensitivity"]
-    return f"{_answer(run, folder)}; an alarm finds {_percent(alarm)} of the images of malignant lesions"
-
-
-def _answer_chest_xray(run, _):
-    model, part = _choose(run)
-    point = next(name for name in run.results["results"][model] if name.startswith("test_threshold_from_validation"))
-    sensitivity, specificity = (run.get_metric(model, point, name) for name in ("sensitivity", "specificity"))
-    return (
-        f"ROC AUC {format_value(run.get_metric(model, part, 'roc_auc'))}; a threshold from validation images finds "
-        f"{_percent(sensitivity)} of the ill, and {_percent(specificity)} of the healthy raise no alarm"
-    )
-
-
-def _answer_melanoma(run, folder):
-    model, part = _choose(run)
-    missed = pd.read_csv(folder / "missed.csv").set_index("threshold").loc[0.5]
-    return (
-        f"ROC AUC {format_value(run.get_metric(model, part, 'roc_auc'))}, border pixels alone "
-        f"{run.get_metric('border_pixels', part, 'roc_auc')['value']:.3f}; at the threshold .5, {missed['missed']:.0f} "
-        f"({missed['missed_low']:.0f} to {missed['missed_high']:.0f}) of 1,000 malignant lesions are missed"
-    )
-
-
-def _answer_plants(run, _):
-    model, part = _choose(run)
-    clean, leaky = (run.get_metric(model, name, "accuracy") for name in (part, "leaky"))
-    return f"{_percent(clean)} of leaves that training has not seen, {_percent(leaky)} of leaves that it has"
-
-
-def _answer_leukemia(run, _):
-    model, part = _choose(run)
-    network, area = (run.get_metric(name, part, "roc_auc") for name in (model, "area"))
-    better = "better" if network["value"] > area["value"] else "not better"
-    return f"ROC AUC {format_value(network)}; the area of the cell alone {area['value']:.3f}: the networks are {better}"
-
-
-_ANSWERS = {
-    _DIGITS: _answer_digits,
-    "02_ham10000": _answer_lesions,
-    "03_chest_xray": _answer_chest_xray,
-    "04_melanoma": _answer_melanoma,
-    _PLANTS: _answer_plants,
-    "06_leukemia": _answer_leukemia,
-}
-
-
-def _percent(metric):
-    return format_percent(metric, digits=1)
 
 
 def _about(metric):
@@ -216,11 +143,9 @@ def _about(metric):
 
 def plot_overview(runs, titles, figures_folder):
     """Draw three charts: networks beside what they have to beat, what a leak claims, and what distortion costs."""
-    look = {"font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 9, "axes.titleweight": "bold"}
-    look |= {"axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "grid.alpha": 0.4}
-    look |= {"axes.grid": True, "axes.axisbelow": True, "ytick.left": False, "lines.markersize": 6}
-    with plt.style.context(["default", look]):
-        figure, axes = plt.subplots(1, 3, figsize=(8.8, 3.2), width_ratios=(1.1, 1.1, 1), layout="constrained")
+    with plt.rc_context():
+        set_style()
+        figure, axes = make_panels(1, 3, height=72)
         _plot_networks(find_opponents(runs), titles, axes[0])
         _plot_leak(find_leak(runs[_PLANTS]), axes[1])
         _plot_distortion(find_distortion(figures_folder), axes[2])
@@ -235,8 +160,8 @@ def find_opponents(runs):
     """
     found = {}
     for name, run in runs.items():
-        model, part = _choose(run)
-        metrics = [run.get_metric(shortcut, part, "accuracy") for shortcut in _SHORTCUTS]
+        model, part = choose_model(run)
+        metrics = [run.get_metric(shortcut, part, "accuracy") for shortcut in SHORTCUTS]
         found[name] = {
             "network": run.get_metric(model, part, "accuracy"),
             "shortcut": max(filter(None, metrics), key=lambda metric: metric["value"], default=None),
@@ -263,9 +188,9 @@ def _plot_networks(opponents, titles, ax):
         [row[kind] for row in opponents.values()] for kind in ("majority", "shortcut", "network")
     )
     majority = [{"value": metric["value"]} for metric in majority]
-    _plot_metrics(ax, majority, marker="|", ms=9, mew=2, color=_GREY, label="majority class")
-    _plot_metrics(ax, shortcut, marker="D", color=PALETTE[1], label="best shortcut")
-    _plot_metrics(ax, network, marker="o", color=PALETTE[0], label="network")
+    _plot_metrics(ax, majority, marker="|", ms=8, mew=1.5, color=_GREY, label="Majority class")
+    _plot_metrics(ax, shortcut, marker="D", color=PALETTE[1], label="Best shortcut")
+    _plot_metrics(ax, network, marker="o", color=PALETTE[0], label="Network")
     _finish(ax, "Networks beside shortcuts", [_shorten(titles[name]) for name in opponents])
 
 
@@ -273,8 +198,8 @@ def _plot_leak(leak, ax):
     for row, (clean, leaky) in enumerate(leak.values()):
         ax.plot([clean["value"], leaky["value"]], [row, row], color=_GREY, lw=1, zorder=1)
     clean, leaky = zip(*leak.values(), strict=True)
-    _plot_metrics(ax, clean, marker="o", color=PALETTE[0], label="new leaves")
-    _plot_metrics(ax, leaky, marker="s", color=PALETTE[3], label="leaves trained on")
+    _plot_metrics(ax, clean, marker="o", color=PALETTE[0], label="New leaves")
+    _plot_metrics(ax, leaky, marker="s", color=PALETTE[3], label="Leaves trained on")
     _finish(ax, "Plants: what a leak claims", [_NAMES.get(name, name.replace("_", " ")) for name in leak])
 
 
@@ -284,12 +209,12 @@ def _plot_distortion(curves, ax):
         curve = curves[name]
         ax.fill_between(curve["strength"], curve["low"], curve["high"], color=color, alpha=0.25, lw=0)
         ax.plot(
-            curve["strength"], curve["value"], marker=marker, ls=line, color=color, label=f"trained on {name} digits"
+            curve["strength"], curve["value"], marker=marker, ls=line, color=color, label=f"Trained on {name} digits"
         )
-    ax.set(xlabel="side of the canvas in pixels", ylim=(0, 1.04))
+    ax.set_ylim(0, 1.04)
     ax.yaxis.set_major_formatter(_PERCENT)
-    ax.set_title("MNIST: smaller digits")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
+    finish(ax, _CANVAS, "accuracy", "MNIST: smaller digits")
+    place_legend(ax)
 
 
 def _plot_metrics(ax, metrics, **look):
@@ -298,18 +223,18 @@ def _plot_metrics(ax, metrics, **look):
     rows, values = [row for row, _ in there], np.array([metric["value"] for _, metric in there])
     ends = np.array([[metric.get(end) for end in ("low", "high")] for _, metric in there], float).T
     lengths = np.nan_to_num(abs(ends - values))
-    ax.errorbar(values, rows, xerr=lengths, ls="", elinewidth=1.5, **look)
+    ax.errorbar(values, rows, xerr=lengths, ls="", capsize=0, **look)
 
 
 def _finish(ax, title, names):
     """Name the rows of a chart of accuracies, the first at the top, and explain the markers below."""
-    ax.set_yticks(range(len(names)), names)
+    name_places(ax.yaxis, [readable(name) for name in names], 25)
     ax.invert_yaxis()
-    ax.set(xlabel="accuracy", xlim=(0, 1.04))
+    ax.set_xlim(0, 1.04)
     ax.xaxis.set_major_formatter(_PERCENT)
     ax.grid(visible=False, axis="y")
-    ax.set_title(title)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.2), frameon=False, ncols=2, columnspacing=1)
+    finish(ax, "accuracy", title=title)
+    place_legend(ax)
 
 
 def _shorten(title):
@@ -323,7 +248,7 @@ def _describe_overview(runs, titles, figures_folder):
     beaten = [row["network"]["value"] > row["majority"]["value"] for row in opponents.values()]
     rivals = {name: row for name, row in opponents.items() if row["shortcut"]}
     lost = [name for name, row in rivals.items() if row["network"]["value"] <= row["shortcut"]["value"]]
-    gains = [100 * (b["value"] - a["value"]) for name, (a, b) in leak.items() if name not in _SHORTCUTS]
+    gains = [100 * (b["value"] - a["value"]) for name, (a, b) in leak.items() if name not in SHORTCUTS]
     colour = leak["mean_colour"]
     mixed, clean = (curves[name].iloc[-1] for name in ("mixed", "clean"))
     return "\n".join(

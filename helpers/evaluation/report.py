@@ -5,6 +5,7 @@ A full run on real images exports to ``figures/<notebook>/``, everything else to
 """
 
 import json
+import logging
 import math
 import os
 import platform
@@ -17,11 +18,18 @@ from pathlib import Path
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from helpers.evaluation.alt_text import write_alt_text
 from helpers.evaluation.bootstrap import FEWEST_GROUPS
+from helpers.evaluation.drawing import describe_figure
+from helpers.evaluation.language import translate_figure
+from helpers.evaluation.layout import find_page
 from helpers.files import InputError, guard_cell, replace_atomically
 from helpers.settings import PROJECT_FOLDER, Settings
 
 FIGURES_FOLDER = PROJECT_FOLDER / "figures"
+FIGURES_FILE, TABLES_FOLDER = "figures.json", "tables"  # in the folder of a run: what its figures were drawn from
+FORMATS = ("png", "pdf", "svg")  # of figures
+_MOST_PARTS = 500  # points or cells that a PDF or SVG draws one by one
 _TITLES = {
     "roc_auc": "ROC AUC",
     "macro_f1": "macro F1",
@@ -41,6 +49,7 @@ class Report:
     figures_folder: Path = FIGURES_FOLDER
     sample: str = "drawn sample"  # what a sample is called
     _results: dict = field(default_factory=dict)
+    _figures: dict = field(default_factory=dict)
     _opened: int = 0
 
     @property
@@ -59,34 +68,38 @@ class Report:
         """The folder that this run exports to."""
         return self.figures_folder / self.place
 
-    def save_figure(self, figure, name, shows_images=False):
-        """Export a figure, or that of Axes, as PNG (200 dpi) and PDF, and return it.
+    def save_figure(self, figure, name, shows_images=False, alt=""):
+        """Export a figure, or that of Axes, as PNG, PDF and SVG, and return it.
 
-        Figures of real images that show pixels go to the subfolder ``images/``, which git ignores, because most data
-        sets may not be passed on.
+        What it was drawn from is written, too: tables in the subfolder ``tables/``, and how to draw them in
+        ``figures.json``, from which `helpers.evaluation.redraw` draws it again. Figures that show pixels of images are
+        not drawn again. Those of real images go to the subfolder ``images/``, which git ignores, because most data sets
+        may not be passed on. The files carry what the figure shows in words, ``alt``, by default that of
+        `helpers.evaluation.alt_text.write_alt_text`.
         """
         figure = getattr(figure, "figure", figure)
-        if self.mark and not any(text.get_gid() == "mark" for text in figure.texts):
-            look = {"ha": "left", "va": "bottom", "fontsize": 10, "fontstyle": "italic", "color": "#555555"}
-            figure.text(0, 1, self.mark, gid="mark", **look)
+        entry, tables = (None, {}) if shows_images else describe_figure(figure, name)
         folder = self.folder / "images" if shows_images and not self.is_sample else self.folder
-        for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
-            with replace_atomically(folder / f"{name}.{ending}") as unfinished:
-                figure.savefig(unfinished, dpi=200, bbox_inches="tight", metadata=metadata)
-            figure.set_layout_engine("none")  # laid out once: the next file and the screen take it as it is
+        save_picture(figure, folder, name, self.mark, alt, self.settings.language)
+        for table_name, table in tables.items():
+            self.save_table(table, f"{TABLES_FOLDER}/{table_name}", decimals=None)
+        if entry is not None:
+            self._figures[name] = entry | ({"alt": alt} if alt else {})
+            with replace_atomically(self.folder / FIGURES_FILE) as unfinished:
+                text = json.dumps({"mark": self.mark, "figures": self._figures}, indent=1, ensure_ascii=False)
+                unfinished.write_text(text + "\n", encoding="utf-8")
         return figure
 
     def save_table(self, table, name, decimals=4):
-        """Export a DataFrame as CSV, numbers rounded; that of a sample has a column that says so.
+        """Export a DataFrame as CSV; that of a sample has a column that says so.
 
-        Texts that a spreadsheet would run are guarded by `helpers.files.guard_cell`; bytes of names that are no UTF-8
-        are written as escapes.
+        Numbers are rounded, unless ``decimals`` are None. Texts that a spreadsheet would run are guarded by
+        `helpers.files.guard_cell`; bytes of names that are no UTF-8 are written as escapes.
         """
         if self.is_sample:
             table = table.assign(source=self.mark)
-        table = table.round(decimals).apply(
-            lambda column: column if is_numeric_dtype(column) else column.map(guard_cell)
-        )
+        table = table if decimals is None else table.round(decimals)
+        table = table.apply(lambda column: column if is_numeric_dtype(column) else column.map(guard_cell))
         with replace_atomically(self.folder / f"{name}.csv") as unfinished:
             table.rename(columns=guard_cell).to_csv(unfinished, index=False, errors="backslashreplace")
 
@@ -129,6 +142,41 @@ class Report:
         with replace_atomically(path) as unfinished:
             unfinished.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         return results
+
+
+def save_picture(figure, folder, name, mark="", alt="", language="en"):
+    """Write a figure with its mark to a folder as PNG (300 dpi), PDF and SVG, the same bytes whenever it is the same.
+
+    In French, "fr", its files end in ``.fr.png`` and so on, so that they overwrite no others.
+    """
+    if mark and not any(text.get_gid() == "mark" for text in figure.texts):
+        look = {"ha": "left", "va": "bottom", "fontsize": 7, "fontstyle": "italic", "color": "#555555"}
+        figure.text(0.01, 1, mark, gid="mark", **look)
+    for ax in figure.axes:
+        for collection in ax.collections:
+            collection.set_rasterized(_count_parts(collection) > _MOST_PARTS)
+        for line in ax.lines:
+            line.set_rasterized(line.get_marker() not in ("", "None", None) and len(line.get_xdata()) > _MOST_PARTS)
+    figure.alt = alt = alt or write_alt_text(figure)  # `Experiment.show` needs it, too
+    if language == "fr":
+        translate_figure(figure)
+        name = f"{name}.fr"
+    about = {
+        "png": {"Software": None, "Description": alt},
+        "pdf": {"CreationDate": None, "Subject": alt},
+        "svg": {"Date": None, "Description": alt},
+    }
+    page = find_page(figure)  # laid out once: all files and the screen take it as it is
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the date in a font of Matplotlib
+    for ending in FORMATS:
+        with replace_atomically(folder / f"{name}.{ending}") as unfinished:
+            figure.savefig(unfinished, dpi=300, bbox_inches=page, metadata=about[ending])
+
+
+def _count_parts(collection):
+    """Count what a collection of points, cells or areas draws."""
+    array = collection.get_array()
+    return max(len(collection.get_offsets()), 0 if array is None else array.size)
 
 
 def tabulate_scores(

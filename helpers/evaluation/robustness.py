@@ -6,6 +6,7 @@ import pandas as pd
 from helpers.evaluation.bootstrap import bootstrap, compute_proportion
 from helpers.evaluation.corruptions import SEVERITIES, corrupt
 from helpers.evaluation.scores import encode_labels, get_probabilities
+from helpers.progress import track
 
 
 def compute_robustness(models, images, y_true, alter, strengths):
@@ -23,7 +24,7 @@ def compute_robustness(models, images, y_true, alter, strengths):
     interval, which takes the images for independent.
     """
     rows = []
-    for strength in strengths:
+    for strength in track(strengths, "altering images and predicting them", unit="strength"):
         altered = alter(images, strength)
         for name, predict in models.items():
             accuracy = compute_proportion((predict(altered) == y_true).sum(), len(y_true))
@@ -86,7 +87,7 @@ def score_corruptions(
     ones, rows = np.ones(len(images)), []
     clean = {model: score(right, ones) for model, right in find_right(images).items()}
     shares = {model: np.zeros(len(images)) for model in predictors}
-    for name in names:
+    for name in track(names, "corrupting images and predicting them", unit="corruption"):
         rows += [(name, 0, model, value) for model, value in clean.items()]
         for severity in severities:
             for model, right in find_right(corrupt(images, name, severity, seed, background)).items():

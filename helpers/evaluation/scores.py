@@ -337,12 +337,12 @@ def compute_roc(predictions):
 def compute_precision_recall(predictions):
     """Compute the precision-recall curve of each class against the rest, for the classes of `compute_roc`.
 
-    Return a row ``class, recall, precision, average_precision, prevalence`` for each point; ``prevalence`` is the share
-    of the class, which chance would reach.
+    Return a row ``class, recall, precision, average_precision, prevalence`` for each point, but of those of one recall
+    only for the first and the last; ``prevalence`` is the share of the class, which chance would reach.
     """
     parts = []
     for name, true, score in _split_classes(predictions, mixed=True):
-        precision, recall, _ = precision_recall_curve(true, score)
+        precision, recall, _ = precision_recall_curve(true, score, drop_intermediate=True)
         about = {"average_precision": -np.sum(np.diff(recall) * precision[:-1]), "prevalence": true.mean()}
         parts.append(pd.DataFrame({"class": name, "recall": recall, "precision": precision, **about}))
     return pd.concat(parts, ignore_index=True)

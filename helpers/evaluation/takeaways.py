@@ -81,7 +81,8 @@ def describe_confusion(predictions):
 
 def describe_roc(roc):
     """Say which curve of `helpers.evaluation.scores.compute_roc` is the highest, which the lowest, beside chance."""
-    areas = roc.groupby("class", sort=False)["roc_auc"].first().sort_values(ascending=False)
+    kind = "model" if "model" in roc else "class"
+    areas = roc.groupby(kind, sort=False)["roc_auc"].first().sort_values(ascending=False)
     if len(areas) == 1:
         return f"The ROC AUC is {areas.iloc[0]:.3f}; chance would reach 0.5."
     return (

@@ -33,7 +33,6 @@ from typing import NamedTuple
 
 import pandas as pd
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from helpers.data.layouts.common import order_naturally
 from helpers.data.listing import IMAGE_FORMATS, describe_unread, find_obstacle, list_files, tell_kind
@@ -41,6 +40,8 @@ from helpers.data.pixels import decode_image, refuse_bombs
 from helpers.data.reading import hash_each, read_files
 from helpers.files import InputError, guard_cell, replace_atomically, show_name, unguard_cell
 from helpers.predict.classifier import Classifier, Decoded
+from helpers.progress import open_stage, show
+from helpers.settings import read_progress
 
 _BATCH_SIZE = 256
 _CHUNK_SIZE = 8  # so many images a thread reads at a time
@@ -70,6 +71,7 @@ def main(arguments=None):
     parser.add_argument("--views", type=int, choices=(1, 4, 8), help="views for test-time augmentation")
     options = parser.parse_args(arguments)
     try:
+        show(read_progress())
         outcome = predict_files(
             options.model, options.paths, options.out, batch_size=options.batch_size, views=options.views
         )
@@ -107,7 +109,7 @@ class Outcome(NamedTuple):
     others: list  # of str, for each folder with other files than images: what they are
 
 
-def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None, relative_to=None, progress=None):
+def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None, relative_to=None):
     """Predict the classes of image files, and write a table of them; see the module's description.
 
     Parameters
@@ -121,8 +123,6 @@ def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None,
         How many images are read and written at a time; twice as many are held in memory.
     views : {1, 4, 8}, optional
         As for `helpers.training.fast.predict_probabilities`; by default what the model says, or else 1.
-    progress : bool, optional
-        Whether to show a progress bar; by default on terminals.
 
     Raises
     ------
@@ -150,7 +150,6 @@ def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None,
     before, problems = len(found.files) - len(waiting), [*found.unread.items()]
     now = {*found.files, *found.unread}
     others = [row for row in _read_problems(out) if row[0] not in now and Path(relative_to or "", row[0]).exists()]
-    bar_settings = {"unit": "image", "smoothing": 0.05, "disable": None if progress is None else not progress}
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out, "ab") as table:
         table.truncate(size)
@@ -159,8 +158,8 @@ def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None,
     if changed:
         _drop_rows(out, changed)
     try:
-        with open(out, "ab") as table, tqdm(total=len(found.files), initial=before, **bar_settings) as bar:
-            predicted, foreign = _predict(classifier, waiting, batch_size, table, problems, bar)
+        with open(out, "ab") as table, open_stage("predicting", len(found.files), done=before) as stage:
+            predicted, foreign = _predict(classifier, waiting, batch_size, table, problems, stage)
     finally:
         if problems or others:  # also of a run that is stopped
             with replace_atomically(_name_problems(out)) as unfinished:
@@ -275,7 +274,7 @@ def _read_rows(file):
 def _find_changed(files, done):
     """Find the files that do not have the content any more that they were predicted with: a set of names."""
     names = [name for name in files if name in done]
-    contents = read_files(hash_each, [files[name] for name in names])
+    contents = read_files(hash_each, [files[name] for name in names], "hashing files")
     return {name for name, content in zip(names, contents, strict=True) if content[:_DIGITS] != done[name]}
 
 
@@ -296,7 +295,7 @@ def _read_problems(out):
         return []
 
 
-def _predict(classifier, files, batch_size, table, problems, bar):
+def _predict(classifier, files, batch_size, table, problems, stage):
     """Predict files batch by batch; while one batch is predicted the next one is read.
 
     Return how many images were predicted, and how many of them are foreign.
@@ -325,7 +324,7 @@ def _predict(classifier, files, batch_size, table, problems, bar):
                     )
                     table.flush()
                     n_predicted, n_foreign = n_predicted + len(rows), n_foreign + foreign
-                bar.update(len(batch))
+                stage.update(len(batch))
         finally:
             pool.shutdown(cancel_futures=True)
     return n_predicted, n_foreign

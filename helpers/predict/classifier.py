@@ -26,8 +26,29 @@ class Decoded(NamedTuple):
     content: str  # the beginning of the SHA-256 of its file
 
 
+class Judgement(NamedTuple):
+    """What a model says of images; what it cannot tell is None."""
+
+    pixels: np.ndarray  # (n, height, width, channels), those that were predicted
+    y_prob: np.ndarray  # (n, n_classes)
+    sets: pd.DataFrame | None  # from `helpers.evaluation.calibration.predict_sets`
+    distances: np.ndarray | None  # (n,), to the training images; above 1 an image is foreign
+    nearest: np.ndarray | None  # (n,), the ids of the training images that are most like them
+    notes: list  # of str, what was changed in them
+
+
 class Classifier:
-    """A saved model with what it says about itself."""
+    """A saved model with what it says about itself.
+
+    Attributes
+    ----------
+    shape : tuple of 3 ints, height, width and channels of the images that it takes
+    class_names : list of str, in the order of its outputs
+    data_set : str, the name in the catalog of what it was trained on, or "" where it does not say so
+    thresholds : dict of str to float, of `helpers.evaluation.calibration.fit_conformal`; empty if it has none
+    training_ids : set of str, of the training images that it keeps
+    background, views, digest, header : see `helpers.predict`
+    """
 
     def __init__(self, path, views=None):
         from helpers.evaluation import foreign
@@ -49,8 +70,9 @@ class Classifier:
         if n_outputs == 1 and getattr(last, "__name__", "") != "sigmoid":
             raise InputError(f"{path} has one output, which is no probability: end it with a sigmoid.")
         n_classes = max(n_outputs, 2)
-        self._names = about.get("class_names") or [f"class_{number}" for number in range(n_classes)]
-        self._thresholds = about.get("conformal") or {}
+        self.class_names = about.get("class_names") or [f"class_{number}" for number in range(n_classes)]
+        self.data_set = about.get("data_set", "")
+        self.thresholds = about.get("conformal") or {}
         self._may_be_inverted = about.get("may_be_inverted", False)
         self.background = about.get("background", 255)
         self.views = views or about.get("views") or 1
@@ -58,10 +80,11 @@ class Classifier:
             self.digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
         try:
             self._familiar = foreign.Familiar.from_arrays(arrays) if arrays else None
-            if not len(set(self._names)) == len(self._names) == n_classes:
-                raise ValueError(f"it has {n_classes} classes, but class_names are {self._names}")
-            self.header = [*_BEFORE, *(f"p_{name}" for name in self._names), *_BEHIND]
-            self._labels = [guard_cell(str(name)) for name in self._names]
+            self.training_ids = set(self._familiar.ids.tolist()) if arrays else set()
+            if not len(set(self.class_names)) == len(self.class_names) == n_classes:
+                raise ValueError(f"it has {n_classes} classes, but class_names are {self.class_names}")
+            self.header = [*_BEFORE, *(f"p_{name}" for name in self.class_names), *_BEHIND]
+            self._labels = [guard_cell(str(name)) for name in self.class_names]
             self.predict([Decoded(np.full(self.shape, level, "uint8"), "", "") for level in (0, 255)])
         except InputError:
             raise
@@ -70,6 +93,27 @@ class Classifier:
 
     def predict(self, images):
         """Predict images; return for each its row of the table, without the file's name, and how many are foreign."""
+        found = self.judge(images)
+        uncertain, likeness = [""] * len(images), [["", "", ""]] * len(images)
+        if found.sets is not None:
+            uncertain = found.sets["uncertain"].tolist()
+        if found.distances is not None:
+            likeness = [
+                [far > 1, f"{far:.3g}", guard_cell(name)]
+                for far, name in zip(found.distances.tolist(), found.nearest.tolist(), strict=True)
+            ]
+        rows = []
+        for image, probabilities, flag, cells, note in zip(
+            images, found.y_prob.tolist(), uncertain, likeness, found.notes, strict=True
+        ):
+            largest = max(probabilities)
+            confidence, *others = [f"{value:.6g}" for value in (largest, *probabilities)]
+            row = [self._labels[probabilities.index(largest)], confidence, flag, *cells, *others]
+            rows.append([*row, note, self.views, image.content, self.digest])
+        return rows, 0 if found.distances is None else np.count_nonzero(found.distances > 1)
+
+    def judge(self, images):
+        """Predict images, given as a list of `Decoded`, and compare them with the training images: a `Judgement`."""
         pixels, notes = np.stack([image.pixels for image in images]), [image.note for image in images]
         y_prob, distances, nearest = found = self._compute(pixels)
         if self._may_be_inverted and (distances > 1).any():
@@ -79,30 +123,43 @@ class Classifier:
                 inverse = self._compute(exchanged)
                 better = inverse[1] < most
                 most[better] = inverse[1][better]
+                pixels[doubtful[better]] = exchanged[better]
                 for row in doubtful[better]:
                     notes[row] = "; ".join(filter(None, [images[row].note, "light and dark exchanged"]))
                 for array, other in zip(found, inverse, strict=True):
                     array[doubtful[better]] = other[better]
-        uncertain, likeness = [""] * len(images), [["", "", ""]] * len(images)
-        if self._thresholds:
+        sets = None
+        if self.thresholds:
             from helpers.evaluation.calibration import predict_sets  # here only: it takes a second to import
 
-            table = pd.DataFrame(y_prob, columns=[f"p_{name}" for name in self._names])
-            uncertain = predict_sets(table, self._thresholds)["uncertain"].tolist()
-        if self._familiar:
-            likeness = [
-                [far > 1, f"{far:.3g}", guard_cell(name)]
-                for far, name in zip(distances.tolist(), nearest.tolist(), strict=True)
-            ]
-        rows = []
-        for image, probabilities, flag, cells, note in zip(
-            images, y_prob.tolist(), uncertain, likeness, notes, strict=True
-        ):
-            largest = max(probabilities)
-            confidence, *others = [f"{value:.6g}" for value in (largest, *probabilities)]
-            row = [self._labels[probabilities.index(largest)], confidence, flag, *cells, *others]
-            rows.append([*row, note, self.views, image.content, self.digest])
-        return rows, np.count_nonzero(distances > 1)
+            table = pd.DataFrame(y_prob, columns=[f"p_{name}" for name in self.class_names])
+            sets = predict_sets(table, self.thresholds)
+        return Judgement(pixels, y_prob, sets, *((distances, nearest) if self._familiar else (None, None)), notes)
+
+    def find_similar(self, pixels, count):
+        """Find the training images most like one (height, width, channels): ids, the nearest first; none if unknown."""
+        from helpers.evaluation import foreign
+        from helpers.training import fast
+
+        if not self._familiar:
+            return []
+        _, features = fast.predict_with_features(self._model, pixels[None])
+        return self._familiar.find_similar(features, foreign.describe_pixels(pixels[None]), count)[0].tolist()
+
+    def explain(self, pixels, code):
+        """Find where in an image (height, width, channels) the evidence for a class lies, given by its number.
+
+        Return an array (height, width) of `helpers.evaluation.explain.compute_grad_cam`; None where the model has no
+        map of features to look at, or only one output.
+        """
+        from helpers.evaluation.explain import compute_grad_cam
+
+        if self._model.output_shape[1] == 1:
+            return None
+        try:
+            return compute_grad_cam(self._model, pixels[None], [code])[0]
+        except ValueError:
+            return None
 
     def _compute(self, pixels):
         """Predict images: probabilities (n, n_classes), distances to training images (n,), and ids of the nearest."""

@@ -23,18 +23,18 @@ import pandas as pd
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-from tqdm import tqdm
 
 from helpers.files import release_pages, replace_atomically
 from helpers.identity import describe
 from helpers.parallel import ONE_THREAD, KilledWorkerError, end_with_parent, run_on_cluster, uses_cluster
+from helpers.progress import open_stage
 from helpers.study.design import dump_settings
 
 _TRIAL, _RUN = ("trial", "settings", "seed"), ("wall_seconds", "error")  # columns beside the results
 _SAMPLE_BYTES = 2**26  # of each array, to tell it from others
 
 
-def run_study(train, trials, folder, arrays=(), n_jobs=None, progress=False):
+def run_study(train, trials, folder, arrays=(), n_jobs=None):
     """Run the trials that have no result yet, and return all results.
 
     Parameters
@@ -85,13 +85,15 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None, progress=False):
         finished = ((key, _run_trial(trial, train, *arrays)) for key, trial in waiting.items())
     else:
         finished = _retry_lost(partial(_run_in_processes, train, arrays, n_jobs, folder), waiting)
-    bar = tqdm(total=len(trials), initial=len(trials) - len(waiting), smoothing=0, unit="trial", disable=not progress)
-    with bar, closing(finished):
+    done = len(trials) - len(waiting)
+    with open_stage("study", len(trials), "trial", done) as stage, closing(finished):
+        stage.doing = f"{done} of {len(trials)} trials"
         for key, record in finished:
             records[key] = record
             with replace_atomically(folder / f"{key}.json") as unfinished:
                 unfinished.write_text(json.dumps(record, indent=1))
-            bar.update()
+            stage.update()
+            stage.doing = f"{stage.done} of {len(trials)} trials"
     return pd.DataFrame(
         {name: record[name] for name in _TRIAL} | record["results"] | {name: record[name] for name in _RUN}
         for record in records.values()

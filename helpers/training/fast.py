@@ -11,6 +11,7 @@ import numpy as np
 from keras import layers
 
 from helpers.files import release_pages
+from helpers.progress import open_stage
 from helpers.training import tf
 
 
@@ -217,11 +218,14 @@ def _predict(model, images, rows, views, batch_size, with_features=False):
             for array, tensor in zip(arrays, graph(tf.constant(view)), strict=True):
                 if number < len(array):
                     array[number, start : start + batch_size] = tensor.numpy()
+        return len(batch)
 
     starts = range(0, len(rows), batch_size)
     if len(starts) > 1:  # starting threads would slow a single image down by almost half
-        with ThreadPoolExecutor(2) as pool:  # one batch is computed while the other is read
-            list(pool.map(predict, starts))
+        # One batch is computed while the other is read.
+        with ThreadPoolExecutor(2) as pool, open_stage(f"computing the output of {model.name}", len(rows)) as stage:
+            for count in pool.map(predict, starts):
+                stage.update(count)
     else:
         list(map(predict, starts))
     return arrays

@@ -20,6 +20,7 @@ import pandas as pd
 
 from helpers.files import Interrupted, release_pages, replace_atomically
 from helpers.identity import describe
+from helpers.progress import open_stage
 from helpers.training import tf
 from helpers.training.augment import ImageDataGenerator, make_augmenter
 from helpers.training.fast import FusedAdamW, list_layers
@@ -73,7 +74,7 @@ class Recipe:
             raise ValueError(f"{got}: expected at least 1, and more than 0.")
 
 
-def fit_model(model, training, validation, recipe, *, seed=42, progress=False, checkpoint=None):
+def fit_model(model, training, validation, recipe, *, seed=42, checkpoint=None, label=None):
     """Train a model and leave it with the weights of its best validation epoch, or of its last one.
 
     AdamW with a linear warm-up over half an epoch and cosine decay to zero. The weights that are validated after each
@@ -91,6 +92,8 @@ def fit_model(model, training, validation, recipe, *, seed=42, progress=False, c
         A file that keeps the state after each epoch, so that a training that was interrupted (which raises Interrupted)
         or killed goes on, and the weights of a finished one, so that it is not done again. That of another training is
         ignored. An augmenter is known by `helpers.identity.describe` and by what it does to 8 images.
+    label : str, optional
+        What the line of progress calls the training; by default the name of the model.
 
     Returns
     -------
@@ -117,17 +120,19 @@ def fit_model(model, training, validation, recipe, *, seed=42, progress=False, c
     if 0 < done < epochs:
         sys.stdout.write(f"{model.name}: going on after epoch {done} of {epochs}\n")
     if done < epochs:
+        images = steps * recipe.batch_size
         try:
-            model.fit(
-                make_batches(training, recipe, seed, range(done * steps, epochs * steps)),
-                steps_per_epoch=steps,
-                initial_epoch=done,
-                epochs=epochs,
-                validation_data=_make_ordered_batches(validation, recipe.batch_size),
-                callbacks=[recorder, keras.callbacks.SwapEMAWeights()],
-                shuffle=False,
-                verbose=int(progress),
-            )
+            with open_stage(label or model.name, epochs * images, done=done * images) as stage:
+                model.fit(
+                    make_batches(training, recipe, seed, range(done * steps, epochs * steps)),
+                    steps_per_epoch=steps,
+                    initial_epoch=done,
+                    epochs=epochs,
+                    validation_data=_make_ordered_batches(validation, recipe.batch_size),
+                    callbacks=[recorder, keras.callbacks.SwapEMAWeights(), _Counter(stage, recipe.batch_size)],
+                    shuffle=False,
+                    verbose=0,
+                )
         except KeyboardInterrupt:
             again = "go on from there" if checkpoint and recorder.rows else "start again"
             raise Interrupted(
@@ -322,6 +327,23 @@ class _Recorder(keras.callbacks.Callback):
         about = {"identity": self._identity, "history": self.rows, "arrays": counts}
         with replace_atomically(self._checkpoint) as unfinished, open(unfinished, "wb") as file:
             np.savez(file, about=json.dumps(about), **arrays)
+
+
+class _Counter(keras.callbacks.Callback):
+    """Tell a stage of `helpers.progress` how many images were trained on."""
+
+    def __init__(self, stage, batch_size):
+        super().__init__()
+        self._stage, self._batch_size, self._second = stage, batch_size, stage.done + batch_size
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._before = epoch * self.params["steps"]
+        self._stage.doing = f"epoch {epoch + 1} of {self.params['epochs']}"
+
+    def on_train_batch_begin(self, batch, logs=None):  # after each batch, Keras would wait for its metrics
+        self._stage.done = (self._before + batch) * self._batch_size
+        if self._stage.done == self._second:  # the first batch was the slowest: the network was traced for it
+            self._stage.begin()
 
 
 def _check(data, name, minimum):

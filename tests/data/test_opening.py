@@ -369,7 +369,7 @@ def test_a_notebook_shows_what_it_is(read, opened):
     lesions = opened("melanoma-isic")
     shown, groups = lesions._repr_markdown_(), lesions.found["group"].nunique()
     for part in (
-        "**Melanoma cancer image dataset** (sample). DATA_SOURCE=sample asks for it.",
+        "**Melanoma cancer image dataset** (sample). Real images would be read from DATA_DIR/melanoma-isic.",
         "- Task: Is the skin lesion benign or malignant?",
         f"- {len(lesions.found)} images in {groups} groups and 2 classes can be used; 4 problems",
         "- Has to stay together in a split: images that look alike",

@@ -122,6 +122,24 @@ def test_at_most_2000_training_images_are_kept():
     assert familiar.compare(None, values[kept])[1].tolist() == familiar.ids.tolist()
 
 
+@pytest.mark.parametrize("with_features", [True, False])
+def test_the_most_similar_images_come_in_their_order_and_the_first_one_is_the_nearest(with_features):
+    rng = np.random.default_rng(5)
+    statistics, features = rng.random((50, 20), "float32"), rng.random((50, 8), "float32") if with_features else None
+    familiar = Familiar.fit(features, statistics, make_ids(50), features, statistics)
+    others = rng.random((6, 8), "float32") if with_features else None, rng.random((6, 20), "float32")
+    similar = familiar.find_similar(*others, 50)
+    assert familiar.find_similar(*others, 4).tolist() == similar[:, :4].tolist()
+    assert similar[:, 0].tolist() == familiar.compare(*others)[1].tolist()
+    space = familiar.features if with_features else familiar.statistics
+    values = foreign._make_unit(others[0]) if with_features else others[1]
+    known = dict(zip(familiar.ids.tolist(), space.prototypes.astype("float32"), strict=True))
+    for image, names in zip(space.project(values), similar, strict=True):
+        assert len(set(names)) == 50
+        distances = [np.linalg.norm(known[name] - image) for name in names]
+        assert (np.diff(distances) > -1e-3).all()
+
+
 def write_and_read(familiar):
     np.savez(file := io.BytesIO(), allow_pickle=False, **familiar.to_arrays())
     size = file.tell()

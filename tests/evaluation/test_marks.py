@@ -1,6 +1,7 @@
 """Marks: tables and texts that a notebook displays say what they were made from."""
 
 import io
+import re
 from types import ModuleType
 
 import matplotlib.pyplot as plt
@@ -13,6 +14,7 @@ from PIL import Image
 from traitlets.config import Config
 
 from helpers.evaluation import marks
+from helpers.evaluation.layout import find_page
 from helpers.evaluation.marks import Unmarked, encode_picture, mark_outputs, picture_figure
 
 TABLE = pd.DataFrame({"count": [1, 2]})
@@ -44,6 +46,7 @@ def test_tables_and_texts_are_marked_until_there_is_no_mark(shell):
     assert marked["text/plain"] == plain[0]["text/plain"]
     assert show(shell, styled)["text/html"].startswith(START + "<style")
     assert ">2.0</td>" in show(shell, styled)["text/html"]
+    assert show(shell, styled) == show(shell, TABLE.style.format("{:.1f}"))  # without a random id or an address
     assert show(shell, text)["text/markdown"] == "*drawn sample:* The network is better."
     mark_outputs("quick run")  # another data set was opened: one mark, and the new one
     assert show(shell, table)["text/html"] == plain[0]["text/html"].join(["<small><em>quick run</em></small>", ""])
@@ -73,6 +76,14 @@ def test_the_mark_leaves_a_text_what_it_is(shell, text, expected):
     assert show(shell, Markdown(text))["text/markdown"] == expected
 
 
+def test_the_style_of_a_table_stays_its_own(shell):
+    mark_outputs("drawn sample")
+    red, blue = (show(shell, TABLE.style.highlight_max(color=c))["text/html"] for c in ("red", "blue"))
+    own = re.search(r"#(T_[0-9a-f]{8}_row1_col0) {\n  background-color: red", red)[1]
+    assert f'<td id="{own}" class="data row1 col0" >2</td>' in red
+    assert own.split("_row")[0] not in blue
+
+
 def test_what_has_another_origin_is_not_marked(shell):
     mark_outputs("drawn sample")
     assert show(shell, Unmarked(TABLE)) == {"text/plain": str(TABLE), "text/html": TABLE.to_html()}
@@ -97,10 +108,10 @@ def test_figures_become_small_pictures_of_themselves():
     assert repr(picture) == "<figure line>"
     image = Image.open(io.BytesIO(picture.content))
     assert (image.format, image.mode) == ("PNG", "P")
-    assert 0.8 < image.width / (4 * figure.dpi) < 1.2
-    assert 0.8 < image.height / (3 * figure.dpi) < 1.3
+    assert image.width == 4 * figure.dpi  # as wide as in print
+    assert 1 < image.height / (3 * figure.dpi) < 1.1  # the mark stands above
     stream = io.BytesIO()
-    figure.savefig(stream, dpi=figure.dpi, bbox_inches="tight")
+    figure.savefig(stream, dpi=figure.dpi, bbox_inches=find_page(figure))
     original = np.asarray(Image.open(stream).convert("RGB"), float)
     assert np.abs(np.asarray(image.convert("RGB"), float) - original).mean() < 2
     assert len(picture.content) < 0.5 * len(stream.getvalue())

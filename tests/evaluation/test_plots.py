@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from helpers.data.catalog import get_data_set
 from helpers.evaluation import plots
@@ -128,7 +129,10 @@ def make_net_benefits(predict, models=("clean", "mixed")):
     }
 
 
-DISTANCES = pd.DataFrame({"kind": ["test"] * 3 + ["noise"] * 3, "distance": [0.2, 0.5, 0.9, 2.0, 5.0, 50.0]})
+OCCLUDED = pd.DataFrame({"border covered": [0.9, 0.8], "middle_covered": [0.5, 0.7]}, [0.0, 0.2]).rename_axis("width")
+DISTANCES = pd.DataFrame(
+    {"kind": ["test"] * 3 + ["noise"] * 3 + ["ham10000"], "distance": [0.2, 0.5, 0.9, 2.0, 5.0, 50.0, 60.0]}
+)
 
 
 @pytest.fixture
@@ -153,6 +157,7 @@ def draw(images, scores, curves, layers, predict):
             compute_class_metrics(predict(50), 10), "class", "share", ax=ax
         ),
         "corruptions": lambda ax=None: plots.plot_corruptions(make_corruptions(noise=0.2, blur=0.5), ax=ax),
+        "occlusion": lambda ax=None: plots.plot_occlusion(OCCLUDED, ax=ax),
         "shortcuts": lambda ax=None: plots.plot_shortcuts(make_shortcuts(), 0.9, ax=ax),
         "choice": lambda ax=None: plots.plot_choice(pd.DataFrame({"chosen": [1], "best": [1]}, ["net"]), ax=ax),
         "layers": lambda ax=None: plots.plot_layers(layers, ax=ax),
@@ -163,7 +168,7 @@ def draw(images, scores, curves, layers, predict):
 NAMES = [
     *("counts", "distribution", "boxes", "image_sizes", "mean_colors", "confusion_matrix", "metrics"),
     *("robustness", "calibration", "roc", "precision_recall", "net_benefit", "intervals", "layers"),
-    *("embedding", "distances", "abstaining", "corruptions", "choice", "shortcuts"),
+    *("embedding", "distances", "abstaining", "corruptions", "choice", "shortcuts", "occlusion"),
 ]
 
 
@@ -197,6 +202,25 @@ def test_the_style_is_set():
         np.testing.assert_allclose(cycle, plots.PALETTE)
 
 
+def test_panels_are_as_large_as_they_are_printed():
+    figure, axes = plots.make_panels(2, 3, width=85, height=100)
+    assert [round(25.4 * side) for side in figure.get_size_inches()] == [85, 100]
+    assert axes.shape == (6,)
+    assert [ax.get_subplotspec().num1 for ax in axes] == list(range(6))
+
+
+def test_panels_that_share_an_axis_are_labelled_once(images):
+    figure, axes = plots.make_panels(2, 2, sharex=True, sharey=True, count=3)
+    assert len(axes) == len(figure.axes) == 3
+    for ax in axes:
+        plots.plot_distribution(images, "age", ax=ax)
+    assert [ax.get_xlabel() for ax in axes] == ["", "Age", "Age"]  # nothing is below the second
+    assert [ax.get_ylabel() for ax in axes] == ["Images", "", "Images"]
+    figure.draw_without_rendering()
+    shown = [any(tick.label1.get_visible() for tick in ax.xaxis.get_major_ticks()) for ax in axes]
+    assert shown == [False, True, True]
+
+
 @pytest.mark.parametrize(
     ("by", "expected"),
     [("part", {"train": [3, 2, 0], "test": [1, 3, 1]}), ("sex", {"f": [2, 3, 1], "m": [2, 2, 0]})],
@@ -206,34 +230,34 @@ def test_bars_are_as_high_as_the_classes_are_large(images, by, expected):
     assert get_bars(ax) == [
         {place: count for place, count in enumerate(counts) if count} for counts in expected.values()
     ]
-    assert get_legend(ax) == list(expected)
-    assert get_ticks(ax.xaxis) == ["a", "b", "c"]
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("class", "images")
+    assert get_legend(ax) == [name.capitalize() for name in expected]
+    assert get_ticks(ax.xaxis) == ["A", "B", "C"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Class", "Images")
     assert [text.get_text() for text in ax.texts] == [str(n) for counts in expected.values() for n in counts if n]
 
 
 def test_bars_stand_in_the_order_of_the_class_names(images):
     ax = plots.plot_counts(images, "label", ["c", "b", "a"], by="part")
-    assert get_ticks(ax.xaxis) == ["c", "b", "a"]
+    assert get_ticks(ax.xaxis) == ["C", "B", "A"]
     assert get_bars(ax) == [{1: 2, 2: 3}, {0: 1, 1: 3, 2: 1}]
 
 
 def test_bars_stand_in_the_order_of_the_values_by_default(images):
     ax = plots.plot_counts(images.iloc[::-1])
-    assert get_ticks(ax.xaxis) == ["a", "b", "c"]
+    assert get_ticks(ax.xaxis) == ["A", "B", "C"]
     assert get_bars(ax) == [{0: 4, 1: 5, 2: 1}]
     assert [text.get_text() for text in ax.texts] == ["4", "5", "1"]
-    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("class", "images", "Images per class")
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("Class", "Images", "Images per class")
     assert ax.get_legend() is None
     assert len({bar.get_facecolor() for bar in ax.containers[0]}) == 1  # colours would mean nothing
 
 
 def test_numbers_are_counted_in_their_order():
     table = pd.DataFrame({"images_per_lesion": [10, 2, 2, 1, 2, 10]})
-    ax = plots.plot_counts(table, "images_per_lesion", title="Lesions")
+    ax = plots.plot_counts(table, "images_per_lesion", title="Lesions", ylabel="lesions")
     assert get_ticks(ax.xaxis) == ["1", "2", "10"]
     assert get_bars(ax) == [{0: 1, 1: 3, 2: 2}]
-    assert (ax.get_xlabel(), ax.get_title()) == ("images per lesion", "Lesions")
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("Images per lesion", "Lesions", "Lesions")
 
 
 def get_long_bars(ax):
@@ -242,20 +266,20 @@ def get_long_bars(ax):
 
 def test_horizontal_bars_stand_in_the_order_of_their_length(images):
     ax = plots.plot_counts(images, horizontal=True)
-    assert get_ticks(ax.yaxis) == ["b", "a", "c"]
+    assert get_ticks(ax.yaxis) == ["B", "A", "C"]
     assert ax.yaxis_inverted()  # the longest above
     assert get_long_bars(ax) == [{0: 5, 1: 4, 2: 1}]
     assert [text.get_text() for text in ax.texts] == ["5", "4", "1"]
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("images", "class")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Images", "Class")
     ordered = plots.plot_counts(images, "sex", ["m", "f"], horizontal=True)
-    assert get_ticks(ordered.yaxis) == ["m", "f"]
+    assert get_ticks(ordered.yaxis) == ["M", "F"]
     assert get_long_bars(ordered) == [{0: 4, 1: 6}]
-    assert ordered.get_ylabel() == "sex"
+    assert ordered.get_ylabel() == "Sex"
 
 
 def test_horizontal_bars_can_be_divided(images):
     ax = plots.plot_counts(images, "label", ["a", "b"], by="sex", horizontal=True)
-    assert get_legend(ax) == ["f", "m"]
+    assert get_legend(ax) == ["F", "M"]
     assert get_long_bars(ax) == [{0: 2, 1: 3}, {0: 2, 1: 2}]
 
 
@@ -272,12 +296,17 @@ def test_labels_stay_inside_the_frame():
             assert frame.contains(box.x1, box.y1)
 
 
-def test_figures_of_bars_grow_with_their_number():
+def test_figures_of_horizontal_bars_grow_with_their_number():
     table = pd.DataFrame({"label": [f"name {number:02d}" for number in range(20)]})
-    few = table.head(3)
-    assert plots.plot_counts(table).figure.get_figwidth() > 1.5 * plots.plot_counts(few).figure.get_figwidth()
-    high, low = (plots.plot_counts(t, horizontal=True).figure.get_figheight() for t in (table, few))
-    assert high > 3 * low
+    high, low = (plots.plot_counts(part, horizontal=True).figure.get_figheight() for part in (table, table.head(3)))
+    assert high > 2.5 * low
+
+
+@pytest.mark.usefixtures("printed")
+def test_numbers_of_bars_that_leave_no_room_for_them_are_left_out():
+    table = pd.DataFrame({"label": [f"{number}" for number in range(10)] * 3, "part": ["a", "b", "c"] * 10})
+    assert len(plots.plot_counts(table).texts) == 10
+    assert len(plots.plot_counts(table, by="part").texts) == 0
 
 
 def test_a_distribution_of_all_images_shows_their_numbers(images):
@@ -285,9 +314,9 @@ def test_a_distribution_of_all_images_shows_their_numbers(images):
     heights = [bar.get_height() for bar in ax.patches]
     assert sum(heights) == 9  # the missing one is left out
     assert len(heights) >= 3
-    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("age", "images", "Age")
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("Age", "Images", "Age")
     assert ax.get_legend() is None
-    assert plots.plot_distribution(images, "age", xlabel="age in years").get_xlabel() == "age in years"
+    assert plots.plot_distribution(images, "age", xlabel="age in years").get_xlabel() == "Age in years"
 
 
 def test_values_at_the_distance_of_the_bins_have_a_bar_each():
@@ -316,7 +345,7 @@ def get_part_lines(ax):
 
 def test_parts_of_a_distribution_have_the_line_and_colour_that_the_legend_says(ages):
     lines = get_part_lines(plots.plot_distribution(ages, "age", by="sex", binwidth=5))
-    assert set(lines) == {"male", "female", "other"}
+    assert set(lines) == {"Male", "Female", "Other"}
     for line, handle in lines.values():
         assert line.get_linestyle() == handle.get_linestyle()
     assert len({line.get_linestyle() for line, _ in lines.values()}) == 3
@@ -324,7 +353,7 @@ def test_parts_of_a_distribution_have_the_line_and_colour_that_the_legend_says(a
     for name, (line, _) in lines.items():
         x, y = line.get_data()
         centres[name] = np.average(x, weights=y)
-    assert centres["male"] < 25 < centres["other"] < 50 < centres["female"]
+    assert centres["Male"] < 25 < centres["Other"] < 50 < centres["Female"]
 
 
 def test_shares_of_each_part_sum_to_one(ages):
@@ -335,8 +364,20 @@ def test_shares_of_each_part_sum_to_one(ages):
         if line.get_drawstyle() != "default":
             area = np.sum(np.diff(x) * (y[:-1] if line.get_drawstyle() == "steps-post" else y[1:]))
         assert area == pytest.approx(5)
-    assert ax.get_ylabel() == "share of the images"
+    assert ax.get_ylabel() == "Share of the images"
     assert ax.get_xlim()[1] < 99  # an image without a part is left out
+    assert ax.get_ylim()[0] == 0
+
+
+def test_a_panel_needs_no_legend_of_its_own(images, scores, curves):
+    for draw in (
+        lambda **options: plots.plot_distribution(images, "age", "sex", **options),
+        lambda **options: plots.plot_boxes(images, "label", "age", "sex", **options),
+        lambda **options: plots.plot_metrics(scores, **options),
+        lambda **options: plots.plot_robustness(curves, "shift", **options),
+    ):
+        assert draw().get_legend() is not None
+        assert draw(legend=False).get_legend() is None
 
 
 def get_medians(ax):
@@ -352,15 +393,15 @@ def test_boxes_have_their_medians(images):
     ax = plots.plot_boxes(images.dropna(), "label", "age", order=["b", "a"], ylabel="age in years", title="Age")
     medians = images.groupby("label")["age"].median()
     assert get_medians(ax) == [(0, medians["b"]), (1, medians["a"])]
-    assert get_ticks(ax.xaxis) == ["b", "a"]
-    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("class", "age in years", "Age")
+    assert get_ticks(ax.xaxis) == ["B", "A"]
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("Class", "Age in years", "Age")
     assert ax.get_legend() is None
 
 
 def test_divided_boxes_stand_side_by_side(images):
     ax = plots.plot_boxes(images, "label", "age", by="sex", order=["a", "b"])
-    assert get_legend(ax) == ["f", "m"]
-    assert ax.get_ylabel() == "age"
+    assert get_legend(ax) == ["F", "M"]
+    assert ax.get_ylabel() == "Age"
     found = get_medians(ax)
     medians = images.groupby(["sex", "label"])["age"].median()
     expected = [medians["f", "a"], medians["f", "b"], medians["m", "a"], medians["m", "b"]]
@@ -369,14 +410,15 @@ def test_divided_boxes_stand_side_by_side(images):
     assert -0.5 < places[0] < 0 < places[2] < 0.5 < places[1] < 1 < places[3]
     colors = [to_hex(container.boxes[0].get_facecolor()) for container in ax.containers]
     assert colors == [to_hex(handle.get_facecolor()) for handle in ax.get_legend().legend_handles]
-    assert plots.plot_boxes(images, "sex", "age").get_xlabel() == "sex"
+    assert plots.plot_boxes(images, "sex", "age").get_xlabel() == "Sex"
+    assert plots.plot_boxes(images, "sex", "age", xlabel="people").get_xlabel() == "People"
 
 
 def test_distances_stand_beside_the_limit():
     ax = plots.plot_distances(DISTANCES, "Far?")
-    assert get_ticks(ax.yaxis) == ["test", "noise"]
+    assert get_ticks(ax.yaxis) == ["Test", "Noise", "HAM10000"]
     assert (ax.get_xscale(), ax.get_title()) == ("log", "Far?")
-    known, foreign = (to_hex(box.get_facecolor()) for box in ax.patches)
+    known, foreign, _ = (to_hex(box.get_facecolor()) for box in ax.patches)
     assert known != foreign
     limits = [line for line in ax.lines if list(line.get_xdata()) == [1, 1]]
     assert [line.get_linestyle() for line in limits] == ["--"]
@@ -388,9 +430,9 @@ def test_image_sizes_are_points_as_large_as_they_are_frequent(images):
     sizes = {tuple(place): size for place, size in zip(points.get_offsets().tolist(), points.get_sizes(), strict=True)}
     assert set(sizes) == {(600, 450), (640, 480), (1200, 450)}
     assert sizes[600, 450] > sizes[640, 480] > sizes[1200, 450]
-    assert [text.get_text() for text in ax.texts] == ["600 × 450: 7", "640 × 480: 2", "1200 × 450: 1"]
-    assert [text.xy for text in ax.texts] == [(600, 450), (640, 480), (1200, 450)]
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("width in pixels", "height in pixels")
+    expected = {"600 × 450: 7": (600, 450), "640 × 480: 2": (640, 480), "1200 × 450: 1": (1200, 450)}
+    assert {text.get_text(): text.xy for text in ax.texts} == expected
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Width in pixels", "Height in pixels")
     assert ax.get_xlim()[0] == ax.get_ylim()[0] == 0
     assert ax.get_xlim()[1] > 1200
     assert ax.get_ylim()[1] > 480
@@ -411,7 +453,7 @@ def test_only_the_most_frequent_sizes_have_a_label():
 def test_image_sizes_by_class():
     sizes = pd.DataFrame({"width": [10, 10, 30], "height": [20, 20, 40], "label": ["a", "b", "b"]})
     ax = plots.plot_image_sizes(sizes, "label")
-    assert get_legend(ax) == ["a", "b"]
+    assert get_legend(ax) == ["A", "B"]
     assert [points.get_offsets().tolist() for points in ax.collections] == [[[10, 20]], [[10, 20], [30, 40]]]
     assert len({points.get_paths()[0].vertices.tobytes() for points in ax.collections}) == 2
 
@@ -420,7 +462,7 @@ def test_mean_colours_and_their_spread(images):
     order = ["b", "a"]
     ax = plots.plot_mean_colors(images, order)
     grouped = images.groupby("label")
-    assert [container.get_label() for container in ax.containers] == get_legend(ax) == ["red", "green", "blue"]
+    assert [container.get_label() for container in ax.containers] == get_legend(ax) == ["Red", "Green", "Blue"]
     for container, channel in zip(ax.containers, ["red", "green", "blue"], strict=True):
         means, stds = (getattr(grouped[channel], what)()[order].to_numpy() for what in ("mean", "std"))
         line, _, (bars,) = container
@@ -431,8 +473,8 @@ def test_mean_colours_and_their_spread(images):
     assert len({container[0].get_marker() for container in ax.containers}) == 3
     colors = [to_rgb(container[0].get_color()) for container in ax.containers]
     assert [np.argmax(rgb) for rgb in colors] == [0, 1, 2]  # reddish, greenish, bluish
-    assert get_ticks(ax.xaxis) == order
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("class", "mean level, 0 to 255")
+    assert get_ticks(ax.xaxis) == ["B", "A"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Class", "Mean level, 0 to 255")
 
 
 def test_patches_have_the_mean_colour_and_stand_above_everything(images):
@@ -450,7 +492,7 @@ def test_patches_have_the_mean_colour_and_stand_above_everything(images):
 def test_a_class_without_images_has_no_colour(images):
     """A black patch would say that its images are black."""
     ax = plots.plot_mean_colors(images, ["a", "b", "z"])
-    assert get_ticks(ax.xaxis) == ["a", "b", "z"]
+    assert get_ticks(ax.xaxis) == ["A", "B", "Z"]
     drawn = [patch for patch in ax.patches if patch.get_visible() and patch.get_facecolor()[3] > 0]
     assert [round(patch.get_x() + patch.get_width() / 2, 6) for patch in drawn] == [0, 1]
 
@@ -479,6 +521,10 @@ def get_boxes(texts):
     return np.array([[box.x0, box.y0, box.x1, box.y1] for box in boxes]).T
 
 
+def capitalize(names):
+    return [f"{name[0].upper()}{name[1:]}" for name in names]
+
+
 def get_texts(axis):
     return list(axis.get_ticklabels())
 
@@ -490,8 +536,8 @@ def test_mean_colours_of_many_classes_can_be_read():
     ax = plots.plot_mean_colors(levels.assign(label=labels * 2), labels)
     figure = ax.figure
     figure.canvas.draw()
-    assert figure.get_figwidth() < 12
-    assert get_ticks(ax.xaxis) == labels
+    assert figure.get_figwidth() == pytest.approx(174 / 25.4)
+    assert get_ticks(ax.xaxis) == capitalize(labels)
     left, bottom, right, _ = get_boxes(get_texts(ax.xaxis))
     assert (left[1:] > right[:-1]).all()
     assert bottom.min() > 0
@@ -514,21 +560,23 @@ def test_readable_names_of_classes_do_not_touch(name, draw):
     else:
         ax = plots.plot_counts(table, order=labels, by="sex" if draw.endswith("sex") else None)
     ax.figure.canvas.draw()
-    assert [text.replace("\n", " ") for text in get_ticks(ax.xaxis)] == labels
+    assert [text.replace("\n", " ") for text in get_ticks(ax.xaxis)] == capitalize(labels)
     left, bottom, right, _ = get_boxes(get_texts(ax.xaxis))
     assert (left[1:] > right[:-1]).all()
     assert bottom.min() > 0
 
 
 @pytest.mark.usefixtures("printed")
-def test_names_of_a_few_classes_lie():
-    names = [f"class {number:02d}" for number in range(13)]
-    levels = pd.DataFrame({"label": names, "red": 100, "green": 120, "blue": 140})
-    twelve, thirteen = (plots.plot_mean_colors(levels.head(count), names[:count]) for count in (12, 13))
-    assert {text.get_rotation() for text in get_texts(twelve.xaxis)} == {0}
-    assert {text.get_rotation() for text in get_texts(thirteen.xaxis)} == {90}
-    assert twelve.figure.get_figwidth() == pytest.approx(12 * 0.9)
-    assert thirteen.figure.get_figwidth() == 6
+def test_names_that_are_wider_than_their_place_stand_upright():
+    levels = pd.DataFrame({"label": ["healthy", "dermatofibroma"] * 4, "red": 100, "green": 120, "blue": 140})
+    lying = plots.plot_mean_colors(levels, ["healthy", "dermatofibroma"])
+    seven = ["healthy", "dermatofibroma", *"abcde"]
+    standing = plots.plot_mean_colors(levels, seven)
+    assert {text.get_rotation() for text in get_texts(lying.xaxis)} == {0}
+    assert {text.get_rotation() for text in get_texts(standing.xaxis)} == {90}
+    assert standing.figure.get_figheight() > lying.figure.get_figheight() + 15 / 25.4  # no room is lost for the data
+    widths = [plots.plot_mean_colors(levels, [*seven, *"fghijk"][:n]).figure.get_figwidth() for n in (12, 13)]
+    assert widths == pytest.approx([85 / 25.4, 174 / 25.4])
 
 
 PREDICTIONS = pd.DataFrame({"y_true": list("aaaabbbb"), "y_pred": list("aaabbbbb")})
@@ -543,9 +591,9 @@ def test_confusion_matrix_shows_the_counts(order):
         (row, col): counts.get((true, pred), "") for row, true in enumerate(order) for col, pred in enumerate(order)
     }
     assert {place: texts.get(place, "") for place in expected} == expected  # true classes in rows; zero cells are empty
-    assert get_ticks(ax.xaxis) == get_ticks(ax.yaxis) == list(order)
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted class", "true class")
-    assert ax.get_title() == "clean model (images)"
+    assert get_ticks(ax.xaxis) == get_ticks(ax.yaxis) == capitalize(order)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Predicted class", "True class")
+    assert ax.get_title() == "Clean model (images)"
     assert ax.yaxis_inverted()  # the first class above
 
 
@@ -597,16 +645,16 @@ def test_a_confusion_matrix_of_38_classes_can_be_read(normalize):
     ax = plots.plot_confusion_matrix(make_sure_predictions(labels), labels, normalize)
     figure = ax.figure
     figure.canvas.draw()
-    assert max(figure.get_size_inches()) < 10
-    assert get_ticks(ax.xaxis) == get_ticks(ax.yaxis) == labels
+    assert figure.get_figwidth() == pytest.approx(174 / 25.4)
+    assert get_ticks(ax.xaxis) == get_ticks(ax.yaxis) == capitalize(labels)
     assert_names_fit(ax)
-    assert min(text.get_fontsize() for text in get_texts(ax.xaxis) + get_texts(ax.yaxis)) >= 7
+    assert min(text.get_fontsize() for text in get_texts(ax.xaxis) + get_texts(ax.yaxis)) >= 6
     shown = [text for text in ax.texts if text.get_text()]
     expected = ["97", "3"] if normalize else ["460", "12"]
     assert [text.get_text() for text in shown] == expected * 37 + expected[::-1]
     left, _, right, _ = get_boxes(shown)
     cell = ax.get_window_extent().width / 38
-    assert ax.get_window_extent().height == pytest.approx(38 * cell)
+    assert ax.get_window_extent().height == pytest.approx(38 * cell, rel=0.05)
     assert (right - left).max() < cell
     assert min(text.get_fontsize() for text in shown) >= 6
 
@@ -614,26 +662,26 @@ def test_a_confusion_matrix_of_38_classes_can_be_read(normalize):
 @pytest.mark.usefixtures("printed")
 @pytest.mark.parametrize("name", ["ham10000", "melanoma-isic", "leukemia"])
 def test_readable_names_of_a_few_classes_fit_beside_their_matrix(name):
-    """Below it they stand upright where one of them is long, and have a line for each word or two."""
+    """Below it they stand upright where one of them is wider than its cell, and have a line for each word or two."""
     labels = list(get_data_set(name).class_labels.values())
     ax = plots.plot_confusion_matrix(make_sure_predictions(labels), labels)
     ax.figure.canvas.draw()
     for axis in (ax.xaxis, ax.yaxis):
-        assert [text.replace("\n", " ") for text in get_ticks(axis)] == labels
+        assert [text.replace("\n", " ") for text in get_ticks(axis)] == capitalize(labels)
         assert max(len(line) for text in get_ticks(axis) for line in text.split("\n")) <= 14
     assert {text.get_rotation() for text in get_texts(ax.xaxis)} == {90 if name == "ham10000" else 0}
     assert_names_fit(ax)
 
 
-@pytest.mark.parametrize(("count", "shown", "rotation"), [(12, ["97.5", "2.5"], 0), (13, ["97", "3"], 90)])
-def test_above_twelve_classes_a_confusion_matrix_is_narrower(count, shown, rotation):
+@pytest.mark.parametrize(("count", "shown", "rotation"), [(12, ["97.5", "2.5"], 0), (13, ["97", "3"], 0)])
+def test_above_twelve_classes_a_confusion_matrix_is_as_wide_as_the_page(count, shown, rotation):
     names = [f"c{number:02d}" for number in range(count)]
     table = make_sure_predictions(names, right=975, wrong=25) if count == 12 else make_sure_predictions(names, 97, 3)
     ax = plots.plot_confusion_matrix(table, names, normalize=True)
     assert [text.get_text() for text in ax.texts if text.get_text()][:2] == shown
     assert {text.get_rotation() for text in get_texts(ax.xaxis)} == {rotation}
     assert {text.get_rotation() for text in get_texts(ax.yaxis)} == {0}
-    assert (max(ax.figure.get_size_inches()) < 6) == (count == 13)
+    assert ax.figure.get_figwidth() == pytest.approx((85 if count == 12 else 174) / 25.4)
 
 
 def test_metrics_are_drawn_as_points_with_intervals(scores):
@@ -647,8 +695,8 @@ def test_metrics_are_drawn_as_points_with_intervals(scores):
             assert abs(height - place) < 0.5  # beside the name of its test set
             (segment,) = [s for s in segments if s[0, 1] == height]
             np.testing.assert_allclose(sorted(segment[:, 0]), [row["low"], row["high"]])
-    assert get_ticks(ax.yaxis) == ["test", "style 1"]
-    assert ax.get_xlabel() == "macro f1 with 95 % interval"
+    assert get_ticks(ax.yaxis) == ["Test", "Style 1"]
+    assert ax.get_xlabel() == "Macro F1 with 95 % interval"
     assert get_legend(ax) == ["clean", "mixed"]
     assert ax.yaxis_inverted()
 
@@ -680,7 +728,7 @@ def test_robustness_is_a_line_and_a_band_for_each_model(curves):
     assert ([0, 10, 25], [0.8, 0.75, 0.6]) in lines
     assert [x for x, _ in lines].count([20, 20]) == 1  # the limit
     assert get_legend(ax) == ["clean", "mixed"]
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("rotation in degrees", "accuracy")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Rotation in degrees", "Accuracy")
     assert ax.get_ylim() == (0, 1.03)
     corners = [{tuple(corner) for corner in band.get_paths()[0].vertices} for band in ax.collections]
     assert len(corners) == 2
@@ -706,11 +754,12 @@ def test_no_model_is_dropped(curves, scores):
 
 def test_calibration_points(predict):
     calibration = compute_calibration(predict(120))
-    ax = plots.plot_calibration(calibration, title="mixed model")
+    ax = plots.plot_calibration(calibration, title="mixed model", model="net")
     expected = (calibration["confidence"].tolist(), calibration["accuracy"].tolist())
     assert expected in get_lines(ax)
     assert ([0, 1], [0, 1]) in get_lines(ax)  # the diagonal
-    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("mean confidence", "accuracy", "mixed model")
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("Mean confidence", "Accuracy", "Mixed model")
+    assert get_legend(ax) == ["Calibrated", "net"]
 
 
 def test_abstaining_is_a_line_and_a_band_for_each_model(predict):
@@ -718,7 +767,7 @@ def test_abstaining_is_a_line_and_a_band_for_each_model(predict):
     ax = plots.plot_abstaining(curves)
     assert get_lines(ax) == [(curve["answered"].tolist(), curve["accuracy"].tolist()) for curve in curves.values()]
     assert get_legend(ax) == list(curves)
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("share of the images that are answered", "accuracy of these")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Share of the images that are answered", "Accuracy of these")
     for band, curve in zip(ax.collections, curves.values(), strict=True):
         corners = {tuple(corner) for corner in band.get_paths()[0].vertices}
         assert {(1, curve.loc[0, "low"]), (1, curve.loc[0, "high"])} <= corners
@@ -732,22 +781,50 @@ def test_learning_curves(count):
     figure = plots.plot_learning_curves(histories)
     assert isinstance(figure, Figure)
     assert plt.get_fignums() == [figure.number]
-    prefix = {1: "", 2: "clean, "}[count]
-    expected_labels = [f"{prefix}training", f"{prefix}validation", f"{prefix}kept epoch"]
-    expected_labels += ["mixed, training", "mixed, validation"] if count == 2 else []
     for ax, quantity in zip(figure.axes, ("accuracy", "loss"), strict=True):
-        lines = {line.get_label(): [np.asarray(data).tolist() for data in line.get_data()] for line in ax.get_lines()}
-        assert list(lines) == expected_labels
-        for name, history in histories.items():
-            prefix = f"{name}, " if count == 2 else ""
+        lines = get_lines(ax)
+        expected = []
+        for history in histories.values():
             epochs = history.index.tolist()
-            assert lines[f"{prefix}training"] == [epochs, history[quantity].tolist()]
-            assert lines[f"{prefix}validation"] == [epochs, history[f"val_{quantity}"].tolist()]
-        prefix = "clean, " if count == 2 else ""
-        assert lines[f"{prefix}kept epoch"] == [[3], [histories["clean"].loc[3, f"val_{quantity}"]]]
-        assert ax.get_xlabel() == "epoch"
-    assert get_legend(figure.axes[0]) == expected_labels
+            expected += [(epochs, history[quantity].tolist()), (epochs, history[f"val_{quantity}"].tolist())]
+        expected.insert(2, ([3], [histories["clean"].loc[3, f"val_{quantity}"]]))
+        assert lines == expected
+        dashed = [line.get_linestyle() for line in ax.get_lines() if len(line.get_xdata()) > 1]
+        assert dashed == ["--", "-"] * count
+        assert ax.get_xlabel() == "Epoch"
+    (legend,) = figure.legends
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert shown == [*(list(histories) if count == 2 else []), "Training", "Validation", "Kept epoch"]
     assert [ax.get_yscale() for ax in figure.axes] == ["linear", "log"]
+
+
+def get_looks(ax):
+    return {
+        line.get_label(): (to_hex(line.get_color()), line.get_marker(), line.get_linestyle()) for line in ax.get_lines()
+    }
+
+
+@pytest.mark.usefixtures("printed")
+def test_a_model_looks_the_same_in_all_figures(predict, scores, curves):
+    histories = {name: make_history(4) for name in ("first", "clean", "mixed")}
+    figure = plots.plot_learning_curves(histories)
+    looks = {name: line.get_color() for name, line in zip(histories, figure.axes[0].get_lines()[::2], strict=True)}
+    reverse = {"mixed": scores["mixed"], "clean": scores["clean"]}
+    abstaining = {name: compute_abstaining(predict(50), 10) for name in reverse}
+    roc = pd.concat([compute_roc(predict(50)).query("`class` == 'a'").assign(model=name) for name in reverse])
+    for ax in (
+        plots.plot_metrics(reverse),
+        plots.plot_robustness(curves, "shift"),
+        plots.plot_abstaining(abstaining),
+        plots.plot_net_benefit(make_net_benefits(predict, reverse)),
+        plots.plot_roc(roc),
+    ):
+        found = {label.partition(" (")[0]: color for label, (color, *_) in get_looks(ax).items()}
+        assert found["clean"] == to_hex(looks["clean"])
+        assert found["mixed"] == to_hex(looks["mixed"])
+    plots.set_style()  # another notebook
+    found = get_looks(plots.plot_metrics(reverse))
+    assert found["mixed"][0] == to_hex(looks["first"])
 
 
 @pytest.mark.parametrize(
@@ -782,7 +859,7 @@ def test_shares_at_the_ticks_of_metrics_do_not_touch(low, high):
 
 def test_learning_curves_of_images_that_are_not_for_validation():
     figure = plots.plot_learning_curves({"clean": make_history(3, best=2)}, watched="held out")
-    assert get_legend(figure.axes[0]) == ["training", "held out", "kept epoch"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Training", "Held out", "Kept epoch"]
 
 
 @pytest.mark.parametrize(
@@ -797,30 +874,42 @@ def test_image_grid(count, columns, rows, used_columns):
     grid = figure.axes[0].get_subplotspec().get_gridspec()
     assert (grid.nrows, grid.ncols) == (rows, used_columns)
     for number, ax in enumerate(figure.axes):
-        assert ax.get_title() == (titles[number] if number < count else "")
+        assert ax.get_title() == (titles[number].capitalize() if number < count else "")
         assert len(ax.get_images()) == (number < count)
         if number < count:
             np.testing.assert_array_equal(ax.get_images()[0].get_array(), images[number, ..., 0])
             assert ax.get_images()[0].get_clim() == (0, 255)  # grey levels are comparable between images
         assert len(ax.get_xticks()) == len(ax.get_yticks()) == 0
-    assert figure.get_suptitle() == "all of them"
+    assert figure.get_suptitle() == "All of them"
 
 
 def test_image_grid_grows_with_its_images():
     images = np.zeros((20, 10, 10, 1))
     small, wide, high, large = (
         plots.plot_image_grid(images[:4], columns=2),
-        plots.plot_image_grid(images[:8], columns=4),
+        plots.plot_image_grid(images[:16], columns=8),
         plots.plot_image_grid(images[:8], columns=2),
-        plots.plot_image_grid(images[:4], columns=2, size=2),
+        plots.plot_image_grid(images[:4], columns=2, size=32),
     )
-    assert wide.get_figwidth() == pytest.approx(2 * small.get_figwidth())
-    assert wide.get_figheight() == pytest.approx(small.get_figheight())
+    assert [figure.get_figwidth() * 25.4 for figure in (small, wide, high, large)] == pytest.approx([85, 174, 85, 85])
+    sides = [figure.axes[0].get_position().width * figure.get_figwidth() * 25.4 for figure in (small, wide, large)]
+    assert sides == pytest.approx([16, 16, 32])
     assert high.get_figheight() == pytest.approx(2 * small.get_figheight())
-    assert large.get_figwidth() > 1.8 * small.get_figwidth()
     titled = plots.plot_image_grid(images[:4], titles=["a\nb"] * 4, columns=2)
     assert titled.get_figheight() > small.get_figheight()
     assert plots.plot_image_grid(np.zeros((4, 20, 10, 1)), columns=2).get_figheight() > 1.6 * small.get_figheight()
+
+
+def test_image_grid_is_no_wider_than_a_page():
+    figure = plots.plot_image_grid(np.zeros((20, 10, 10, 1)), columns=10, row_labels=["a long label"] * 2, size=30)
+    assert figure.get_figwidth() == pytest.approx(174 / 25.4)
+    assert all(0 < ax.get_position().x0 < ax.get_position().x1 < 1 for ax in figure.axes)
+
+
+def test_images_of_a_grid_may_differ_in_size():
+    figure = plots.plot_image_grid([np.zeros((10, 20, 3)), np.full((5, 10, 3), 90)])
+    assert [ax.get_images()[0].get_array().shape for ax in figure.axes] == [(10, 20, 3), (5, 10, 3)]
+    assert len({ax.get_position().width for ax in figure.axes}) == 1
 
 
 def test_image_grid_shows_colours_and_clips_floats():
@@ -834,7 +923,9 @@ def test_image_grid_shows_colours_and_clips_floats():
 
 def test_image_grid_labels_its_rows():
     figure = plots.plot_image_grid(np.zeros((6, 4, 4, 1)), columns=3, row_labels=["original", "altered"])
-    assert [ax.get_ylabel() for ax in figure.axes] == ["original", "", "", "altered", "", ""]
+    assert [ax.get_ylabel() for ax in figure.axes] == ["Original", "", "", "Altered", "", ""]
+    figure = plots.plot_image_grid(np.zeros((1, 4, 4, 1)), ["block1_conv"], row_labels=["layer_2"])
+    assert (figure.axes[0].get_title(), figure.axes[0].get_ylabel()) == ("block1_conv", "layer_2")
 
 
 def test_image_grid_of_no_images_is_empty():
@@ -857,6 +948,19 @@ def test_layers_are_boxes_as_high_as_their_images(layers):
     assert len({bar.get_facecolor() for bar in ax.patches}) == 5
 
 
+def test_each_kind_of_layer_has_a_look_of_its_own_in_all_figures():
+    """Those of all our networks, and two that none has yet."""
+    kinds = ["InputLayer", *(kind for family in plots._LAYERS for kind in family), "LSTM", "Softmax"]
+    table = pd.DataFrame({"layer": kinds, "kind": kinds, "output_shape": [(8, 8, 4)] * len(kinds)})
+    bars = plots.plot_layers(table).patches
+    looks = {kind: (to_hex(bar.get_facecolor()), bar.get_hatch()) for kind, bar in zip(kinds, bars, strict=True)}
+    assert len(set(looks.values())) == len(kinds)
+    known = [kind for kind in reversed(kinds) if kind not in ("LSTM", "Softmax")]
+    bars = plots.plot_layers(table.set_index("kind", drop=False).loc[known[::2]]).patches
+    for kind, bar in zip(known[::2], bars, strict=True):
+        assert (to_hex(bar.get_facecolor()), bar.get_hatch()) == looks[kind]
+
+
 def get_labelled_lines(ax):
     return {line.get_label(): line for line in ax.get_lines() if not line.get_label().startswith("_")}
 
@@ -866,13 +970,14 @@ def test_roc_curves(predict):
     ax = plots.plot_roc(roc)
     lines = get_labelled_lines(ax)
     roc_aucs = roc.drop_duplicates("class").set_index("class")["roc_auc"]
-    assert list(lines) == get_legend(ax) == [f"{name}: ROC AUC {roc_aucs[name]:.3f}" for name in "bac"]
+    assert list(lines) == get_legend(ax) == [f"{name.upper()} ({roc_aucs[name]:.3f})" for name in "bac"]
+    assert ax.get_legend().get_title().get_text() == "Class (ROC AUC)"
     for name, line in zip("bac", lines.values(), strict=True):
         curve = roc[roc["class"] == name]
         assert line.get_xdata().tolist() == curve["false_positive_rate"].tolist()
         assert line.get_ydata().tolist() == curve["true_positive_rate"].tolist()
     assert ([0, 1], [0, 1]) in get_lines(ax)  # chance
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("1 − specificity", "sensitivity")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("1 − specificity", "Sensitivity")
 
 
 def test_seven_roc_curves_can_be_told_apart_without_colours(predict):
@@ -881,17 +986,30 @@ def test_seven_roc_curves_can_be_told_apart_without_colours(predict):
     assert len(looks) == 7
 
 
+def test_a_roc_curve_may_be_that_of_a_model(predict):
+    curves = [compute_roc(predict(120, seed=seed)).query("`class` == 'a'") for seed in (0, 1)]
+    ax = plots.plot_roc(pd.concat([curves[0].assign(model="net"), curves[1].assign(model="simple")]))
+    assert get_legend(ax) == [
+        f"{n} ({c['roc_auc'].iloc[0]:.3f})" for n, c in zip(("net", "simple"), curves, strict=True)
+    ]
+    assert ax.get_legend().get_title().get_text() == "Model (ROC AUC)"
+
+
 def test_operating_points_stand_on_the_roc_curve(predict):
     table = predict(120)
-    points = {"from validation": (0.9, 0.6), "balanced": (0.7, 0.8)}
+    points = {"from validation": (0.9, 0.6), "balanced": (0.7, 0.8), "corrected": (0.7, 0.8)}
     ax = plots.plot_roc(compute_roc(table), points, title="Malignant against the rest")
-    lines = get_labelled_lines(ax)
-    assert lines["from validation"].get_xdata() == pytest.approx([0.1])
-    assert lines["from validation"].get_ydata() == pytest.approx([0.6])
-    assert lines["balanced"].get_xdata() == pytest.approx([0.3])
-    assert lines["balanced"].get_marker() != lines["from validation"].get_marker()
-    assert get_legend(ax)[-2:] == list(points)
+    marks = list(get_labelled_lines(ax).values())[-3:]
+    assert [(*mark.get_xdata(), *mark.get_ydata()) for mark in marks] == [
+        pytest.approx(place) for place in ((0.1, 0.6), (0.3, 0.8), (0.3, 0.8))
+    ]
+    assert get_legend(ax)[-3:] == ["From validation", "Balanced", "Corrected"]
     assert ax.get_title() == "Malignant against the rest"
+    # None hides another one at the same place.
+    assert {mark.get_markerfacecolor() for mark in marks} == {"none"}
+    assert len({mark.get_marker() for mark in marks}) == 3
+    sizes = [mark.get_markersize() for mark in marks]
+    assert all(large > small + 1 for large, small in pairwise(sizes))
 
 
 def test_precision_recall_curves(predict):
@@ -900,17 +1018,19 @@ def test_precision_recall_curves(predict):
     ax = plots.plot_precision_recall(curves, title="Curves")
     lines = get_labelled_lines(ax)
     about = curves.drop_duplicates("class").set_index("class")
-    expected = [f"{name} ({about['average_precision'][name]:.2f} / {about['prevalence'][name]:.2f})" for name in "bac"]
+    expected = [
+        f"{name.upper()} ({about['average_precision'][name]:.2f} / {about['prevalence'][name]:.2f})" for name in "bac"
+    ]
     assert list(lines) == get_legend(ax) == expected
     for name, line in zip("bac", lines.values(), strict=True):
         x, y = (np.asarray(data) for data in line.get_data())
         assert line.get_drawstyle() == "steps-post"
         drawn = -np.sum(np.diff(x) * y[:-1])  # from each point on, the line stays at its height
         assert drawn == pytest.approx(about["average_precision"][name])
-    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("recall (sensitivity)", "precision", "Curves")
-    assert ax.get_ylim()[0] == 0
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("Recall (sensitivity)", "Precision", "Curves")
+    assert ax.get_ylim()[0] <= 0
     assert ax.get_ylim()[1] >= 1
-    assert ax.get_legend().get_title().get_text() == "class (average precision / chance)"
+    assert ax.get_legend().get_title().get_text() == "Class (average precision / chance)"
 
 
 @pytest.mark.parametrize("draw_curves", ["roc", "precision_recall"])
@@ -927,15 +1047,15 @@ def test_net_benefit_of_each_model_beside_all_and_none(predict):
     curves = make_net_benefits(predict)
     ax = plots.plot_net_benefit(curves)
     lines = get_labelled_lines(ax)
-    assert list(lines) == get_legend(ax) == ["clean", "mixed", "alarm for all", "alarm for none"]
+    assert list(lines) == get_legend(ax) == ["clean", "mixed", "Alarm for all", "Alarm for none"]
     for name, curve in curves.items():
         assert lines[name].get_xdata().tolist() == [0.1, 0.2, 0.4, 0.6]
         assert lines[name].get_ydata().tolist() == curve["model"].tolist()
     assert not np.array_equal(curves["clean"]["model"], curves["mixed"]["model"])
-    assert lines["alarm for all"].get_xdata().tolist() == [0.1, 0.2, 0.4, 0.6]
-    assert lines["alarm for all"].get_ydata().tolist() == curves["clean"]["all"].tolist()
-    assert set(lines["alarm for none"].get_ydata()) == {0}
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("threshold on the probability", "net benefit per image")
+    assert lines["Alarm for all"].get_xdata().tolist() == [0.1, 0.2, 0.4, 0.6]
+    assert lines["Alarm for all"].get_ydata().tolist() == curves["clean"]["all"].tolist()
+    assert set(lines["Alarm for none"].get_ydata()) == {0}
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Threshold on the probability", "Net benefit per image")
     assert ax.get_title() == "Decision curve"
     assert plots.plot_net_benefit(curves, title="Malignant").get_title() == "Malignant"
 
@@ -951,6 +1071,7 @@ def test_the_best_model_gives_the_scale_of_the_net_benefit(predict):
     assert -0.3 * best < low < 0
 
 
+@pytest.mark.usefixtures("printed")
 def test_net_benefits_of_many_models_all_look_different(predict):
     lines = get_labelled_lines(plots.plot_net_benefit(make_net_benefits(predict, [f"m{n}" for n in range(12)])))
     assert len(lines) == 14
@@ -971,12 +1092,12 @@ def intervals():
 
 def test_intervals_are_drawn_row_by_row(intervals):
     ax = plots.plot_intervals(intervals, "name", "accuracy", title="Subgroups")
-    assert get_ticks(ax.yaxis) == ["face (12)", "back (40)", "ear (3)"]
+    assert get_ticks(ax.yaxis) == ["Face (12)", "Back (40)", "Ear (3)"]
     assert ax.yaxis_inverted()  # the first row above
     assert get_lines(ax) == [([0.7, 0.8, 0.4], [0, 1, 2])]
     segments = [segment.tolist() for segment in get_segments(ax)]
     assert segments == [[[0.5, 0], [0.9, 0]], [[0.75, 1], [0.86, 1]], [[0.1, 2], [0.7, 2]]]
-    assert (ax.get_xlabel(), ax.get_title()) == ("accuracy", "Subgroups")
+    assert (ax.get_xlabel(), ax.get_title()) == ("Accuracy", "Subgroups")
     assert ax.get_legend() is None
 
 
@@ -986,7 +1107,7 @@ def test_values_can_be_compared_with_a_reference(intervals):
     assert reference.get_xdata().tolist() == [0.6, 0.85, 0.45]
     assert reference.get_ydata().tolist() == [0, 1, 2]
     assert reference.get_marker() == "|"
-    assert get_legend(ax)[-1] == "majority rate"
+    assert get_legend(ax)[-1] == "Majority rate"
     assert to_hex(value.get_color()) != to_hex(reference.get_color())
 
 
@@ -994,7 +1115,7 @@ def test_a_missing_interval_leaves_its_row_empty(intervals):
     intervals.iloc[1, 1:4] = np.nan
     ax = plots.plot_intervals(intervals, "name", "accuracy")
     ax.figure.canvas.draw()
-    assert get_ticks(ax.yaxis) == ["face (12)", "back (40)", "ear (3)"]
+    assert get_ticks(ax.yaxis) == ["Face (12)", "Back (40)", "Ear (3)"]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -1035,8 +1156,8 @@ def test_embedded_points_have_the_colour_and_marker_of_their_label():
     points = np.random.default_rng(0).normal(size=(9, 2))
     labels = pd.Series(list("babcabbbb"), index=range(20, 11, -1))
     ax = plots.plot_embedding(points, labels, title="Features", legend_title="class")
-    assert get_legend(ax) == ["a", "b", "c"]
-    assert ax.get_legend().get_title().get_text() == "class"
+    assert get_legend(ax) == ["A", "B", "C"]
+    assert ax.get_legend().get_title().get_text() == "Class"
     for name, drawn in zip("abc", ax.collections, strict=True):
         np.testing.assert_array_equal(drawn.get_offsets(), points[labels.to_numpy() == name])
     assert len({to_hex(drawn.get_facecolor()[0]) for drawn in ax.collections}) == 3
@@ -1052,7 +1173,7 @@ def test_embedded_points_have_the_colour_and_marker_of_their_label():
 def test_labels_of_points_keep_their_order_and_may_be_numbers():
     points = np.arange(6).reshape(3, 2)
     labels = pd.Categorical(["low", "high", "low"], categories=["low", "middle", "high"])
-    assert get_legend(plots.plot_embedding(points, labels)) == ["low", "high"]
+    assert get_legend(plots.plot_embedding(points, labels)) == ["Low", "High"]
     assert get_legend(plots.plot_embedding(points, [10, 2, 2])) == ["2", "10"]
     assert len(plots.plot_embedding(points, ["a", None, "b"]).collections) == 2
 
@@ -1066,14 +1187,15 @@ def test_points_of_many_labels_can_be_told_apart(count):
     assert len(looks) == count
     ax.figure.canvas.draw()
     legend, figure = ax.get_legend().get_window_extent(), ax.figure.bbox
-    assert legend.x0 >= ax.get_window_extent().x1  # beside the points, not above them
-    assert legend.x1 <= figure.x1
+    assert legend.y1 <= ax.get_window_extent().y0  # below the points, not above them
+    assert figure.x0 <= legend.x0 < legend.x1 <= figure.x1
     assert legend.y0 >= figure.y0
+    assert ax.get_window_extent().height > 50 / 25.4 * ax.figure.dpi  # the figure is higher instead
 
 
 def test_many_points_are_small_and_few_are_large():
     sizes = [plots.plot_embedding(np.zeros((n, 2)), ["a"] * n).collections[0].get_sizes()[0] for n in (5, 1000, 50_000)]
-    assert sizes[0] > sizes[1] > sizes[2] > 5
+    assert sizes[0] > sizes[1] > sizes[2] > 2
 
 
 def test_points_and_labels_belong_together():
@@ -1093,34 +1215,27 @@ def clusterings():
 def test_clusterings_are_lines_over_the_number_of_clusters(clusterings):
     figure = plots.plot_clusterings(clusterings, group_name="patient")
     assert isinstance(figure, Figure)
-    left, right = figure.axes
-    names = ["k-means", "hierarchical"]
-    assert get_legend(left) == names
-    assert get_legend(right) == [f"{method}, {name}" for method in names for name in ("class", "patient")]
-    lines = get_labelled_lines(left) | get_labelled_lines(right)
-    expected = {method: part.sort_values("clusters") for method, part in clusterings.groupby("method")}
-    for method, part in expected.items():
-        shown = {method: "silhouette", f"{method}, class": "agreement_class", f"{method}, patient": "agreement_group"}
-        for name, column in shown.items():
-            assert lines[name].get_xdata().tolist() == [2, 3, 4]
-            assert lines[name].get_ydata().tolist() == part[column].tolist()
-        by_class, by_group = lines[f"{method}, class"], lines[f"{method}, patient"]
-        assert by_class.get_color() == by_group.get_color() == lines[method].get_color()
+    (left, right), (legend,) = figure.axes, figure.legends
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert shown == ["K-means", "Hierarchical", "With the class", "With the patient"]
+    methods = {method: part.sort_values("clusters") for method, part in clusterings.groupby("method", sort=False)}
+    lines = zip(left.get_lines(), *(iter(right.get_lines()[:4]),) * 2, strict=True)
+    for part, handle, (line, by_class, by_group) in zip(
+        methods.values(), legend.legend_handles[:2], lines, strict=True
+    ):
+        for drawn, column in ((line, "silhouette"), (by_class, "agreement_class"), (by_group, "agreement_group")):
+            assert drawn.get_xdata().tolist() == [2, 3, 4]
+            assert drawn.get_ydata().tolist() == part[column].tolist()
+        assert handle.get_color() == line.get_color() == by_class.get_color() == by_group.get_color()
+        assert handle.get_marker() == line.get_marker() == by_class.get_marker() == by_group.get_marker()
         assert by_class.get_linestyle() != by_group.get_linestyle()
         assert by_class.get_markerfacecolor() != by_group.get_markerfacecolor()
-    assert len({lines[method].get_marker() for method in names}) == 2
-    assert len({to_hex(lines[method].get_color()) for method in names}) == 2
-    assert [ax.get_ylabel() for ax in figure.axes] == ["silhouette", "adjusted Rand index"]
-    assert {ax.get_xlabel() for ax in figure.axes} == {"number of clusters"}
+    assert len({line.get_marker() for line in left.get_lines()}) == 2
+    assert len({to_hex(line.get_color()) for line in left.get_lines()}) == 2
+    assert [ax.get_ylabel() for ax in figure.axes] == ["Silhouette", "Adjusted Rand index"]
+    assert {ax.get_xlabel() for ax in figure.axes} == {"Number of clusters"}
     figure.canvas.draw()
     assert all(float(tick) == int(tick) for tick in right.get_xticks())
-
-
-def test_clusterings_can_be_drawn_on_axes_passed_in(clusterings):
-    figure, axes = plt.subplots(1, 3)
-    assert plots.plot_clusterings(clusterings, axes=axes[1:]) is figure
-    assert [ax.has_data() for ax in axes] == [False, True, True]
-    assert plt.get_fignums() == [figure.number]
 
 
 def make_corruptions(**last):
@@ -1131,16 +1246,19 @@ def make_corruptions(**last):
 
 def test_corruptions_have_a_thick_mean_and_name_the_most_harmful():
     ax = plots.plot_corruptions(make_corruptions(noise=0.2, blur=0.5, light=0.8), chance=0.25)
-    (thick,) = [line for line in ax.get_lines() if line.get_linewidth() > 2]
+    (thick,) = [line for line in ax.get_lines() if line.get_linewidth() > 1.5]
     assert thick.get_ydata().tolist() == pytest.approx(np.linspace(0.9, 0.5, 6).tolist())
-    assert get_legend(ax) == ["net, mean of 3", "guessing"]
+    assert get_legend(ax) == ["net, mean of 3", "Guessing"]
     assert [0.25, 0.25] in [list(line.get_ydata()) for line in ax.get_lines()]
-    assert {text.get_text(): round(text.xy[1], 2) for text in ax.texts} == {"noise": 0.2, "blur": 0.5}
+    assert {text.get_text(): round(text.xy[1], 2) for text in ax.texts} == {"Noise": 0.2, "Blur": 0.5}
 
 
 def test_names_of_corruptions_that_end_alike_do_not_overlap():
     ax = plots.plot_corruptions(make_corruptions(noise=0.21, blur=0.2, light=0.8))
-    assert [text.get_text() for text in ax.texts] == ["blur\nnoise"]
+    ax.figure.draw_without_rendering()
+    assert [text.get_text() for text in ax.texts] == ["Blur", "Noise"]
+    (_, low, _, _), (_, _, _, high) = (Text.get_window_extent(text).extents for text in reversed(ax.texts))
+    assert high < low
 
 
 def test_choices_stand_beside_what_was_best():
@@ -1148,7 +1266,14 @@ def test_choices_stand_beside_what_was_best():
     ax = plots.plot_choice(table)
     assert [bar.get_width() for bar in ax.patches] == [0.7, 0.3, 0.4, 0.6]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["net", "simple"]
-    assert get_legend(ax) == ["chosen on one half", "best on the other half"]
+    assert get_legend(ax) == ["Chosen on one half", "Best on the other half"]
+
+
+def test_occlusion_is_a_line_for_each_way_to_cover():
+    ax = plots.plot_occlusion(OCCLUDED)
+    assert get_lines(ax) == [([0.0, 0.2], [0.9, 0.8]), ([0.0, 0.2], [0.5, 0.7]), ([0, 1], [0.5, 0.5])]
+    assert get_legend(ax) == ["Border covered", "Middle covered", "Guessing"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Width", "ROC AUC")
 
 
 def make_shortcuts():
@@ -1162,5 +1287,7 @@ def test_shortcuts_stand_above_what_is_left_and_are_hollow_without_an_interval()
     single = [line for line in ax.get_lines() if len(line.get_xdata()) == 1]
     points = {(line.get_xdata()[0], line.get_markerfacecolor() == "none") for line in single}
     assert points == {(0.7, False), (0.6, True), (0.85, False), (0.9, True)}
-    assert get_legend(ax) == ["shortcut", "model, shortcut balanced away", "model"]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["border", "file"]
+    names = ["Shortcut", "Model, shortcut balanced away", "Model"]
+    assert get_legend(ax) == [*names[:2], "Too few groups for an interval", "Model"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["Border", "File"]
+    assert get_legend(plots.plot_shortcuts(make_shortcuts().head(1), 0.9)) == names

@@ -3,6 +3,7 @@
 import errno
 import json
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -68,8 +69,8 @@ def test_what_is_exported_goes_to_its_folder(make, figure, scores, tmp_path, mod
     report.save_table(pd.DataFrame({"a": [1]}), "table")
     report.save_results({}, "protocol")
     place = f"{expected}/images" if shows_images and not is_sample else expected
-    files = [f"{place}/drawn.png", f"{place}/drawn.pdf", f"{expected}/table.csv", f"{expected}/results.json"]
-    assert list_files(tmp_path / "figures") == sorted(files)
+    files = [f"{place}/drawn.{ending}" for ending in ("png", "pdf", "svg")]
+    assert list_files(tmp_path / "figures") == sorted([*files, f"{expected}/table.csv", f"{expected}/results.json"])
 
 
 def test_reports_go_to_the_projects_figures_by_default():
@@ -83,22 +84,42 @@ def test_figures_are_exported_for_print(make, figure, given):
     assert report.save_figure(figure if given == "figure" else figure.axes[0], "drawn") is figure
     with Image.open(report.folder / "drawn.png") as image:
         assert image.format == "PNG"
-        assert min(image.info["dpi"]) >= 199.9
-        assert 600 <= image.width <= 660  # 3 inches and the padding
-        assert 400 <= image.height <= 460
+        assert min(image.info["dpi"]) >= 299.9
+        assert 900 <= image.width <= 990  # 3 inches and the padding
+        assert 600 <= image.height <= 690
         assert np.asarray(image.convert("L")).std() > 1
     pdf = (report.folder / "drawn.pdf").read_bytes()
     assert pdf.startswith(b"%PDF-")
     assert pdf.rstrip().endswith(b"%%EOF")
+    svg = ElementTree.parse(report.folder / "drawn.svg").getroot()
+    assert svg.tag == "{http://www.w3.org/2000/svg}svg"
+    assert 216 <= float(svg.get("width").removesuffix("pt")) <= 238
+
+
+def test_many_points_and_cells_are_one_picture_in_vector_files(make):
+    report, sizes = make(), {}
+    rng = np.random.default_rng(0)
+    for count in (100, 4000):
+        figure, axes = plt.subplots(1, 3, layout="none")
+        axes[0].scatter(*rng.random((2, count)))
+        axes[1].pcolormesh(rng.random((10, count // 10)))
+        axes[2].plot(rng.random(count), "o")
+        axes[2].plot(rng.random(count))
+        report.save_figure(figure, "drawn")
+        sizes[count] = [(report.folder / f"drawn.{ending}").stat().st_size for ending in ("pdf", "svg")]
+        pictures = (report.folder / "drawn.svg").read_text().count("<image")
+        assert pictures == (3 if count == 4000 else 0)
+    assert max(sizes[4000]) < 500_000
 
 
 def test_the_same_figure_gives_the_same_files(make, figure, monkeypatch):
     report = make()
     contents = []
+    monkeypatch.setitem(plt.rcParams, "svg.hashsalt", "figures")  # as in `set_style`
     for time in ("1", "1000000000"):  # what Matplotlib takes for now
         monkeypatch.setenv("SOURCE_DATE_EPOCH", time)
         report.save_figure(figure, "drawn")
-        contents.append([(report.folder / f"drawn.{ending}").read_bytes() for ending in ("png", "pdf")])
+        contents.append([(report.folder / f"drawn.{ending}").read_bytes() for ending in ("png", "pdf", "svg")])
     assert contents[0] == contents[1]
 
 
@@ -123,7 +144,7 @@ def test_figures_that_are_not_of_a_full_run_say_so_once(make, figure, monkeypatc
     monkeypatch.setattr(Figure, "savefig", watch)
     for _ in range(2):
         make(mode, is_sample).save_figure(figure, "drawn")
-    assert written == [marks] * 4
+    assert written == [marks] * 6
     assert [text.get_text() for text in figure.texts] == marks
 
 
@@ -137,7 +158,7 @@ def test_figures_of_the_sample_look_different(make, figure):
     assert pixels[0].shape != pixels[1].shape or (pixels[0] != pixels[1]).any()
 
 
-@pytest.mark.parametrize("ending", ["png", "pdf"])
+@pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
 @pytest.mark.parametrize("is_sample", [False, True])
 def test_a_failing_export_leaves_the_old_files(make, figure, monkeypatch, ending, is_sample):
     report = make(is_sample=is_sample)
@@ -167,6 +188,8 @@ def test_tables(make):
     assert (report.folder / "table.csv").read_text() == "name,value,count\na,0.3333,1234567\nb,123456.789,2\n"
     report.save_table(table, "table", decimals=2)
     assert (report.folder / "table.csv").read_text().splitlines()[1] == "a,0.33,1234567"
+    report.save_table(table, "table", decimals=None)
+    assert (report.folder / "table.csv").read_text().splitlines()[1] == "a,0.3333333333333333,1234567"
     assert list_files(report.folder) == ["table.csv"]
 
 

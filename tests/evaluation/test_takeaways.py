@@ -82,6 +82,8 @@ def test_roc(predict):
         "The ROC AUC is largest for **b** (0.951) and smallest for **c** (0.600); chance would reach 0.5."
     )
     assert describe_roc(roc[:2]) == "The ROC AUC is 0.800; chance would reach 0.5."
+    of_models = roc.assign(model=roc["class"].map({"a": "net", "b": "best", "c": "simple"}), **{"class": "ill"})
+    assert "largest for **best** (0.951) and smallest for **simple** (0.600)" in describe_roc(of_models)
     table = predict()
     areas = compute_roc(table).groupby("class")["roc_auc"].first()
     assert f"largest for **{areas.idxmax()}** ({areas.max():.3f})" in describe_roc(compute_roc(table))

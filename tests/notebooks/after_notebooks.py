@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image, ImageChops
+
+from helpers.evaluation import redraw, report
+from helpers.evaluation.language import find_untranslated
 
 FIGURES = Path(__file__).parents[2] / "figures" / "sample"
+pytestmark = pytest.mark.filterwarnings("ignore:vert.*was deprecated:DeprecationWarning")  # of seaborn's boxes
 
 
 def load(notebook):
@@ -150,7 +155,6 @@ def test_ham10000_figures_are_there():
         "age_by_class_and_sex",
         "localization",
         "images_per_lesion",
-        "image_sizes",
         "mean_colors",
         "examples",
         "resized",
@@ -436,3 +440,53 @@ def test_leukemia_clusters_and_figures_are_told():
         "new_images",
     ]:
         assert {f"{figure}.png", f"{figure}.pdf"} <= names
+
+
+SHOW_PIXELS = {  # of images, and are not drawn again
+    "augmentation",
+    "cluster_centres",
+    "contradictory_labels",
+    "doubtful_labels",
+    "errors",
+    "evidence",
+    "examples",
+    "mean_images",
+    "new_images",
+    "resized",
+    "stain_normalization",
+    "styles",
+    "subjects",
+}
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in FIGURES.glob("0*/results.json")), ids=lambda f: f.name
+)
+def test_every_figure_is_drawn_again_from_its_tables(folder, monkeypatch, tmp_path):
+    def save_picture(figure, into, name, mark="", *_):
+        with monkeypatch.context() as context:  # the first of its formats, PNG, is enough
+            context.setattr(report, "FORMATS", report.FORMATS[:1])
+            report.save_picture(figure, into, name, mark)
+
+    monkeypatch.setattr(redraw, "save_picture", save_picture)
+    names = redraw.redraw(folder, tmp_path)
+    for name in names:
+        with Image.open(tmp_path / f"{name}.png") as again, Image.open(folder / f"{name}.png") as drawn:
+            assert again.size == drawn.size, name
+            assert ImageChops.difference(again.convert("RGB"), drawn.convert("RGB")).getbbox() is None, name
+    others = {path.stem for path in folder.glob("*.png") if not path.stem.endswith(".fr")} - set(names)
+    assert {name for name in others if not name.startswith("layer")} <= SHOW_PIXELS
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in FIGURES.glob("0*/results.json")), ids=lambda f: f.name
+)
+def test_every_text_of_the_figures_has_french(folder, monkeypatch):
+    missing = {}
+
+    def look(figure, _, name, *rest):
+        missing[name] = find_untranslated(figure)
+
+    monkeypatch.setattr(redraw, "save_picture", look)
+    assert len(redraw.redraw(folder)) > 5
+    assert {name: texts for name, texts in missing.items() if texts} == {}

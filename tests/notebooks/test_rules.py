@@ -14,7 +14,8 @@ import pytest
 import helpers
 
 PROJECT = Path(__file__).parents[2]
-NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
+PAGE = PROJECT / "notebooks" / "07_your_own_image.ipynb"  # which trains nothing: it has rules of its own
+NOTEBOOKS = sorted({*(PROJECT / "notebooks").glob("*.ipynb")} - {PAGE})
 HEADINGS = [
     "Setup",
     "Data",
@@ -285,3 +286,24 @@ def test_terms_are_linked_to_the_glossary(notebook):
 
 def test_no_network_with_random_weights_stands_beside_others(notebook):
     assert "random weights" not in "".join(str(output) for output in outputs(notebook)).lower()
+
+
+def test_the_page_of_ones_own_image_keeps_the_rules_that_are_not_about_training():
+    notebook = nbformat.read(PAGE, as_version=4)
+    for rule in (test_every_cell_was_executed_in_order, test_cells_are_short, test_no_errors_no_warnings_no_noise):
+        rule(notebook)
+    for rule in (test_numbers_in_prose_are_not_results, test_terms_are_linked_to_the_glossary):
+        rule(notebook)
+    test_notebook_is_valid_and_small(PAGE, notebook)
+    test_no_path_of_one_machine(PAGE)
+    assert len(code_cells(notebook)) <= 4
+
+
+def test_the_page_of_ones_own_image_is_saved_as_it_is_seen_without_a_kernel():
+    notebook = nbformat.read(PAGE, as_version=4)
+    data = [output.data for output in outputs(notebook) if "data" in output]
+    shown = "".join(part.get("text/html", "") for part in data)
+    assert "Not for clinical use" in shown
+    assert "data:image/png" in shown
+    assert [part for part in data if "application/vnd.jupyter.widget-view+json" in part] == []
+    assert "widgets" not in notebook.metadata

@@ -54,13 +54,13 @@ def build_xray_network():
 
 
 def build_melanoma_network():
-    variables = {"SHAPES": {"scratch": COLOR}, "statistics": {"fold 1": (MEAN, STD)}}
+    variables = {"SHAPE": COLOR, "statistics": {"fold 1": (MEAN, STD)}}
     found = take_functions("04_melanoma", ["build_melanoma_block", "build_melanoma_cnn"], variables)
     return found["build_melanoma_cnn"]("fold 1")
 
 
 def build_leaf_network():
-    variables = {"SHAPES": {"scratch": COLOR}, "mean": MEAN, "std": STD}
+    variables = {"SHAPE": COLOR, "mean": MEAN, "std": STD}
     return take_functions("05_plants", ["build_leaf_network"], variables)["build_leaf_network"]()
 
 

@@ -317,11 +317,14 @@ def test_what_cannot_be_told_from_others_is_refused(run, train):
         run(train)
 
 
-def test_progress_is_drawn_only_if_asked(run, capsys):
+def test_progress_is_that_of_all_trials(run, stages, capsys, tmp_path):
+    run(trials=list_trials(make_base(tmp_path), FACTORS, [5]))
     run()
     assert capsys.readouterr() == ("", "")
-    run(trials=None, arrays=(), progress=True)
-    assert "8/8" in capsys.readouterr().err
+    assert [(stage.label, stage.doing, stage.total, stage.unit) for stage in stages] == [
+        ("study", "4 of 4 trials", 4, "trial"),
+        ("study", "8 of 8 trials", 8, "trial"),
+    ]
 
 
 # Several processes

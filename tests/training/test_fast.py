@@ -406,6 +406,15 @@ def test_predictions_equal_those_of_keras_in_the_order_of_the_images(tmp_path):
     np.testing.assert_allclose(predict_probabilities(model, mapped), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_progress_counts_the_images_of_several_batches(stages):
+    model, pixels = make_cnn(), make_pixels(23)
+    predict_probabilities(model, pixels, batch_size=7)
+    predict_probabilities(model, pixels, batch_size=23)  # over at once
+    assert [(stage.label, stage.done, stage.total) for stage in stages] == [
+        (f"computing the output of {model.name}", 23, 23)
+    ]
+
+
 def test_named_rows_are_predicted_in_their_order(tmp_path):
     model, pixels = make_cnn(), make_pixels(23)
     np.save(tmp_path / "pixels.npy", pixels)

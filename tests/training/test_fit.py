@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from helpers import progress
 from helpers.files import Interrupted
 from helpers.identity import describe
 from helpers.training import augment, fit, tf
@@ -29,10 +30,10 @@ EPOCHS, BATCH, STEPS = 4, 32, 7
 TRAINING, VALIDATION = slice(0, 240), slice(240, 300)
 
 
-def fit_model(model, training, validation, *, seed=42, progress=False, checkpoint=None, **recipe):
+def fit_model(model, training, validation, *, seed=42, checkpoint=None, label=None, **recipe):
     """Fit with a recipe given by its fields."""
     return fit.fit_model(
-        model, training, validation, fit.Recipe(**recipe), seed=seed, progress=progress, checkpoint=checkpoint
+        model, training, validation, fit.Recipe(**recipe), seed=seed, checkpoint=checkpoint, label=label
     )
 
 
@@ -299,11 +300,32 @@ def test_best_epoch_is_the_first_with_the_lowest_loss_or_what_is_asked_for(monit
         np.testing.assert_array_equal(weight, expected)
 
 
-def test_one_batch_is_enough_and_progress_is_shown_on_request(capsys):
+def test_one_batch_is_enough():
     training = PIXELS[:BATCH], LABELS[:BATCH]
-    history = fit_model(make_mlp(), training, (PIXELS[-1:], LABELS[-1:]), epochs=2, batch_size=BATCH, progress=True)
+    history = fit_model(make_mlp(), training, (PIXELS[-1:], LABELS[-1:]), epochs=2, batch_size=BATCH)
     assert np.isfinite(history).all().all()
-    assert "Epoch 2/2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_progress_is_that_of_the_whole_training(resumed, tmp_path, monkeypatch, capsys):
+    lines, begun, count = [], [], fit._Counter.on_train_batch_begin
+
+    def note(self, batch, logs=None):
+        count(self, batch)
+        lines.append((self._stage.label, self._stage.total, self._stage.doing, self._stage.done))
+
+    if resumed:
+        train_until_killed(make_mlp(), tmp_path / "checkpoint.npz")
+    monkeypatch.setattr(fit._Counter, "on_train_batch_begin", note)
+    monkeypatch.setattr(progress.Stage, "begin", lambda self: begun.append(self.done))
+    run(make_mlp(), checkpoint=tmp_path / "checkpoint.npz", label="mlp, fold 1 of 2")
+    first = 2 * STEPS if resumed else 0
+    assert lines == [
+        ("mlp, fold 1 of 2", EPOCHS * STEPS * BATCH, f"epoch {step // STEPS + 1} of {EPOCHS}", step * BATCH)
+        for step in range(first, EPOCHS * STEPS)
+    ]
+    assert begun == [first * BATCH, (first + 1) * BATCH]  # again after the first batch, which takes longest
+    assert "Epoch" not in capsys.readouterr().out  # Keras keeps silent
 
 
 # The same seed
