@@ -194,9 +194,10 @@ def random_noise(*shape):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_cannot_be_read_is_told_in_a_sentence(load, name):
     make, expected = HOSTILE[name]
-    with warnings.catch_warnings(), pytest.raises(InputError, match=expected) as error:
-        warnings.simplefilter("ignore")  # as a notebook does
-        load(COLOUR).read(name, make())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # which are errors in tests, but not in a notebook
+        with pytest.raises(InputError, match=expected) as error:
+            load(COLOUR).read(name, make())
     assert str(error.value).endswith(("Choose another picture.", "best a JPEG or PNG.", "best as JPEG."))
     assert "Fetch it again" not in str(error.value)
 

@@ -149,7 +149,8 @@ def _find_melanoma(run, folder):
 
 def _find_plants(run, _):
     model, part = choose_model(run)
-    return {name: _percent(run.get_metric(model, of, "accuracy")) for name, of in (("clean", part), ("leaky", "leaky"))}
+    clean, leaky = (run.get_metric(model, name, "accuracy") for name in (part, "leaky"))
+    return {"clean": _percent(clean), "leaky": _percent(leaky)}
 
 
 def _find_leukemia(run, _):

@@ -19,9 +19,9 @@ MM = 1 / 25.4  # a millimetre in inches
 COLUMN, PAGE = 85, 174  # widths of printed figures
 LINE = 3.1  # height of a line of text
 PALETTE = sns.color_palette("colorblind")
-# Eight colours, without the light pink and yellow, which are hardly seen on paper; seven markers, seven lines: up to
-# seven models differ in more than colour.
-_COLORS, _MARKERS = [*PALETTE[:6], PALETTE[7], PALETTE[9]], "osD^vPX"
+# Eight colours, without light pink and yellow, which are hardly seen on paper, and without grey, which has no model;
+# seven markers, seven lines: up to seven models differ in more than colour.
+_COLORS, _MARKERS = [*PALETTE[:6], PALETTE[9], (0.13, 0.13, 0.13)], "osD^vPX"
 _LINES = ["-", "--", "-.", ":", (0, (9, 2)), (0, (4, 1, 1, 1, 1, 1)), (0, (2, 1))]  # the last three in points: on, off
 _UPRIGHT_LETTERS, _SHORTEST = 16, 8  # letters in a line of an upright name, and in a line at least
 _WRITTEN = {"mnist": "MNIST", "ham10000": "HAM10000", "chest-xray": "Chest X-ray", "roc auc": "ROC AUC"}
@@ -38,10 +38,16 @@ def style(items):
 
 
 def style_models(names):
-    """Give each model the colour, the marker and the line that it has in all figures: tuples of four."""
-    MODELS.extend(name for name in dict.fromkeys(names) if name not in MODELS)
-    looks = {name: look for name, *look in style(MODELS)}
-    return [(name, *looks[name]) for name in names]
+    """Give each model the colour, the marker and the line that it has in all figures: tuples of four.
+
+    A model of one fold, such as "frozen, fold 1", looks like the others of its name, unless they are in one figure.
+    """
+    names = list(names)
+    keys = [name.partition(", fold ")[0] for name in names]
+    keys = keys if len(set(keys)) == len(keys) else names
+    MODELS.extend(key for key in dict.fromkeys(keys) if key not in MODELS)
+    looks = {key: look for key, *look in style(MODELS)}
+    return [(name, *looks[key]) for name, key in zip(names, keys, strict=True)]
 
 
 def name_metric(name):

@@ -48,10 +48,10 @@ class Pictures:
         """Put the pictures into the text of a page."""
         return re.sub(r'(?<=src=")picture-(\d+)', lambda found: self._contents[int(found[1])], text)
 
-    def _find_export(self, name, of_full_run, place, shown):
+    def _find_export(self, name, is_full_run, place, shown):
         """Find the exported file of a figure, as bytes; None where there is none, or a later run has changed it."""
         folder = self._figures_folder / place
-        if of_full_run:
+        if is_full_run:
             try:
                 content = FullRun(folder.name, self._figures_folder).show_figure(name, scale=2).content
             except InputError:

@@ -239,5 +239,7 @@ def test_it_works_in_jupyterlab_too(page, lab, models, tmp_path):
     give(page, tmp_path, (EVIL, encode(draw_lesion())))
     wait_for_status(page, "Answered in")
     expect(page.locator(".own-image").last).to_contain_text("Not for clinical use")
+    give(page, tmp_path, ("large.png", bytes(30 * 10**6)))
+    wait_for_status(page, "has 30 MB; at most 20 MB are read")
     page.get_by_role("menuitem", name="File", exact=True).click()
     page.get_by_role("menuitem", name=re.compile("^Close and Shut Down Notebook")).click()

@@ -17,7 +17,7 @@ from playwright.sync_api import expect
 
 PROJECT = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in PROJECT.glob("notebooks/0[1-6]_*.ipynb"))
-QUICKEST = "03_chest_xray"
+QUICKEST = "06_leukemia"
 IGNORED = "nbval-ignore-output"
 SANITIZED = get_sanitize_patterns((PROJECT / "tests/notebooks/sanitize.cfg").read_text(encoding="utf-8"))
 MOST_SECONDS = 900  # of a run, on a machine that has other work to do too
@@ -153,7 +153,7 @@ def test_an_interrupted_run_goes_on_and_a_fresh_one_gives_the_same(page, lab):
 
 @pytest.mark.parametrize("target", ["notebooks/glossary.md", "figures/RESULTS.md"])
 def test_links_open_in_a_tab(page, lab, target):
-    tab = Tab(page, lab, "06_leukemia")
+    tab = Tab(page, lab, QUICKEST)
     page.locator(f".jp-Notebook a[href*='/files/{target}']").first.click()
     heading = (lab.project / target).read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
     expect(page.locator(".jp-RenderedMarkdown h1", has_text=heading).last).to_be_visible()

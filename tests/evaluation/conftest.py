@@ -18,7 +18,8 @@ def close_figures(monkeypatch):
         raise AssertionError("plt.show was called")
 
     monkeypatch.setattr(plt, "show", show)
-    yield
+    with plt.rc_context():  # a style that a test sets ends with it
+        yield
     plt.close("all")
 
 

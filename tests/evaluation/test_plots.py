@@ -822,6 +822,10 @@ def test_a_model_looks_the_same_in_all_figures(predict, scores, curves):
         found = {label.partition(" (")[0]: color for label, (color, *_) in get_looks(ax).items()}
         assert found["clean"] == to_hex(looks["clean"])
         assert found["mixed"] == to_hex(looks["mixed"])
+    fold = get_looks(plots.plot_metrics({"mixed, fold 1": scores["mixed"]}))
+    assert fold["mixed, fold 1"][0] == to_hex(looks["mixed"])
+    folds = get_looks(plots.plot_metrics({f"mixed, fold {number}": scores["mixed"] for number in (1, 2)}))
+    assert len({color for color, *_ in folds.values()}) == 2
     plots.set_style()  # another notebook
     found = get_looks(plots.plot_metrics(reverse))
     assert found["mixed"][0] == to_hex(looks["first"])
