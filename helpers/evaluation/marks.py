@@ -18,6 +18,7 @@ from PIL import Image
 from helpers.evaluation.layout import find_page
 
 _COLOURS = 128  # of a picture
+_COARSER = 0.7  # where it shows images, which take most of the space of a notebook
 
 
 @dataclass(repr=False)
@@ -89,5 +90,6 @@ def encode_picture(picture):
 def picture_figure(figure, name, alt=""):
     """Draw a figure as a small picture for the screen, to display instead of the figure itself; see `Unmarked`."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=figure.dpi, bbox_inches=find_page(figure))
+    dpi = figure.dpi * (_COARSER if any(ax.images for ax in figure.axes) else 1)
+    figure.savefig(stream, format="png", dpi=dpi, bbox_inches=find_page(figure))
     return Unmarked(encode_picture(Image.open(stream)), name, alt)

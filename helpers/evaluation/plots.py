@@ -399,11 +399,14 @@ def plot_confusion_matrix(predictions, class_names, normalize=False, title="Conf
     matrix = np.bincount(true * count + predicted, minlength=count**2).reshape(count, -1)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     shown = np.char.mod("%.0f" if many else "%.1f", shares * 100) if normalize else matrix.astype(str)
-    size, letters = (6, 99) if many else (7, 14)
-    labels = [wrap(readable(name), letters) for name in names]
-    beside = measure(labels, size)
-    width = get_width(ax) if ax is not None else PAGE if many else COLUMN
-    cell = (width - beside - 9) / count
+    size = 6 if many else 7
+    for letters, width in ((14, COLUMN), (99, COLUMN), (99, PAGE))[2 if many else 0 :]:
+        labels = [wrap(readable(name), letters) for name in names]
+        beside = measure(labels, size)
+        width = width if ax is None else get_width(ax)
+        cell = (width - beside - 9) / count
+        if cell > max(LINE * count_lines(labels), measure(shown.ravel(), size)):  # neighbours do not overlap
+            break
     upright = beside > cell - 0.5
     ax = new_axes(ax, min(cell, 14) * count + (beside if upright else LINE * count_lines(labels)) + 12, width)
     look = {"cmap": "Blues", "vmin": 0, "vmax": 1, "cbar": False}

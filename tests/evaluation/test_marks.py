@@ -115,3 +115,10 @@ def test_figures_become_small_pictures_of_themselves():
     original = np.asarray(Image.open(stream).convert("RGB"), float)
     assert np.abs(np.asarray(image.convert("RGB"), float) - original).mean() < 2
     assert len(picture.content) < 0.5 * len(stream.getvalue())
+
+
+def test_a_picture_that_shows_images_is_coarser():
+    figure, ax = plt.subplots(figsize=(4, 3))
+    ax.imshow(np.eye(3))
+    width = Image.open(io.BytesIO(picture_figure(figure, "eye").content)).width
+    assert width == pytest.approx(0.7 * 4 * figure.dpi, abs=1)

@@ -163,6 +163,11 @@ POINTS = {
 }
 
 
+def draw_twelve():
+    names, table = CLASSES["plants"][-12:], make_predictions("plants", 10000)
+    return plots.plot_confusion_matrix(table[table[["y_true", "y_pred"]].isin(names).all(axis=1)], names)
+
+
 def draw_counts(name, **options):
     horizontal = len(CLASSES[name]) > 12
     return plots.plot_counts(make_images(name), "label", CLASSES[name], horizontal=horizontal, **options)
@@ -220,6 +225,7 @@ FIGURES = {
         )
         for name in ("mnist", "ham10000", "chest-xray", "plants")
     },
+    "confusion_matrix: 12 plants": draw_twelve,
     "confusion_matrix: two panels": lambda: draw_panels(
         lambda ax: plots.plot_confusion_matrix(make_predictions("ham10000"), CLASSES["ham10000"], True, ax=ax), 1, 2, 90
     ),

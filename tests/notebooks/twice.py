@@ -26,7 +26,7 @@ from helpers.settings import PROJECT_FOLDER
 
 FIGURES_FOLDER = PROJECT_FOLDER / "figures" / "sample"
 ENVIRONMENT = {"NOTEBOOK_MODE": "quick", "DATA_SOURCE": "sample", "NOTEBOOK_PROGRESS": "off"}
-TIMES = re.compile("seconds|minutes|memory|opened")  # in the names of what may differ between two runs
+TIMES = re.compile("seconds|minutes|memory|opened|^ms_")  # in the names of what may differ between two runs
 UNITS = r"(?:s|ms|min|h|seconds|minutes|hours|CPU-minutes|[kMG]B|images/s)"
 SHOWN_LINES = 6  # of a difference
 
