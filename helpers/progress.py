@@ -62,7 +62,7 @@ class Stage:
         rate = (self.done - before) / max(now - start, 1e-3) if now - start > _INTERVAL else 0
         times = f"{_format_time(now - self._started)} passed"
         share = f"{self.done:,} {self.unit}s" if self.done else ""
-        if self.total is not None:
+        if self.total:
             share = f"{100 * self.done / self.total:.0f} %"
             times += f", {_format_time(max(self.total - self.done, 0) / rate)} left" if rate else ""
         parts = [", ".join(filter(None, [self.doing, share]))]
@@ -91,8 +91,8 @@ def open_stage(label, total=None, unit="image", done=0):
         yield stage
     finally:
         ended.set()
+        _stage = None  # before the wait, which a second Ctrl-C may end
         drawing.join()
-        _stage = None
 
 
 def track(items, label, total=None, unit="step"):

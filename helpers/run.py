@@ -54,7 +54,11 @@ def main(arguments=None):
     for path, written in _find_results().items():
         if results_before.get(path) != written and any(run.name in str(path.parent) for run in runs):
             print(f"figures: {path.parent.relative_to(PROJECT_FOLDER)}/")
-    reports.write_index()
+    try:
+        reports.write_index()
+    except (InputError, OSError) as error:
+        print(f"error: no index of the reports: {error}", file=sys.stderr)
+        return 2
     return int(any(run.failure for run in runs))
 
 

@@ -100,6 +100,15 @@ def test_models_have_readable_names_and_other_files_are_left_out(folder):
     }
 
 
+def test_models_of_two_notebooks_on_one_data_set_are_both_there(tmp_path):
+    for name in ("02_ham10000", "02_mine"):
+        (tmp_path / name).mkdir()
+        with zipfile.ZipFile(tmp_path / name / "cnn.keras", "w") as archive:
+            archive.writestr("about.json", json.dumps({"data_set": "ham10000"}))
+    names = ["HAM10000 skin lesions: cnn (real images)", "HAM10000 skin lesions: cnn (real images), 02_mine"]
+    assert [*list_models(tmp_path)] == names
+
+
 def test_a_quick_run_is_told_and_a_model_of_an_earlier_version_has_the_name_of_its_folder(tmp_path):
     (tmp_path / "quick" / "03_chest_xray").mkdir(parents=True)
     with zipfile.ZipFile(tmp_path / "quick" / "03_chest_xray" / "cnn.keras", "w") as archive:
@@ -207,10 +216,10 @@ def make_animation():
     return encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
 
 
-def make_turned():
+def make_turned(kind):
     exif = Image.Exif()
     exif[274] = 6
-    return encode(Image.fromarray(random_noise(32, 64)), "JPEG", exif=exif)
+    return encode(Image.fromarray(random_noise(32, 64)), kind, exif=exif)
 
 
 ODD = {
@@ -218,7 +227,8 @@ ODD = {
     "CMYK": (lambda: encode(Image.new("CMYK", (40, 32), (0, 90, 90, 0)), "JPEG"), (40, 32), ""),
     "animation": (make_animation, (40, 32), "has further frames: the first one taken"),
     "transparent": (lambda: encode(Image.new("RGBA", (40, 32), (200, 0, 0, 90))), (40, 32), "is transparent"),
-    "turned": (make_turned, (32, 64), ""),
+    "turned": (functools.partial(make_turned, "JPEG"), (32, 64), ""),
+    "turned TIFF": (functools.partial(make_turned, "TIFF"), (32, 64), ""),
     "one pixel": (lambda: encode(Image.new("RGB", (1, 1), "red")), (1, 1), ""),
     "a line": (lambda: encode(Image.new("RGB", (5000, 1), "red")), (5000, 1), ""),
 }

@@ -60,10 +60,10 @@ def test_what_has_changed_is_saved(notebook, save):
     _, first, empty, second = notebook.cells
     second.outputs[0].text, second.metadata["tags"], empty.source = "failed\n", ["parameters"], "new"
     notebook.metadata["kernelspec"] = KERNEL | {"name": "other"}
-    first.execution_count, second.execution_count = 7, 3  # not in their order
+    first.execution_count, empty.execution_count, second.execution_count = 7, 5, 3  # not in their order
     saved = nbformat.reads(save(notebook), as_version=4)
     assert (saved.cells, saved.metadata) == (notebook.cells, notebook.metadata)
-    assert [cell.get("execution_count") for cell in saved.cells[1:]] == [7, None, 3]
+    assert [cell.get("execution_count") for cell in saved.cells[1:]] == [7, 5, 3]
 
 
 def test_a_new_notebook_and_other_files_are_saved(notebook, save):

@@ -59,6 +59,7 @@ def test_the_rate_counts_only_what_was_done_since_it_began(clock):
     ("total", "unit", "done", "seconds", "line"),
     [
         (None, "file", 0, 2, "x: 0:02 passed"),
+        (0, "file", 0, 2, "x: 0:02 passed"),
         (None, "file", 9000, 2, "x: 9,000 files · 4,500 files/s · 0:02 passed"),
         (8, "trial", 0, 65, "x: 0 % · 1:05 passed"),
         (8, "trial", 2, 3600, "x: 25 % · 1800.0 s per trial · 1:00:00 passed, 3:00:00 left"),

@@ -256,6 +256,29 @@ def test_the_index_has_a_card_for_each_report(project):
     assert "pdf" not in failed + mine + app
 
 
+def test_a_pdf_of_an_earlier_run_is_not_linked(project):
+    write(project, "03_chest_xray", make_notebook())
+    for ending, changed in (("pdf", 1_000_000), ("html", 2_000_000)):
+        (path := project / "reports" / f"03_chest_xray.{ending}").touch()
+        os.utime(path, (changed, changed))
+    reports.write_index()
+    assert "pdf" not in read_page(project, "index").source
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[]", '{"cells": 1}'])
+def test_a_report_that_is_no_notebook_is_told(project, capsys, text):
+    (project / "reports" / "mine.ipynb").write_text(text)
+    assert reports.main([]) == 2
+    assert re.match(r"error: reports/mine\.ipynb is no notebook \(.+\): remove it\.\n", capsys.readouterr().err)
+
+
+def test_a_card_links_to_a_report_with_an_odd_name(project):
+    write(project, 'a "<b>" #2', make_notebook(None, "Mine"))
+    reports.write_index()
+    page = read_page(project, "index")
+    assert 'href="a%20%22%3Cb%3E%22%20%232.html">Report a &#34;&lt;b&gt;&#34; #2</a>' in page.source
+
+
 def test_the_glossary_has_the_anchors_that_github_gives(project):
     (project / "notebooks" / "glossary.md").write_text(
         "# Glossary\n\n## ROC AUC\n\nSee [ECE](#ece).\n\n## ECE\n\nA gap.\n"
@@ -320,6 +343,7 @@ def test_a_run_is_described(project, monkeypatch):
             json.dumps({"results": {"cnn": {"test": {"accuracy": {"value": 0.9}, "majority_rate": {"value": 0.5}}}}})
         )
     os.utime(old / "results.json", (started - 100, started - 100))
+    (project / "figures" / "03_chest_xray.zip").touch()  # no folder of a run
     about = reports.describe_run("03_chest_xray", started, "")
     assert about["folder"] == "sample/03_chest_xray_small"
     assert about["answers"]["en"] == "90.0 % (no interval) are right (majority class: 50 %)"

@@ -39,8 +39,11 @@ def main(arguments=None):
     config.Voila.ip = "127.0.0.1"
     config.Voila.port = options.port
     config.Voila.log_level = "WARN"
-    # A page that is closed could not end its kernel otherwise; nothing else can be posted.
-    config.Voila.tornado_settings = {"websocket_max_message_size": _MOST_BYTES, "disable_check_xsrf": True}
+    config.Voila.tornado_settings = {
+        "allow_remote_access": False,  # a page of elsewhere, whose name leads to this computer, is refused
+        "disable_check_xsrf": True,  # a page that is closed could not end its kernel otherwise; nothing else is posted
+        "websocket_max_message_size": _MOST_BYTES,
+    }
     config.VoilaConfiguration.file_allowlist = ["glossary.md"]
     config.VoilaConfiguration.extension_denylist = ["nbdime-jupyterlab"]  # which needs a whole JupyterLab
     config.MappingKernelManager.cull_idle_timeout = _IDLE

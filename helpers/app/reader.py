@@ -60,7 +60,8 @@ def list_models(folder=MODELS_FOLDER):
         kind, *_ = path.relative_to(folder).parts
         made_from = {"sample": record.sample if record else "drawn sample", "quick": "real images, quick run"}
         title = record.title if record else path.parent.name
-        models[f"{title}: {path.stem.replace('_', ' ')} ({made_from.get(kind, 'real images')})"] = path
+        name = f"{title}: {path.stem.replace('_', ' ')} ({made_from.get(kind, 'real images')})"
+        models[f"{name}, {path.parent.name}" if name in models else name] = path  # as of a copy of a notebook
     return models
 
 
@@ -178,6 +179,8 @@ class Reader:
 def _read_size(content):
     """Read width and height of a picture as it is seen, upright."""
     with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
+        if image.format == "TIFF":
+            return image.size  # which Pillow has turned already
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         return image.size[::-1] if turned else image.size
 

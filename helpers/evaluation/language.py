@@ -157,6 +157,7 @@ def _translate_lines(text):
     return "\n".join(shown), complete
 
 
+@cache  # without it, a text with many commas, which fits many patterns, would take seconds
 def _translate_phrase(text):
     """Translate a text of one line by the table, or else by its patterns; return it, and whether all is French."""
     phrases, patterns = _read_table()

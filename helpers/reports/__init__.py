@@ -21,7 +21,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from helpers.files import InputError, replace_atomically
+from helpers.files import InputError, read_reason, replace_atomically
 from helpers.reports.words import WORDS
 from helpers.settings import PROJECT_FOLDER, read_settings
 
@@ -88,7 +88,7 @@ def _find_folder(name, started):
     folders = [
         folder
         for kind in ("", "quick", "sample")
-        for folder in (FIGURES_FOLDER / kind).glob(f"{name}*")  # a data set of its own adds to the name
+        for folder in (FIGURES_FOLDER / kind).glob(f"{name}*/")  # a data set of its own adds to the name
         if any(_is_newer(path, started) for path in folder.iterdir())
     ]
     return max(folders, key=lambda folder: folder.stat().st_mtime, default=None)
@@ -127,13 +127,11 @@ def write_reports():
 
     Raise InputError if there is none.
     """
-    import nbformat
-
     names = _list_reports()
     if not names:
         raise InputError(f"there are no reports in {REPORTS_FOLDER.name}/: `make run` makes them.")
     for name in names:
-        write_report(name, nbformat.read(REPORTS_FOLDER / f"{name}.ipynb", as_version=4))
+        write_report(name, _read(name))
     write_index()
     return names
 
@@ -158,8 +156,6 @@ def write_report(name, notebook):
 
 def write_index():
     """Write ``reports/index.html``, which has a card for each report, and the glossary as a page."""
-    import nbformat
-
     from helpers.evaluation.answers import FIGURES
     from helpers.reports.pictures import Pictures, find_output
 
@@ -168,15 +164,21 @@ def write_index():
     for name in _list_reports():
         if name == APP:
             continue
-        notebook = nbformat.read(REPORTS_FOLDER / f"{name}.ipynb", as_version=4)
+        notebook = _read(name)
         card = _describe_page(name, notebook, language)
-        card |= {"name": name, "pdf": (REPORTS_FOLDER / f"{name}.pdf").exists()}
+        card |= {"name": name, "pdf": _has_pdf(name)}
         if answering := find_output(notebook, FIGURES.get(name)):
             card["figure"] = pictures.add(answering, _get_run(notebook).get("folder"), _CARD_WIDTH)
         cards.append(card)
     page = {"title": words["title"], "language": language, "words": words, "cards": cards, "more": _write_more(words)}
     template = _make_exporter().environment.get_template("cards.html.j2")
     _save("index", pictures.embed(template.render(page=page)))
+
+
+def _has_pdf(name):
+    """Tell whether there is a PDF of the page as it is, and not of one of an earlier run."""
+    page, printed = (REPORTS_FOLDER / f"{name}.{ending}" for ending in ("html", "pdf"))
+    return printed.exists() and not (page.exists() and page.stat().st_mtime_ns > printed.stat().st_mtime_ns)
 
 
 def _write_more(words):
@@ -206,6 +208,17 @@ def _write_more(words):
 
 def _list_reports():
     return sorted(path.stem for path in REPORTS_FOLDER.glob("[!.]*.ipynb"))
+
+
+def _read(name):
+    """Read an executed notebook; InputError if it is none."""
+    import nbformat
+
+    path = REPORTS_FOLDER / f"{name}.ipynb"
+    try:
+        return nbformat.read(path, as_version=4)
+    except (AttributeError, LookupError, ValueError) as error:
+        raise InputError(f"{path.parent.name}/{path.name} is no notebook ({read_reason(error)}): remove it.") from error
 
 
 def _take_title(cells):

@@ -1,5 +1,6 @@
 """Your own image as a person meets it: served by Voilà, and in JupyterLab; good, odd and hostile pictures."""
 
+import http.client
 import io
 import os
 import re
@@ -213,6 +214,15 @@ def test_memory_does_not_grow_with_the_pictures(opened, app, tmp_path):
     before = answer(range(5))
     grown = answer(range(5, 25)) - before
     assert grown < 40, f"{grown:.0f} MB more after 20 pictures"
+
+
+def test_a_page_of_elsewhere_cannot_take_the_name_of_this_computer(app):
+    """As by DNS rebinding: the name of another page leads to this computer."""
+    for host, status in (("evil.example:8866", 403), ("localhost:8866", 200)):
+        connection = http.client.HTTPConnection(app[1].split("/")[2])
+        connection.request("GET", "/voila/files/glossary.md" if status == 200 else "/", headers={"Host": host})
+        assert connection.getresponse().status == status
+        connection.close()
 
 
 def test_a_closed_page_ends_its_kernel(page, app):
