@@ -280,6 +280,14 @@ def test_a_file_that_is_no_notebook_fails(project, capsys):
     assert "01_mnist  FAILED: NotJSONError: " in capsys.readouterr().out
 
 
+def test_an_index_that_cannot_be_written_is_told(project, capsys, monkeypatch):
+    write_notebook(project, "01_mnist", "1")
+    monkeypatch.setattr(run, "run_side_by_side", lambda *_: None)
+    (project / "reports" / "mine.ipynb").write_text("{")
+    assert run.main([]) == 2
+    assert "error: no index of the reports: reports/mine.ipynb is no notebook" in capsys.readouterr().err
+
+
 def test_importing_is_quick():
     code = "import json, sys, helpers.run; sys.stdout.write(json.dumps(sorted(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)

@@ -217,7 +217,7 @@ def _read(name):
     path = REPORTS_FOLDER / f"{name}.ipynb"
     try:
         return nbformat.read(path, as_version=4)
-    except (AttributeError, LookupError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"{path.parent.name}/{path.name} is no notebook ({read_reason(error)}): remove it.") from error
 
 
