@@ -4,13 +4,14 @@ The headings are those of Mitchell et al. (2019) and of the cards on Hugging Fac
 experiment, the saved file and the review. This module stands above the three rooms, which it knows.
 """
 
+import shlex
 import textwrap
 
 import numpy as np
 
 from helpers.training import fast, saving, transfer  # isort: skip  (first: they start TensorFlow without its log lines)
 
-from helpers.evaluation import foreign, report, scores
+from helpers.evaluation import foreign, report, scores, thresholds
 from helpers.evaluation.bootstrap import FEWEST_GROUPS, compute_proportion
 from helpers.files import replace_atomically
 
@@ -79,14 +80,14 @@ def _tell_head(experiment, saved):
 def _tell_details(experiment, name, saved, results):
     model, cost, class_names = saved["model"], experiment.measure_cost(name), experiment.data.class_names
     height, width, channels = model.input_shape[1:]
-    kind = "grey" if channels == 1 else "colour"
+    kind, weights = "grey" if channels == 1 else "colour", model.count_params()
     table = [
         ["", ""],
         ["question", experiment.data.record.task],
         ["output", f"a probability for each of the {len(class_names)} classes: {', '.join(class_names)}"],
         ["input", f"{kind} images, {width} pixels wide and {height} high, with values from 0 to 255"],
         ["preprocessing", "resizing (bilinear); all further steps are layers of the model"],
-        ["kind", f"Keras model with {model.count_params():,} weights"],
+        ["kind", f"Keras model with {weights:,} weights" if weights else "Keras model without weights to train"],
     ]
     if experiment.base and any(layer.name == "feature_scaling" for layer in fast.list_layers(model)):
         source = transfer.BASES[experiment.base].source
@@ -122,7 +123,7 @@ def _tell_use(experiment, saved):
     if about.get("may_be_inverted"):
         notes.append("An image that looks foreign is also tried with light and dark exchanged.")
     yield " ".join(notes)
-    yield f"```sh\npython -m helpers.predict {name} FOLDER --out predictions.csv\n```"
+    yield f"```sh\npython -m helpers.predict {shlex.quote(name)} FOLDER --out predictions.csv\n```"
     yield "The same in Python, without the project and without the marks:"
     code = f"""\
         import keras
@@ -160,10 +161,15 @@ def _tell_data(experiment, review, results):
         sets = {{"train": "training"}.get(part, part): data.rows(part) for part in known}
     sets = {part: rows for part, rows in sets.items() if len(rows)}  # none was held out from a model of all images
     if sets:
-        counts = [groups.iloc[rows].nunique() for rows in sets.values()]
-        table = [[part, f"{len(rows):,}", f"{n:,}"] for (part, rows), n in zip(sets.items(), counts, strict=True)]
-        yield _tabulate([["set", "images", "groups"], *table])
-        apart = sum(counts) == groups.iloc[np.concatenate(list(sets.values()))].nunique()
+        used = np.concatenate(list(sets.values()))
+        left = np.setdiff1d(np.arange(len(groups)), used)
+        shown = sets | ({"in none of the sets": left} if len(left) else {})
+        table = [["set", "images", "groups"]]
+        for part, rows in shown.items():
+            count = groups.iloc[rows].nunique()
+            table.append([part, f"{len(rows):,}", f"{count:,}" if count else "unknown"])
+        yield _tabulate(table)
+        apart = sum(groups.iloc[rows].nunique() for rows in sets.values()) == groups.iloc[used].nunique()
         yield f"{'No group is' if apart else 'Some groups are'} in two of the sets."
     if results:
         yield f"Fingerprint of the images: `{results['data']['fingerprint']}`."
@@ -178,7 +184,11 @@ def _tell_evaluation(experiment, name, saved, review, results):
     if experiment.chosen == name:
         yield "It is the model that was chosen."
     elif experiment.chosen is not None:
-        yield f"Of the models of the notebook **{experiment.chosen}** was chosen. This file is **{name}**."
+        chosen = f"**{experiment.chosen}**"
+        if _predicts_alike(experiment, name, experiment.chosen):
+            yield f"This file holds the model that was chosen: {chosen}. It is saved under the name **{name}**."
+        else:
+            yield f"Of the models of the notebook {chosen} was chosen. This file is **{name}**."
     tables = experiment.scores.get(name, {})
     if review is not None:
         tables = tables or {review.part: scores.compute_metrics(review.tested, review.resamples)}
@@ -189,6 +199,13 @@ def _tell_evaluation(experiment, name, saved, review, results):
         yield from _tell_probabilities(experiment, name, saved, review)
         yield from _tell_subgroups(review)
         yield from _tell_answers(review)
+
+
+def _predicts_alike(experiment, name, other):
+    """Tell whether both have the same predictions of all sets: then one is the other under a second name."""
+    own = {part: table for (known, part), table in experiment.predictions.items() if known == name}
+    others = {part: experiment.predictions.get((other, part)) for part in own}
+    return bool(own) and all(table.equals(others[part]) for part, table in own.items())
 
 
 def _tell_results(tables):
@@ -211,9 +228,14 @@ def _tell_probabilities(experiment, name, saved, review):
     yield "### Probabilities"
     if (table := review.answers.get("calibration")) is not None:
         found = table.set_index("measure")
-        text = f"The expected calibration error is {report.format_value(found.loc['calibration error'])}"
-        before = f", before calibration {found['value'].get('before calibration', np.nan):.3f}"
-        yield f"{text}{'' if 'nan' in before else before}."
+        after, text = found.loc["calibration error"], "The expected calibration error is "
+        if "before calibration" in found.index:
+            before = found.loc["before calibration"]
+            text += f"{report.format_value(before)} before calibration, and {report.format_value(after)} after it"
+            text += ". Calibration did not help here" if after["value"] >= before["value"] else ""
+        else:
+            text += report.format_value(after)
+        yield f"{text}."
     some = np.arange(min(_COMPARED, len(review.rows)))
     views = saving.read_about(saved["path"]).get("views", 1)
     given = fast.predict_probabilities(saved["model"], review.x, review.rows[some], views=views)
@@ -244,14 +266,19 @@ def _tell_subgroups(review):
     if table is None:
         return
     metrics = ["accuracy", "sensitivity", "specificity"]
-    rows = [["by", "subgroup", "images", *metrics]]
+    accuracy = "accuracy of the alarm" if review.positive else "accuracy"
+    rows = [["by", "subgroup", "images", accuracy, *metrics[1:]]]
     for (by, subgroup), part in table.groupby(["by", "subgroup"], sort=False):
         part = part.set_index("metric")
         shown = (report.format_metric(metric, part.loc[metric]) for metric in metrics)
         rows.append([by, subgroup, f"{part.loc['accuracy', 'images']:.0f}", *shown])
-    kind = "of the alarm" if review.positive else "of the most probable class, as means over the classes"
+    if review.positive:
+        text = "All three metrics are those of the alarm: it is right where it is raised and should be, and where it "
+        text += "is not raised and should not be."
+    else:
+        text = "Sensitivity and specificity are those of the most probable class, as means over the classes."
     yield "### Subgroups"
-    yield f"Sensitivity and specificity are those {kind}."
+    yield f"{text} Subgroups with fewer than {thresholds.FEWEST_IMAGES} test images are left out."
     yield _tabulate(rows)
 
 
@@ -269,14 +296,18 @@ def _tell_answers(review):
     if (table := review.answers.get("robustness_summary")) is not None:
         row = table.iloc[0]
         lines.append(
-            f"- Disturbed images: the balanced accuracy falls from {row['clean']:.1%} to {row['corrupted']:.1%}, as a "
-            f"mean over all corruptions. *{row['worst']}* does most harm."
+            f"- Disturbed images: on {len(review.drawn):,} test images the balanced accuracy falls from "
+            f"{row['clean']:.1%} to {row['corrupted']:.1%}, as a mean over all corruptions. *{row['worst']}* does most "
+            "harm."
         )
     if (table := review.answers.get("leaks")) is not None and "clean" in table:
-        row = table.iloc[0]
+        row, groups = table.iloc[0], review.images["group"]
+        shared = groups.iloc[review.rows].isin(groups.iloc[review.training]).any()
         lines.append(
-            f"- Leaks: some test images are copies of training images, or of their groups. The accuracy is "
-            f"{row['all']:.1%} with them and {row['clean']:.1%} without."
+            f"- Leaks: some of the {len(review.rows):,} test images look like a training image"
+            f"{', or share its group' if shared else ''}. The accuracy is {row['all']:.1%} on all test images, and "
+            f"{row['clean']:.1%} without these. The table `copies.csv` beside the figures lists the pairs that look "
+            "alike, and how: identical, mirrored or turned, cropped or tilted."
         )
     if lines:
         yield "### Shortcuts and disturbances"
@@ -325,10 +356,11 @@ def _tell_limits(experiment, review):
 def _tell_licence(experiment):
     record = experiment.data.record
     yield "## Licence and citation"
-    yield (
-        f"The code has the MIT licence. The data have their own: {record.licence}. Read it before you pass on a model "
-        "that was made from them."
-    )
+    if experiment.report.is_sample:
+        text = f"The model was made from the {experiment.report.mark}, not from these data."
+    else:
+        text = f"The data have their own: {record.licence}. Read it before you pass on a model that was made from them."
+    yield f"The code has the MIT licence. {text}"
     yield f"Data: {record.citation}. Code: `CITATION.cff` of the project."
 
 

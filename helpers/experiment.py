@@ -57,7 +57,8 @@ def open_data_set(name, experiment, **options):
     notebook = "_".join(filter(None, [experiment.name, data.record.edition]))
     experiment.data = data
     # Forget what belongs to the data set that was open before.
-    for known in (experiment.predictions, experiment._final, experiment._sets, experiment._familiar, experiment.saved):
+    kept = experiment.predictions, experiment._final, experiment._sets, experiment._familiar
+    for known in (*kept, experiment.saved, experiment.reviews):
         known.clear()
     experiment.base, folder = None, experiment.folder / "figures"
     experiment.report = Report(notebook, experiment.settings, data.source.is_sample, folder, data.record.sample)

@@ -18,7 +18,7 @@ _OPTIONS = [
     "--ServerApp.ip=127.0.0.1",
     "--ContentsManager.pre_save_hook=helpers.lab.clean_notebook",
 ]
-_MOST_BYTES = 2**28  # of a message from the browser: a picture that is too large is to be refused in words
+MOST_BYTES = 2**28  # of a message from the browser: a picture that is too large is to be refused in words
 
 
 def main(arguments=None):
@@ -33,7 +33,7 @@ def main(arguments=None):
     sys.stdout.flush()  # before the log lines of JupyterLab
     server = LabApp.initialize_server(argv=options)
     server.web_app.settings["page_config_hook"] = _leave_out_news
-    server.web_app.settings["websocket_max_message_size"] = _MOST_BYTES
+    server.web_app.settings["websocket_max_message_size"] = MOST_BYTES
     server.start()
 
 

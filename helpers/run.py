@@ -51,8 +51,9 @@ def main(arguments=None):
         print("\ninterrupted", file=sys.stderr)
         return 130
     _print_summary(runs)
+    names = set().union(*(reports.name_folders(run.name) for run in runs))
     for path, written in _find_results().items():
-        if results_before.get(path) != written and any(run.name in str(path.parent) for run in runs):
+        if results_before.get(path) != written and path.parent.name in names:
             print(f"figures: {path.parent.relative_to(PROJECT_FOLDER)}/")
     try:
         reports.write_index()
@@ -148,14 +149,12 @@ class Run:
             _show(f"{self.name}  {ended}\n")
 
     def _write(self, notebook, save, started):
-        import nbformat
-
+        executed = reports.REPORTS_FOLDER / self.path.name
+        _write_notebook(notebook, executed)  # first: whatever fails below, what the cells computed is kept
         if save and not self.failure:
-            with replace_atomically(self.path) as unfinished:
-                nbformat.write(notebook, unfinished)
+            _write_notebook(notebook, self.path)
         notebook.metadata["run"] = reports.describe_run(self.name, started, self.failure)
-        with replace_atomically(reports.REPORTS_FOLDER / f"{self.name}.ipynb") as unfinished:
-            nbformat.write(notebook, unfinished)
+        _write_notebook(notebook, executed)
         reports.write_report(self.name, notebook)
 
     async def _execute_cells(self, notebook):
@@ -228,6 +227,13 @@ class Run:
         if peak:  # a kernel that has just died has none
             self.peak_memory = int(peak[1]) * 1024
             self.cpu_seconds = (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _write_notebook(notebook, path):
+    import nbformat
+
+    with replace_atomically(path) as unfinished:
+        nbformat.write(notebook, unfinished)
 
 
 def _is_executed(cell):

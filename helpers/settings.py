@@ -118,11 +118,14 @@ def read_settings(environment: Mapping[str, str] | None = None, mode: str | None
 def read_progress(environment: Mapping[str, str] | None = None) -> bool:
     """Tell whether lines of progress are to be shown; "auto" shows them in JupyterLab, VS Code and on terminals.
 
-    What nbval, nbconvert and papermill run is not watched, and a line is not written to a file. Raise InputError as
-    `read_settings`.
+    A command that was started there is watched only if it writes to a terminal. What nbval, nbconvert and papermill run
+    is not watched, and a line is not written to a file. Raise InputError as `read_settings`.
     """
     environment = os.environ if environment is None else environment
-    watched = "JPY_SESSION_NAME" in environment or "VSCODE_PID" in environment or sys.stderr.isatty()
+    ipython = sys.modules.get("IPython")  # which has been imported wherever a notebook runs
+    is_kernel = hasattr(ipython and ipython.get_ipython(), "kernel")
+    in_editor = is_kernel and ("JPY_SESSION_NAME" in environment or "VSCODE_PID" in environment)
+    watched = in_editor or sys.stderr.isatty()
     return {"auto": watched, "on": True, "off": False}[_choose(environment, "NOTEBOOK_PROGRESS", PROGRESS)]
 
 

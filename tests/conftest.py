@@ -1,4 +1,4 @@
-"""What tests share: a Dask cluster of real processes, as if on several machines, and the stages of progress."""
+"""What tests share: a Dask cluster of real processes, the stages of progress, and experiments with few images."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
 from helpers import parallel, progress
 
@@ -97,3 +98,34 @@ def stages(monkeypatch):
 
     monkeypatch.setattr(progress, "Stage", Noted)
     return opened
+
+
+@pytest.fixture(scope="module")
+def draw_experiment(tmp_path_factory):
+    """Draw a data set of class folders and open it in an experiment that no setting from outside reaches."""
+    from helpers import Experiment, open_data_set  # here only: they start TensorFlow, which most tests do not need
+
+    with pytest.MonkeyPatch.context() as patch:
+
+        def draw(name, record, draw_image, counts, validation, change=None):
+            """``change`` alters the files, whose folder it gets, before they are opened."""
+            folder = tmp_path_factory.mktemp("data")
+            for part, count in counts.items():
+                for label in record.class_names:
+                    place = folder / record.name / part / label
+                    place.mkdir(parents=True)
+                    for number in range(count):
+                        Image.fromarray(draw_image(label)).save(place / f"{part}_{label}_{number}.png")
+            if change:
+                change(folder / record.name)
+            for setting, value in {"DATA_DIR": folder, "CACHE_DIR": tmp_path_factory.mktemp("cache")}.items():
+                patch.setenv(setting, str(value))
+            patch.setenv("NOTEBOOK_PROGRESS", "off")
+            patch.setenv("PRECISION", "float32")
+            for setting in ("DATA_SOURCE", "DATA_SET", "NOTEBOOK_MODE", "SEED", "DASK_SCHEDULER"):
+                patch.delenv(setting, raising=False)
+            experiment = Experiment(name, tmp_path_factory.mktemp("results"))
+            open_data_set(record, experiment).split_images(validation=validation, test="test")
+            return experiment
+
+        yield draw

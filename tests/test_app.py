@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from helpers import app, predict
+from helpers.app import __main__ as command
 from helpers.app import page, reader, rendering
 from helpers.app.reader import Reader, Sample, list_models
 from helpers.app.rendering import describe_probability, render_answer
@@ -95,8 +96,8 @@ def encode(pixels, kind="PNG", **options):
 
 def test_models_have_readable_names_and_other_files_are_left_out(folder):
     assert list_models(folder) == {
-        "MNIST handwritten digits: small cnn (sample of 8 × 8 digits)": folder / DIGITS,
-        "HAM10000 skin lesions: small cnn (real images)": folder / COLOUR,
+        "Sample of 8 × 8 digits · MNIST handwritten digits: small cnn": folder / DIGITS,
+        "Real images · HAM10000 skin lesions: small cnn": folder / COLOUR,
     }
 
 
@@ -105,7 +106,7 @@ def test_models_of_two_notebooks_on_one_data_set_are_both_there(tmp_path):
         (tmp_path / name).mkdir()
         with zipfile.ZipFile(tmp_path / name / "cnn.keras", "w") as archive:
             archive.writestr("about.json", json.dumps({"data_set": "ham10000"}))
-    names = ["HAM10000 skin lesions: cnn (real images)", "HAM10000 skin lesions: cnn (real images), 02_mine"]
+    names = ["Real images · HAM10000 skin lesions: cnn", "Real images · HAM10000 skin lesions: cnn, 02_mine"]
     assert [*list_models(tmp_path)] == names
 
 
@@ -113,7 +114,7 @@ def test_a_quick_run_is_told_and_a_model_of_an_earlier_version_has_the_name_of_i
     (tmp_path / "quick" / "03_chest_xray").mkdir(parents=True)
     with zipfile.ZipFile(tmp_path / "quick" / "03_chest_xray" / "cnn.keras", "w") as archive:
         archive.writestr("about.json", json.dumps({"class_names": ["a", "b"]}))
-    assert [*list_models(tmp_path)] == ["03_chest_xray: cnn (real images, quick run)"]
+    assert [*list_models(tmp_path)] == ["Real images, quick run · 03_chest_xray: cnn"]
 
 
 def test_the_answer_is_that_of_the_command_line(load, folder, tmp_path):
@@ -300,13 +301,47 @@ def test_what_a_model_cannot_tell_is_said(load):
     assert "has no map of features" in render_answer(answer._replace(heatmap=None), False)
     assert "saved without them" in render_answer(answer._replace(distance=None, similar=[]), False)
     none = answer._replace(classes=answer.classes.assign(in_set=False))
-    assert "The set is empty" in render_answer(none, False)
-    one = answer._replace(classes=answer.classes.assign(in_set=answer.classes["class"] == "4"))
-    assert "Only <strong>4</strong> is in the set" in render_answer(one, False)
-    assert "Always in the set, because too few validation images show them to rule them out: 3." in render_answer(
-        one, False
+    number = describe_probability(answer.classes["probability"][0]).split(", ")[1]
+    usual = f"{number} is less than this model usually gives to a right answer."
+    assert f"The set is empty: {usual}" in render_answer(none, False)
+    second = answer.classes["class"][1]
+    one = answer._replace(classes=answer.classes.assign(in_set=answer.classes.index == 1), always=[])
+    html = render_answer(one, False)
+    assert (
+        f"Only <strong>{second}</strong> is in the set. {answer.classes['class'][0]} is not in the set: {usual}" in html
     )
-    assert "5 other classes together" in render_answer(one, False)
+    assert "star" not in html
+    html = render_answer(one._replace(always=[second, "other"]), False)
+    assert f"Only <strong>{second}</strong>* is in the set." in html
+    assert "A class with a star (*) is always in the set" in html
+    assert "5 other classes together" in html
+    first = answer._replace(classes=answer.classes.assign(in_set=answer.classes.index == 0))
+    assert usual not in render_answer(first, False)
+
+
+@pytest.mark.parametrize(
+    ("distance", "expected"),
+    [
+        (0.001, "is 0.00; 1 is the limit. It is within the limit."),
+        (0.996, "is 1.00; 1 is the limit. It is within the limit."),
+        (1.004, "is 1.00; 1 is the limit. It is just beyond the limit, so it is foreign."),
+        (1.06, "is 1.06; 1 is the limit. It is beyond the limit, so it is foreign."),
+        (23.4, "is 23; 1 is the limit. It is beyond the limit, so it is foreign."),
+    ],
+)
+def test_the_distance_is_written_so_that_the_limit_can_be_seen(load, distance, expected):
+    html = render_answer(load(DIGITS).read("", encode(random_noise(32, 32)))._replace(distance=distance), False)
+    assert expected in html
+    assert ("this mark can be wrong" in html) == (distance > 1)
+    assert ("one of the training images, or a copy" in html) == (distance < 0.01)
+
+
+def test_started_outside_a_project_it_says_where_to_start(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(command, "_NOTEBOOK", tmp_path / "07.ipynb")
+    with pytest.raises(SystemExit) as error:
+        command.main(["--no-browser"])
+    assert error.value.code == 2
+    assert "start python -m helpers.app in the project's folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -431,9 +466,8 @@ def test_where_nobody_watches_a_picture_of_the_sample_is_read(folder, load, disp
     monkeypatch.setattr(page, "Reader", lambda path, folder: load(path.relative_to(folder).as_posix()))
     monkeypatch.setenv("NOTEBOOK_PROGRESS", "off")
     app.show_page(folder)
-    assert (
-        displayed[0].data == "Model: MNIST handwritten digits: small cnn (sample of 8 × 8 digits). Which digit is it?"
-    )
+    model = "Model: Sample of 8 × 8 digits · MNIST handwritten digits: small cnn. Which digit is it?"
+    assert displayed[0].data == f"Saved answer; run the cell to choose your own picture.\n\n{model}"
     assert "in truth: " in displayed[1].data
     assert displayed[1].data.startswith(rendering.STYLE)
 

@@ -3,12 +3,13 @@
 import dataclasses
 import re
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from helpers import Experiment, Review, open_data_set
+from helpers import Review
 from helpers.data.catalog import DataSet, list_data_sets
 from helpers.evaluation import report
 from helpers.training import surgery
@@ -45,30 +46,20 @@ HEADINGS = [
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
+def fitted(draw_experiment):
     """Open dark and light coins, and fit a calibrated model to them."""
-    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    for part, count in (("train", 60), ("test", 30)):
-        for label, level in (("cu", 110), ("ag", 140)):
-            place = folder / "coins" / part / label
-            place.mkdir(parents=True)
-            for number in range(count):
-                pixels = np.clip(level + rng.normal(0, 25) + rng.normal(0, 40, SHAPE), 0, 255).astype("uint8")
-                Image.fromarray(pixels).save(place / f"{part}_{label}_{number}.png")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"DATA_DIR": folder, "CACHE_DIR": tmp_path_factory.mktemp("cache")}.items():
-            patch.setenv(name, str(value))
-        patch.setenv("NOTEBOOK_PROGRESS", "off")
-        patch.setenv("PRECISION", "float32")
-        for name in ("DATA_SOURCE", "DATA_SET", "NOTEBOOK_MODE", "SEED", "DASK_SCHEDULER"):
-            patch.delenv(name, raising=False)
-        experiment = Experiment("09_coins", tmp_path_factory.mktemp("results"))
-        open_data_set(RECORD, experiment).split_images(validation=0.25, test="test")
-        experiment.fit_simple("bright ness", experiment.data.load_pixels(SHAPE))
-        experiment.calibrate()
-        experiment.choose("accuracy")
-        experiment.score("test", resamples=50)
-        yield experiment
+    rng = np.random.default_rng(0)
+
+    def draw(label):
+        level = {"cu": 110, "ag": 140}[label]
+        return np.clip(level + rng.normal(0, 25) + rng.normal(0, 40, SHAPE), 0, 255).astype("uint8")
+
+    experiment = draw_experiment("09_coins", RECORD, draw, {"train": 60, "test": 30}, validation=0.25)
+    experiment.fit_simple("bright ness", experiment.data.load_pixels(SHAPE))
+    experiment.calibrate()
+    experiment.choose("accuracy")
+    experiment.score("test", resamples=50)
+    return experiment
 
 
 @pytest.fixture
@@ -89,6 +80,11 @@ def review_model(experiment, **options):
         ],
         columns=["by", "subgroup", "metric", "value", "low", "high", "images", "groups"],
     )
+    review.answers["calibration"] = pd.DataFrame(
+        {"measure": ["before calibration", "calibration error"], "value": [0.04, 0.05], "low": np.nan, "high": np.nan}
+    )
+    review.answers["leaks"] = pd.DataFrame({"all": [0.9], "clean": [0.8]})
+    review.answers["robustness_summary"] = pd.DataFrame({"clean": [0.9], "corrupted": [0.6], "worst": ["contrast"]})
     review.answers["refused"] = pd.DataFrame({"kind": ["test", "noise"], "images": [60, 9], "refused": [0.05, 1.0]})
     return review
 
@@ -114,6 +110,7 @@ def test_a_saved_model_has_a_card_at_once_that_says_what_is_missing(experiment):
 
 def test_the_card_is_complete_when_the_results_are_saved(experiment):
     text = complete(experiment)
+    assert "in none of the sets" not in text
     assert re.findall(r"(?m)^## (.+)$", text) == HEADINGS
     assert "not complete" not in text
     metric = experiment.scores["bright ness"]["test"].loc["accuracy"]
@@ -132,7 +129,13 @@ def test_the_card_is_complete_when_the_results_are_saved(experiment):
         "It is the model that was chosen.",
         f"| accuracy | {report.format_metric('accuracy', metric)} |",
         "an alarm where the evaluated probability of silver is 0.25 or more",
+        "0.040 (no interval) before calibration, and 0.050 (no interval) after it. Calibration did not help here.",
+        "| by | subgroup | images | accuracy of the alarm | sensitivity | specificity |",
+        "Subgroups with fewer than 20 test images are left out.",
         "| size | small | 21 | 50.00 % (2 groups: no interval) | 25.00 % (2 groups: no interval) | 75.00 %",
+        "on 60 test images the balanced accuracy falls from 90.0% to 60.0%",
+        "some of the 60 test images look like a training image. The accuracy is 90.0% on all test images, and 80.0%",
+        "Read it before you pass on a model",
         "keeps what 90 training images look like",
         "Marked by mistake were 5.0 % (",
         "| noise | 9 | 100% |",
@@ -144,9 +147,11 @@ def test_the_card_is_complete_when_the_results_are_saved(experiment):
 
 def test_the_sample_is_named_in_the_first_line(experiment, monkeypatch):
     monkeypatch.setattr(experiment.report, "is_sample", True)
-    first, second, *_ = complete(experiment).split("\n\n")
+    text = complete(experiment)
+    first, second, *_ = text.split("\n\n")
     assert first == "# Model card: bright_ness, drawn sample of Coins"
     assert "not on the real images" in second
+    assert text.count("CC0 of coins") == 1  # a licence of data that were not used is no condition
 
 
 def test_its_lines_of_python_predict_what_the_model_predicts(experiment, monkeypatch, capsys):
@@ -190,6 +195,38 @@ def test_a_model_that_was_not_chosen_says_so(experiment):
     assert "Of the models of the notebook **another one** was chosen. This file is **bright ness**." in complete(
         experiment
     )
+
+
+def test_the_chosen_model_under_another_name_is_known_by_its_predictions(experiment, monkeypatch):
+    alike = {("another one", part): table.copy() for (_, part), table in experiment.predictions.items()}
+    monkeypatch.setattr(experiment, "predictions", experiment.predictions | alike)
+    experiment.chosen = "another one"
+    assert "This file holds the model that was chosen: **another one**." in complete(experiment)
+
+
+def test_images_in_no_set_and_a_model_without_weights_are_told(experiment, monkeypatch):
+    known = experiment.data
+    images = known.images.copy()
+    images.loc[known.rows("test")[:7], ["split", "group"]] = "unlabelled", None
+    monkeypatch.setattr(experiment, "data", dataclasses.replace(known, images=images))
+    inputs = keras.Input(SHAPE)
+    shade = keras.layers.GlobalAveragePooling2D()(keras.layers.AveragePooling2D(16)(inputs))
+    model = keras.Model(inputs, keras.layers.Softmax()(shade[:, :2]))
+    text = read_card(experiment.save_model("bright ness", model, experiment.get_pixels("bright ness")))
+    assert "| test | 53 | 53 |\n| in none of the sets | 7 | unknown |" in text
+    assert "| kind | Keras model without weights to train |" in text
+
+
+def test_a_name_that_a_shell_would_divide_is_quoted(experiment):
+    pixels = experiment.get_pixels("bright ness")
+    path = experiment.save_model("cu; ag", experiment.models["bright ness"], pixels, "train", "validation")
+    assert "python -m helpers.predict 'cu;_ag.keras' FOLDER" in read_card(path)
+
+
+def test_leaks_by_group_are_told(experiment, monkeypatch):
+    images = experiment.data.images.assign(group="one coin")
+    monkeypatch.setattr(experiment, "data", dataclasses.replace(experiment.data, images=images))
+    assert "look like a training image, or share its group." in complete(experiment)
 
 
 def test_a_group_in_two_sets_is_told(experiment, monkeypatch):

@@ -519,6 +519,12 @@ def test_without_weights_there_is_no_network_and_another_data_set_has_none_yet(e
         need_choice()
 
 
+def test_another_data_set_has_no_reviews_yet(experiment):
+    experiment.reviews["first"] = "of the data set before"
+    open_data_set(RECORD, experiment)
+    assert experiment.reviews == {}
+
+
 # What is shown, and the full run
 
 

@@ -69,7 +69,8 @@ def make_notebook(run=RUN, title="Chest X-ray: is it <pneumonia> & what threshol
     ]
     cells = [
         new_markdown_cell(f"# {title}\n\n**Question.** See [leak](glossary.md#leak), [02](02_ham10000.ipynb#data)."),
-        new_markdown_cell("## Data\n\nText."),
+        new_markdown_cell("**In Google Colab.** Run these lines."),
+        new_markdown_cell("## Data\n\nText. CONTENTS\n\nThe table `a: b` **shows**:"),
         new_code_cell("shown = 1  # code", outputs=outputs),
         new_markdown_cell("### Sizes of images"),
     ]
@@ -142,6 +143,35 @@ def test_a_report_can_be_found_through_and_folded(project):
     assert "<span" in page.source.partition('<details class="code">')[2].partition("</details>")[0]
     assert [button["id"] for button in page.find("button")] == ["code"]
     assert "mean_<wbr>of_<wbr>all" in page.source  # so that a long name fits on paper
+    assert "Text. CONTENTS" in page.source
+    assert "<ul><li><a" in page.source.partition("<main>")[0]
+
+
+def test_contents_do_not_hide_the_answer_where_no_script_runs(project):
+    reports.write_report("03_chest_xray", make_notebook())
+    assert all("open" not in details for details in read_page(project, "03_chest_xray").find("details"))
+
+
+def test_a_report_leaves_out_what_serves_in_colab_only(project):
+    assert all("**In Google Colab.**" in path.read_text(encoding="utf-8") for path in NOTEBOOKS)
+    reports.write_report("03_chest_xray", make_notebook())
+    assert "Colab" not in read_page(project, "03_chest_xray").source
+
+
+def test_on_paper_a_paragraph_that_leads_to_something_stays_with_it(project):
+    reports.write_report("03_chest_xray", make_notebook())
+    source = read_page(project, "03_chest_xray").source
+    assert re.findall(r'<p class="leading">(?:<strong>)?(\w+)', source) == ["Question", "The"]
+    assert ".leading" in re.search(r"[^}]*\{\s*break-after: avoid", source)[0]
+
+
+@pytest.mark.parametrize(("columns", "is_small"), [(10, False), (11, True)])
+def test_only_a_table_of_many_columns_is_small_on_paper(project, columns, is_small):
+    notebook = make_notebook()
+    table = f"<table><thead><tr>{'<th>a</th>' * columns}</tr></thead></table>"
+    notebook.cells[3].outputs[0].data["text/html"] = table
+    reports.write_report("03_chest_xray", notebook)
+    assert ('<div class="many">' in read_page(project, "03_chest_xray").source) == is_small
 
 
 def test_a_page_loads_nothing_from_elsewhere(project):
@@ -183,18 +213,18 @@ def test_a_figure_that_a_later_run_has_changed_is_that_of_the_notebook(project, 
     assert {picture.size for picture in read_page(project, "03_chest_xray").pictures} == {(300, 200)}
 
 
-def test_a_figure_of_the_full_run_is_shown_in_twice_the_pixels_too(project):
+def test_a_figure_of_the_full_run_is_shown_in_all_its_pixels(project):
     folder = project / "figures" / "03_chest_xray"
     folder.mkdir(parents=True)
     (folder / "results.json").write_text(json.dumps({"data": {"images": 5840}}))
     (folder / "roc.png").write_bytes(draw(2000, 1400))
     notebook = make_notebook(name="roc of the full run")
     shown = FullRun("03_chest_xray", project / "figures").show_figure("roc")
-    notebook.cells[2].outputs[1].data["image/png"] = base64.b64encode(shown.content).decode()
+    notebook.cells[3].outputs[1].data["image/png"] = base64.b64encode(shown.content).decode()
     reports.write_report("03_chest_xray", notebook)
     page = read_page(project, "03_chest_xray")
-    assert [img["width"] for img in page.find("img")] == ["760"]  # it answers for the full run: not at the head
-    assert page.pictures[0].width == 1520
+    assert [img["width"] for img in page.find("img")] == ["1067"]  # it answers for the full run: not at the head
+    assert page.pictures[0].width == 2000  # twice as many were not exported
     assert shown.alt == "Full run, 5,840 real images: roc."
 
 
@@ -237,7 +267,8 @@ def test_the_index_has_a_card_for_each_report(project):
     write(project, "02_ham10000", make_notebook(failed, "HAM10000: which?", "age"))
     write(project, "03_chest_xray", make_notebook())
     write(project, "99_mine", make_notebook(None, "Mine", "age"))
-    write(project, reports.APP, make_notebook(None, "Your own image"))
+    write(project, reports.APP, make_notebook(RUN | {"folder": None}, "Your own image"))
+    reports.write_report(reports.APP, reports._read(reports.APP))
     (project / "reports" / "03_chest_xray.pdf").touch()
     for path in ("glossary.md", f"{reports.APP}.ipynb"):
         (project / "notebooks" / path).write_text(json.dumps(make_notebook(None, "Your own image")))
@@ -252,8 +283,20 @@ def test_the_index_has_a_card_for_each_report(project):
     assert "is it &lt;pneumonia&gt;" in answered
     assert "badge" not in mine
     assert "make app" in app
+    assert '<p class="badge quick">A page for trying models</p>' in read_page(project, reports.APP).source
+    assert "../" not in page.source  # a browser would show README.md as raw text
     assert 'href="glossary.html"' in glossary
     assert "pdf" not in failed + mine + app
+
+
+def test_a_card_has_a_figure_that_can_be_read_when_it_is_small(project):
+    notebook = make_notebook(name="confusion_matrix", alt="The matrix.")
+    other = make_notebook(name="roc_malignant", alt="The alarm.")
+    notebook.cells[3].outputs.append(other.cells[3].outputs[1])
+    write(project, "02_ham10000", notebook)
+    reports.write_reports()
+    assert [img["alt"] for img in read_page(project, "index").find("img")] == ["The alarm."]
+    assert read_page(project, "02_ham10000").find("img")[0]["alt"] == "The matrix."  # at the head
 
 
 def test_a_pdf_of_an_earlier_run_is_not_linked(project):
@@ -334,18 +377,36 @@ def test_a_run_that_lacks_what_its_answer_needs_has_a_simple_one_or_none(tmp_pat
         assert answer("04_melanoma", FullRun("04_melanoma", tmp_path), folder) == expected
 
 
+def test_a_broken_table_gives_a_simple_answer_or_none(tmp_path):
+    metrics = {"accuracy": {"value": 0.9}, "majority_rate": {"value": 0.5}}
+    (tmp_path / "02_ham10000").mkdir()
+    (tmp_path / "02_ham10000" / "malignant.csv").write_text("metric,value\n1,2,3,4\n1\n1,2,3,4,5,6\n")
+    for models, expected in (
+        ({"cnn": {"test": metrics}}, "90.0 % (no interval) are right (majority class: 50 %)"),
+        ({}, ""),
+    ):
+        (tmp_path / "02_ham10000" / "results.json").write_text(json.dumps({"results": models}))
+        assert answer("02_ham10000", FullRun("02_ham10000", tmp_path), tmp_path / "02_ham10000") == expected
+
+
 def test_a_run_is_described(project, monkeypatch):
     started = time.time()
-    old, new = (project / "figures" / kind / "03_chest_xray_small" for kind in ("", "sample"))
-    for folder in (old, new):
+    names = (
+        "04_melanoma_10000",
+        "sample/04_melanoma_10000",
+        "sample/04_melanoma_10000_copy",
+        "sample/04_melanoma_mine",
+    )
+    old, new, *_ = folders = [project / "figures" / name for name in names]  # the last two are of other notebooks
+    for folder in folders:
         folder.mkdir(parents=True)
         (folder / "results.json").write_text(
             json.dumps({"results": {"cnn": {"test": {"accuracy": {"value": 0.9}, "majority_rate": {"value": 0.5}}}}})
         )
     os.utime(old / "results.json", (started - 100, started - 100))
-    (project / "figures" / "03_chest_xray.zip").touch()  # no folder of a run
-    about = reports.describe_run("03_chest_xray", started, "")
-    assert about["folder"] == "sample/03_chest_xray_small"
+    (project / "figures" / "04_melanoma").touch()  # no folder of a run
+    about = reports.describe_run("04_melanoma", started, "")
+    assert about["folder"] == "sample/04_melanoma_10000"
     assert about["answers"]["en"] == "90.0 % (no interval) are right (majority class: 50 %)"
     assert about["answers"]["fr"].startswith("90,0")
     assert about["commit"] == "unknown"  # it is in no repository
@@ -353,8 +414,8 @@ def test_a_run_is_described(project, monkeypatch):
     assert str(project) not in json.dumps(about)
     (new / "age.png").touch()
     os.utime(new / "results.json", (started - 100, started - 100))
-    about = reports.describe_run("03_chest_xray", started, ": failed")
-    assert (about["folder"], "answers" in about) == ("sample/03_chest_xray_small", False)  # those of another run
+    about = reports.describe_run("04_melanoma", started, ": failed")
+    assert (about["folder"], "answers" in about) == ("sample/04_melanoma_10000", False)  # those of another run
     assert reports.describe_run("02_ham10000", started, "")["folder"] is None
 
 
@@ -394,6 +455,12 @@ def test_a_browser_that_fails_is_told(project, capsys, monkeypatch):
     write(project, "03_chest_xray", make_notebook())
     assert reports.main([]) == 1
     assert "03_chest_xray.pdf: Chromium wrote nothing." in capsys.readouterr().err
+
+
+def test_a_browser_that_cannot_be_started_is_told(project, tmp_path):
+    (browser := tmp_path / "chromium").touch()  # which is no program
+    told = reports.print_pdf(str(browser), "03_chest_xray")
+    assert told.startswith(f"03_chest_xray.pdf: {browser} cannot be started: ")
 
 
 @pytest.mark.skipif(not reports.find_chromium(), reason="needs Chromium")

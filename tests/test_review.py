@@ -1,5 +1,7 @@
 """The review: it answers the same questions for every model, and the answers follow what was planted."""
 
+from functools import partial
+
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from keras import layers
 from PIL import Image
 
-from helpers import Experiment, Review, open_data_set
+from helpers import Review
 from helpers.data.catalog import DataSet
 from helpers.evaluation import scores
 from helpers.files import InputError
@@ -45,36 +47,23 @@ def draw(rng, label):
     return np.clip(pattern * 0.6 + 50 + level, 0, 255).astype("uint8")
 
 
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory):
-    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    for part, count in (("train", 80), ("test", 40)):
-        for label in RECORD.class_names:
-            place = folder / "stones" / part / label
-            place.mkdir(parents=True)
-            for number in range(count):
-                Image.fromarray(draw(rng, label)).save(place / f"{part}_{label}_{number}.png")
-    stones = folder / "stones"
+def plant_leaks(stones):
     with Image.open(stones / "train/flint/train_flint_0.png") as image:  # in the test set: a copy, turned and mirrored
         image.transpose(Image.Transpose.ROTATE_90).save(stones / "test/flint/test_flint_1.png")
         image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(stones / "test/flint/test_flint_2.png")
     with Image.open(stones / "train/flint/train_flint_3.png") as image:  # a wrong label, and the same pixels
         image.save(stones / "test/chalk/test_chalk_0.png", compress_level=1)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"DATA_DIR": folder, "CACHE_DIR": tmp_path_factory.mktemp("cache")}.items():
-            patch.setenv(name, str(value))
-        patch.setenv("NOTEBOOK_PROGRESS", "off")
-        patch.setenv("PRECISION", "float32")
-        for name in ("DATA_SOURCE", "DATA_SET", "NOTEBOOK_MODE", "SEED", "DASK_SCHEDULER"):
-            patch.delenv(name, raising=False)
-        experiment = Experiment("08_stones", tmp_path_factory.mktemp("results"))
-        data = open_data_set(RECORD, experiment)
-        data.split_images(validation=0.4, test="test")
-        x = data.load_pixels(SHAPE)
-        experiment.fit_simple("brightness", x)
-        experiment.fit("network", build, x, Recipe(epochs=3, batch_size=16, learning_rate=0.01))
-        experiment.calibrate()
-        yield experiment
+
+
+@pytest.fixture(scope="module")
+def experiment(draw_experiment):
+    stone, counts = partial(draw, np.random.default_rng(0)), {"train": 80, "test": 40}
+    experiment = draw_experiment("08_stones", RECORD, stone, counts, validation=0.4, change=plant_leaks)
+    x = experiment.data.load_pixels(SHAPE)
+    experiment.fit_simple("brightness", x)
+    experiment.fit("network", build, x, Recipe(epochs=3, batch_size=16, learning_rate=0.01))
+    experiment.calibrate()
+    return experiment
 
 
 def build():

@@ -280,6 +280,15 @@ def test_a_file_that_is_no_notebook_fails(project, capsys):
     assert "01_mnist  FAILED: NotJSONError: " in capsys.readouterr().out
 
 
+def test_what_the_cells_computed_is_kept_when_the_report_fails(project, capsys, monkeypatch):
+    path = write_notebook(project, "01_mnist", "1 + 1")
+    monkeypatch.setattr(reports, "describe_run", lambda *_: int("no number"))
+    assert run.main([]) == 1
+    assert "01_mnist  FAILED: ValueError: " in capsys.readouterr().out
+    executed = nbformat.read(project / "reports" / path.name, as_version=4)
+    assert executed.cells[0].outputs[0].data["text/plain"] == "2"
+
+
 def test_an_index_that_cannot_be_written_is_told(project, capsys, monkeypatch):
     write_notebook(project, "01_mnist", "1")
     monkeypatch.setattr(run, "run_side_by_side", lambda *_: None)

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from dataclasses import FrozenInstanceError
 from pathlib import Path
+from types import SimpleNamespace
 
+import IPython
 import pytest
 
 from helpers import settings as module
@@ -159,9 +161,13 @@ def test_what_is_no_address_of_a_cluster_is_told(value):
 
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("watcher", ["JPY_SESSION_NAME", "VSCODE_PID", "ANYTHING_ELSE"])
-def test_progress_is_shown_when_somebody_watches(watcher, terminal, monkeypatch):
+@pytest.mark.parametrize("is_kernel", [True, False])
+def test_progress_is_shown_when_somebody_watches(watcher, terminal, is_kernel, monkeypatch):
+    """A command that was started in JupyterLab or VS Code, and writes to a file, is not watched."""
     monkeypatch.setattr(sys, "stderr", Stream(terminal))
-    watched = terminal or watcher != "ANYTHING_ELSE"
+    shell = SimpleNamespace(kernel=None) if is_kernel else SimpleNamespace()
+    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
+    watched = terminal or (is_kernel and watcher != "ANYTHING_ELSE")
     environment = {watcher: "notebooks/01_mnist.ipynb"}
     assert read_settings(environment).progress is watched
     assert read_settings(environment | {"NOTEBOOK_PROGRESS": "auto"}).progress is watched

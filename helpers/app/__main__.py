@@ -1,14 +1,16 @@
 """Serve the page without its code by Voilà, on this computer only: ``python -m helpers.app``."""
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
 
+from helpers.lab import MOST_BYTES
 from helpers.settings import PROJECT_FOLDER
 
 _NOTEBOOK = PROJECT_FOLDER / "notebooks" / "07_your_own_image.ipynb"
-_MOST_BYTES = 2**28  # of a message from the browser: a picture that is too large is to be refused in words
+_GLOSSARY = PROJECT_FOLDER / "reports" / "glossary.html"  # which make run writes
 _IDLE = 20 * 60  # seconds after which the kernel of a page ends that was not closed properly
 
 
@@ -18,6 +20,9 @@ def main(arguments=None):
     parser.add_argument("--port", type=int, default=8866, help="default: 8866, or the next one that is free")
     parser.add_argument("--no-browser", action="store_true", help="do not open the page in a browser")
     options = parser.parse_args(arguments)
+    if not _NOTEBOOK.exists():
+        parser.exit(2, f"{_NOTEBOOK} is not there: start python -m helpers.app in the project's folder.\n")
+    from tornado.web import StaticFileHandler
     from traitlets.config import Config  # here only: they take a second to import
     from voila.app import Voila
 
@@ -27,6 +32,11 @@ def main(arguments=None):
         def setup_template_dirs(self):
             super().setup_template_dirs()
             self.template_paths.insert(0, str(Path(__file__).parent / "voila_template"))
+
+        def init_handlers(self):
+            """Serve the glossary as a page to read where there is one, else as the text that it is written in."""
+            page = [(r"/glossary\.md()", StaticFileHandler, {"path": str(_GLOSSARY)})] if _GLOSSARY.exists() else []
+            return [*page, *super().init_handlers()]
 
         def launch_browser(self):
             sys.stdout.write(f"Your own image: http://127.0.0.1:{self.port}/  (Ctrl-C ends it)\n")
@@ -38,14 +48,17 @@ def main(arguments=None):
     config = Config()
     config.Voila.ip = "127.0.0.1"
     config.Voila.port = options.port
-    config.Voila.log_level = "WARN"
+    config.Voila.log_level = "ERROR"  # warnings tell nothing that a reader could mend, such as a notebook "not trusted"
+    logging.getLogger("tornado").setLevel(logging.ERROR)  # nor do these, such as an icon that a browser asked for
     config.Voila.tornado_settings = {
         "allow_remote_access": False,  # a page of elsewhere, whose name leads to this computer, is refused
         "disable_check_xsrf": True,  # a page that is closed could not end its kernel otherwise; nothing else is posted
-        "websocket_max_message_size": _MOST_BYTES,
+        "websocket_max_message_size": MOST_BYTES,
     }
     config.VoilaConfiguration.file_allowlist = ["glossary.md"]
     config.VoilaConfiguration.extension_denylist = ["nbdime-jupyterlab"]  # which needs a whole JupyterLab
+    config.TagRemovePreprocessor.enabled = True
+    config.TagRemovePreprocessor.remove_cell_tags = {"jupyterlab-only"}  # what to press there
     config.MappingKernelManager.cull_idle_timeout = _IDLE
     config.KernelManager.transport_encryption = "auto"  # without it each kernel prints a warning
     Server.launch_instance([str(_NOTEBOOK)], config=config)

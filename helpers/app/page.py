@@ -14,7 +14,8 @@ _NO_MODEL = (
     "**There is no trained model yet.** `make run` trains small ones on the built-in sample, which takes about five "
     "minutes; run this page again then."
 )
-_LOADING = "Loading the model. The first time this takes some seconds, because TensorFlow has to start."
+_LOADING = "The model is being loaded. The first time this takes some 10 seconds."
+_SAVED = "Saved answer; run the cell to choose your own picture."
 _CHOICE = "Choose a picture, drop one on the button, or take one of the sample."
 _BUTTONS = """<style>
 .own-image-upload { font-size: 0; width: auto; height: auto; min-height: 3.4rem; padding: 0.4rem 1rem;
@@ -23,8 +24,8 @@ _BUTTONS = """<style>
 .own-image-upload i { display: none; }
 .own-image-sample { width: auto; height: auto; min-height: 3.4rem; font-size: 15px; white-space: normal;
   line-height: 1.4; padding: 0.4rem 1rem; }
-.own-image-model { height: auto; }
-.own-image-model select { font-size: 15px; height: 2.2rem; width: 100%; min-width: 0; }
+.own-image-model { height: auto; padding: 1px; box-sizing: border-box; }
+.own-image-model select { font-size: 15px; height: 2.2rem; width: 100%; min-width: 0; box-sizing: border-box; }
 .own-image-page { max-width: 54rem; }
 </style>"""
 # FileUpload takes no files that are dropped: they are put into the field that it would open.
@@ -62,7 +63,7 @@ def show_page(folder=MODELS_FOLDER):
     else:
         title, path = next(iter(models.items()))
         reader = Reader(path, folder)
-        display(Markdown(f"Model: {title}. {reader.task}"))
+        display(Markdown(f"{_SAVED}\n\nModel: {title}. {reader.task}"))
         if reader.sample:
             answer = reader.read(*reader.sample.get_new(0))
             display(HTML(f"{STYLE}{render_answer(answer, is_sample=True)}"))

@@ -60,7 +60,8 @@ def list_models(folder=MODELS_FOLDER):
         kind, *_ = path.relative_to(folder).parts
         made_from = {"sample": record.sample if record else "drawn sample", "quick": "real images, quick run"}
         title = record.title if record else path.parent.name
-        name = f"{title}: {path.stem.replace('_', ' ')} ({made_from.get(kind, 'real images')})"
+        origin = made_from.get(kind, "real images")  # first, because a small screen cuts the end off
+        name = f"{origin[0].upper()}{origin[1:]} · {title}: {path.stem.replace('_', ' ')}"
         models[f"{name}, {path.parent.name}" if name in models else name] = path  # as of a copy of a notebook
     return models
 
@@ -186,7 +187,11 @@ def _read_size(content):
 
 
 class Sample:
-    """The built-in sample of a data set: the pictures that a model of it was trained on, and those that it was not."""
+    """The built-in sample of a data set: the pictures that a model of it was trained on, and those that it was not.
+
+    A model keeps at most `helpers.evaluation.foreign.PROTOTYPES` ids of its training images, which are those of
+    any sample. A picture counts as new if its group has none of them.
+    """
 
     def __init__(self, record, classifier):
         settings = replace(read_settings(), source="sample")

@@ -17,6 +17,13 @@ SAMPLE_WARNING = (
     "This model was trained on the built-in sample. It shows how the page works; what it says of a real picture is "
     "worth nothing."
 )
+_FOREIGN_MISTAKE = (
+    "On images from another source or year than the training images this mark can be wrong. The model card, a text "
+    "file beside the saved model, tells how many test images are marked."
+)
+_KNOWN = "This picture is one of the training images, or a copy: the answer says nothing about new pictures."
+_JUST = 1.05  # times the limit
+_COPY = 0.01  # of the limit: so near to a training image, a picture is the same one
 _SHOWN = 5  # classes; the others are added up
 # What a probability is called: the scale of the reports of the IPCC (Mastrandrea et al. 2010).
 _WORDS = {
@@ -61,6 +68,10 @@ def describe_probability(probability):
     return f"{word}, {number} of 100"
 
 
+def _count_hundredths(probability):
+    return describe_probability(probability).rsplit(", ", 1)[1]
+
+
 def render_answer(answer, is_sample):
     """Write an `helpers.app.reader.Answer` as HTML; all that comes from outside is escaped."""
     first, is_foreign = answer.classes.iloc[0], answer.distance is not None and answer.distance > 1
@@ -69,9 +80,13 @@ def render_answer(answer, is_sample):
     parts += [f'<p class="note">{SAMPLE_WARNING}</p>'] if is_sample else []
     if is_foreign:
         parts += ["<h3>Do not trust the answer: this picture is unlike the training images.</h3>"]
-        parts += [f"<p>Asked all the same, the model says: <strong>{name}</strong> ({words}).</p>"]
+        parts += [
+            f"<p>Asked all the same, the model says: <strong>{name}</strong> ({words}).</p><p>{_FOREIGN_MISTAKE}</p>"
+        ]
     else:
         parts.append(f"<h3>The model says: {name} ({words})</h3>")
+        if answer.distance is not None and answer.distance <= _COPY:
+            parts.append(f'<p class="alarm">{_KNOWN}</p>')
     if answer.doubts:
         parts.append(f"<h4>What may be wrong</h4>{_list(answer.doubts)}")
     parts += [_render_pictures(answer), _render_classes(answer.classes), _render_set(answer, is_foreign)]
@@ -140,29 +155,40 @@ def _render_set(answer, is_foreign):
     if answer.always is None:
         text = "<p>The model was saved without it. Run its notebook again to have it.</p>"
     else:
-        names = [f"<strong>{escape(str(name))}</strong>" for name in answer.classes["class"][answer.classes["in_set"]]]
+        names = [
+            f"<strong>{escape(str(name))}</strong>{'*' if name in answer.always else ''}"
+            for name in answer.classes["class"][answer.classes["in_set"]]
+        ]
+        first = answer.classes.iloc[0]
+        usual = f"{_count_hundredths(first['probability'])} is less than this model usually gives to a right answer."
         if not names:
-            said = "The set is empty: no class is likely enough. The model has seen nothing quite like it."
+            said = f"The set is empty: {usual}"
         elif len(names) == 1:
             said = f"Only {names[0]} is in the set."
         else:
             said = f"In the set are {', '.join(names[:-1])} and {names[-1]}: the model cannot rule out any of them."
+        if names and not first["in_set"]:
+            said += f" {escape(str(first['class']))} is not in the set: {usual}"
         text = (
             f"<p>{said} The set is made so that it holds the true class of 9 in 10 pictures of each class. That is "
             "true of pictures like those of the validation set"
             f"{', and this picture is not like them' if is_foreign else ', not of any picture'}.</p>"
         )
         if answer.always:
-            names = ", ".join(escape(str(name)) for name in answer.always)
-            text += f"<p>Always in the set, because too few validation images show them to rule them out: {names}.</p>"
+            text += (
+                "<p>A class with a star (*) is always in the set, because too few validation images show it to rule it "
+                "out.</p>"
+            )
     return f"<h4>Certainty set (conformal set)</h4>{text}"
 
 
 def _render_likeness(answer, is_foreign):
     if answer.distance is None:
         return "<h4>Is it like the training images?</h4><p>The model does not know: it was saved without them.</p>"
-    how = "beyond the limit, so it is foreign" if is_foreign else "within the limit"
-    text = f"<p>Its distance from the training images is {answer.distance:.2g}; 1 is the limit. It is {how}."
+    just = "just " if answer.distance <= _JUST else ""
+    how = f"{just}beyond the limit, so it is foreign" if is_foreign else "within the limit"
+    number = f"{answer.distance:.{2 if answer.distance < 10 else 0}f}"
+    text = f"<p>Its distance from the training images is {number}; 1 is the limit. It is {how}."
     text += "</p>" if is_foreign else " That it looks familiar does not make the class right.</p>"
     text += "<p>The most similar training images, as the model sees them:</p>"
     if all(pixels is None for _, pixels in answer.similar):

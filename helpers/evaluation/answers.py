@@ -20,6 +20,7 @@ FIGURES = {  # the figure that shows the answer
     "05_plants": "clean_and_leaky",
     "06_leukemia": "roc",
 }
+CARD_FIGURES = FIGURES | {"02_ham10000": "roc_malignant"}  # on a card, which is too small for a matrix of seven classes
 QUESTIONS = {  # the titles of the notebooks, in French
     "01_mnist": "MNIST : quel chiffre est-ce, et quelle déformation le réseau supporte-t-il ?",
     "02_ham10000": "HAM10000 : laquelle de sept lésions de la peau est-ce, et un mélanome serait-il manqué ?",
@@ -79,8 +80,8 @@ def answer(notebook, run, folder, language="en"):
     for sentence in (notebook, "accuracy"):  # the second one needs less
         try:
             return _phrase(sentence, _FIND[sentence](run, folder), language)
-        except (AttributeError, FileNotFoundError, LookupError, StopIteration, TypeError):  # what it needs is not there
-            continue
+        except (AttributeError, FileNotFoundError, LookupError, StopIteration, TypeError, ValueError):
+            continue  # what it needs is not there, or is no table
     return ""
 
 

@@ -32,6 +32,8 @@ def redrawable(*columns):
     """Let a function that draws remember what it was called with; a decorator.
 
     The function takes data and an optional ``ax``, and returns Axes, a Figure, or a Figure and an array of its panels.
+    What is added to the Axes afterwards, such as a line or a title, is lost when the figure is drawn again: it has to
+    be an argument of the function.
 
     Parameters
     ----------
@@ -72,9 +74,19 @@ def describe_figure(figure, name):
 
     Returns
     -------
-    A dict that JSON can hold, or None where a panel was not drawn by one function that is `redrawable`; and the tables
-    of the figure by their names, which begin with ``name``.
+    A dict that JSON can hold, or None where a panel was not drawn by one function that is `redrawable`, or was drawn
+    from what no file can hold, such as tables with an index of several levels; and the tables of the figure by their
+    names, which begin with ``name``.
     """
+    try:
+        entry, tables = _describe_figure(figure, name)
+        json.dumps(entry)
+    except (TypeError, ValueError):  # it is exported all the same: a notebook does not stop for it
+        return None, {}
+    return entry, tables
+
+
+def _describe_figure(figure, name):
     whole = getattr(figure, "drawn_by", None)
     panels = [getattr(ax, "drawn_by", None) for ax in getattr(figure, "panels", ())]
     if whole is None or None in panels:
@@ -90,6 +102,16 @@ def describe_figure(figure, name):
     return entry, {table_name: table for table_name, (table, _) in zip(names, tables, strict=True)}
 
 
+def list_tables(described):
+    """List the names of the tables that figures need, given what `describe_figure` described; a set."""
+    if isinstance(described, list):
+        return set().union(*map(list_tables, described))
+    if not isinstance(described, dict):
+        return set()
+    own = {described["table"]} if isinstance(described.get("table"), str) else set()
+    return own.union(*map(list_tables, described.values()))
+
+
 def restore(value, read):
     """Restore an argument that `describe_figure` described; ``read`` reads a table by its name, cells as text."""
     if isinstance(value, list):
@@ -97,7 +119,10 @@ def restore(value, read):
     if not isinstance(value, dict):
         return value
     if "table" not in value:
-        return {key: restore(item, read) for key, item in value["dict"].items()}
+        if "keys" not in value:
+            return {key: restore(item, read) for key, item in value["dict"].items()}
+        keys = [tuple(key) if isinstance(key, list) else key for key in value["keys"]]
+        return {key: restore(item, read) for key, item in zip(keys, value["dict"], strict=True)}
     cells, dtypes = read(value["table"]), value["columns"]
     columns = [_restore_column(cells.iloc[:, i], *dtype) for i, dtype in enumerate(dtypes.items())]
     table = pd.concat(columns, axis=1)
@@ -168,7 +193,10 @@ def _describe(value, tables, counted=False):
     if isinstance(value, dict):
         flat = _flatten(value)
         if not flat or not all(isinstance(table, pd.DataFrame) for table in flat.values()):
-            return {"dict": {key: _describe(item, tables) for key, item in value.items()}}
+            items = [_describe(item, tables) for item in value.values()]
+            if all(isinstance(key, str) for key in value):
+                return {"dict": dict(zip(value, items, strict=True))}
+            return {"keys": [_describe(key, tables) for key in value], "dict": items}  # JSON has keys of text alone
         levels = _KEYS[: len(next(iter(flat)))]
         parts = [_name_index(table).assign(**dict(zip(levels, key, strict=True))) for key, table in flat.items()]
         table = pd.concat(parts, ignore_index=True)
@@ -220,6 +248,8 @@ def _name_index(table):
 
 def _add(table, about, tables):
     columns = [_describe_column(table.iloc[:, i]) for i in range(table.shape[1])]
+    if table.columns.nlevels > 1 or not table.columns.is_unique:
+        raise TypeError(f"A CSV cannot hold the columns {list(table.columns)}.")
     table = pd.concat([cells for cells, _ in columns], axis=1)
     table.columns = table.columns.map(str)
     about["columns"] = {name: dtype for name, (_, dtype) in zip(table.columns, columns, strict=True)}
@@ -235,11 +265,15 @@ def _add(table, about, tables):
 def _describe_column(column):
     """Return a column with cells that a CSV can hold, and what tells how to restore it."""
     if isinstance(column.dtype, pd.CategoricalDtype):
-        return column.astype(object), {"categories": list(column.cat.categories), "ordered": column.cat.ordered}
+        categories, cells = list(column.cat.categories), column.astype(object)
+        cells = cells.map(json.dumps) if "" in categories else cells
+        return cells, {"categories": categories, "ordered": column.cat.ordered}
     if pd.api.types.is_numeric_dtype(column):
         return column, str(column.dtype)
     if column.map(lambda cell: isinstance(cell, list | tuple)).any():
         return column.map(json.dumps), "tuple"
+    if column.isin([""]).any():  # as text, a cell that is missing is empty, too
+        return column.map(json.dumps), "json"
     return column, "text"
 
 
@@ -249,10 +283,13 @@ def _restore_column(cells, name, dtype):
         column = known.map(unguard_cell, na_action="ignore")
     elif dtype == "tuple":
         column = cells.map(json.loads).map(tuple)
+    elif dtype == "json":
+        column = cells.map(unguard_cell).map(json.loads)
     elif dtype == "bool":
         column = cells == "True"
     elif isinstance(dtype, dict):
-        by_text = {str(category): category for category in dtype["categories"]}
+        write = json.dumps if "" in dtype["categories"] else str
+        by_text = {write(category): category for category in dtype["categories"]}
         column = known.map(unguard_cell, na_action="ignore").map(by_text)
         column = column.astype(pd.CategoricalDtype(dtype["categories"], dtype["ordered"]))
     else:

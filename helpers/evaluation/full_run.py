@@ -8,10 +8,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from helpers.evaluation.marks import Unmarked, encode_picture
 from helpers.evaluation.published import compare_published
-from helpers.evaluation.report import FIGURES_FOLDER, format_metric, format_sign, get_title, make_key
+from helpers.evaluation.report import DPI, FIGURES_FOLDER, format_metric, format_sign, get_title, make_key
 from helpers.files import InputError
 
-_WIDTH, _STRIP = 760, 22  # of a figure that is shown, and of the line above it: pixels
+_SCREEN_DPI = 160  # as the figures of the notebook itself, see `helpers.evaluation.plots`
+_STRIP = 22  # height of the line above a figure, pixels
 _MAJORITY = "majority class"
 _TIE = 0.0005  # a smaller difference of two metrics is none
 
@@ -132,9 +133,9 @@ class FullRun:
         return Unmarked(table or f"No published results are kept for `{self.notebook}`.")
 
     def show_figure(self, name, scale=1):
-        """Show a figure of the full run, smaller than it was exported, with a line that says so.
+        """Show a figure of the full run as large as those of the notebook itself, with a line that says what it is.
 
-        ``scale`` 2 gives twice as many pixels.
+        ``scale`` 2 gives twice as many pixels, but no more than were exported.
         """
         path = self._folder / f"{name}.png"
         if self.results is None:
@@ -144,8 +145,9 @@ class FullRun:
             raise InputError(f"The full run has no figure {name!r}: expected one of {there}.")
         with Image.open(path) as opened:
             picture, described = opened.convert("RGB"), opened.info.get("Description", f"{_read(name)}.")
-        width, strip = scale * _WIDTH, scale * _STRIP
-        picture.thumbnail((width, 2 * width), Image.Resampling.LANCZOS)
+        strip = scale * _STRIP
+        size = [round(pixels * min(scale * _SCREEN_DPI / DPI, 1)) for pixels in picture.size]
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
         framed = Image.new("RGB", (picture.width, picture.height + strip), "white")
         framed.paste(picture, (0, strip))
         text = f"full run, {self.results['data']['images']:,} real images"

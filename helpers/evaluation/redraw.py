@@ -70,20 +70,29 @@ def _read_cells(folder, name):
 
 
 def main():
-    """Draw the figures of the folders again that the command line names, or of all runs."""
+    """Draw the figures of the folders again that the command line names, or of all runs; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m helpers.evaluation.redraw", description=__doc__.partition("\n")[0])
     parser.add_argument("folders", nargs="*", type=Path, help="folders of runs; by default all below figures/")
     places = (FIGURES_FOLDER / kind for kind in ("", "quick", "sample"))
     found = sorted(path.parent for place in places for path in place.glob(f"0*/{FIGURES_FILE}"))
+    folders = parser.parse_args().folders or found
+    if not folders:
+        sys.stderr.write(f"{FIGURES_FOLDER} has no {FIGURES_FILE} in the folder of a run: run a notebook first.\n")
+        return 2
     plt.switch_backend("Agg")  # nobody watches
     try:
         language = read_settings().language
-        for folder in parser.parse_args().folders or found:
+        for folder in folders:
             sys.stdout.write(f"{folder}: {len(redraw(folder, language=language))} figures\n")
             sys.stdout.flush()
     except InputError as error:
-        sys.exit(str(error))
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except OSError as error:
+        sys.stderr.write(f"{folder} cannot be drawn again ({read_reason(error)}). Expected a folder to write to.\n")
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import sys
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -20,7 +21,7 @@ from pandas.api.types import is_numeric_dtype
 
 from helpers.evaluation.alt_text import write_alt_text
 from helpers.evaluation.bootstrap import FEWEST_GROUPS
-from helpers.evaluation.drawing import describe_figure
+from helpers.evaluation.drawing import describe_figure, list_tables
 from helpers.evaluation.language import translate_figure
 from helpers.evaluation.layout import find_page
 from helpers.files import InputError, guard_cell, replace_atomically
@@ -29,6 +30,7 @@ from helpers.settings import PROJECT_FOLDER, Settings
 FIGURES_FOLDER = PROJECT_FOLDER / "figures"
 FIGURES_FILE, TABLES_FOLDER = "figures.json", "tables"  # in the folder of a run: what its figures were drawn from
 FORMATS = ("png", "pdf", "svg")  # of figures
+DPI = 300  # of their PNGs
 _MOST_PARTS = 500  # points or cells that a PDF or SVG draws one by one
 _TITLES = {
     "roc_auc": "ROC AUC",
@@ -37,6 +39,7 @@ _TITLES = {
     "expected_calibration_error": "ECE",
 }
 _PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "pillow")
+_exported = defaultdict(set)  # names of figures by folder: a kernel that opens a data set twice makes two reports of it
 
 
 @dataclass
@@ -49,7 +52,6 @@ class Report:
     figures_folder: Path = FIGURES_FOLDER
     sample: str = "drawn sample"  # what a sample is called
     _results: dict = field(default_factory=dict)
-    _figures: dict = field(default_factory=dict)
     _opened: int = 0
 
     @property
@@ -83,12 +85,40 @@ class Report:
         save_picture(figure, folder, name, self.mark, alt, self.settings.language)
         for table_name, table in tables.items():
             self.save_table(table, f"{TABLES_FOLDER}/{table_name}", decimals=None)
+        exported, before = _exported[self.folder.resolve()], self._read_figures()
+        figures = dict(before)  # a run of some cells keeps what it does not draw
+        if entry is None or name not in exported:  # in the order of this run, in which models got their colours
+            figures.pop(name, None)
         if entry is not None:
-            self._figures[name] = entry | ({"alt": alt} if alt else {})
-            with replace_atomically(self.folder / FIGURES_FILE) as unfinished:
-                text = json.dumps({"mark": self.mark, "figures": self._figures}, indent=1, ensure_ascii=False)
-                unfinished.write_text(text + "\n", encoding="utf-8")
+            figures[name] = entry | ({"alt": alt} if alt else {})
+        exported.add(name)
+        self._write_figures(before, figures)
         return figure
+
+    def _read_figures(self):
+        """Read the figures that the folder describes; there are none where the file is missing or broken."""
+        try:
+            return dict(json.loads((self.folder / FIGURES_FILE).read_text(encoding="utf-8"))["figures"])
+        except (FileNotFoundError, LookupError, TypeError, ValueError):
+            return {}
+
+    def _write_figures(self, before, figures):
+        """Write the figures that the folder describes, unless they are those from before."""
+        if list(figures.items()) == list(before.items()):
+            return
+        with replace_atomically(self.folder / FIGURES_FILE) as unfinished:
+            text = json.dumps({"mark": self.mark, "figures": figures}, indent=1, ensure_ascii=False)
+            unfinished.write_text(text + "\n", encoding="utf-8")
+
+    def _drop_stale_figures(self):
+        """Forget figures that this kernel has not exported, and delete the tables that no figure needs any more."""
+        before = self._read_figures()
+        figures = {name: about for name, about in before.items() if name in _exported[self.folder.resolve()]}
+        self._write_figures(before, figures)
+        needed = list_tables(figures)
+        for path in (self.folder / TABLES_FOLDER).glob("*.csv"):
+            if path.stem not in needed:
+                path.unlink()
 
     def save_table(self, table, name, decimals=4):
         """Export a DataFrame as CSV; that of a sample has a column that says so.
@@ -119,7 +149,8 @@ class Report:
         """Write ``results.json``, from which all tables of results are made, and return what was written.
 
         ``data`` is a dict ``images, groups, source, fingerprint``; ``protocol`` says how the images were split and the
-        model chosen. ``test_set_opened`` counts the runs of this kind that have scored the test sets.
+        model chosen. ``test_set_opened`` counts the runs of this kind that have scored the test sets. The run is now
+        complete: ``figures.json`` and ``tables/`` lose what this kernel has not exported.
         """
         path = self.folder / "results.json"
         if not self._opened:  # so that a cell that is run twice counts once
@@ -141,6 +172,7 @@ class Report:
         }
         with replace_atomically(path) as unfinished:
             unfinished.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        self._drop_stale_figures()
         return results
 
 
@@ -170,7 +202,7 @@ def save_picture(figure, folder, name, mark="", alt="", language="en"):
     logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the date in a font of Matplotlib
     for ending in FORMATS:
         with replace_atomically(folder / f"{name}.{ending}") as unfinished:
-            figure.savefig(unfinished, dpi=300, bbox_inches=page, metadata=about[ending])
+            figure.savefig(unfinished, dpi=DPI, bbox_inches=page, metadata=about[ending])
 
 
 def _count_parts(collection):

@@ -35,6 +35,8 @@ _MARK = re.compile(r"<small><em>(.+?)</em></small>")  # above a table, see helpe
 _PACKAGES = ("TensorFlow", "Keras")
 _MOST_COLUMNS = 10  # of a table in the usual type
 _CARD_WIDTH = 400  # of a figure on a card: CSS pixels
+_CONTENTS = "<!-- contents -->"  # its place in the template, above all that comes from a notebook
+_COLAB = "**In Google Colab.**"  # how the cell begins that only serves who opens a notebook there
 
 
 def main(arguments=None):
@@ -83,13 +85,24 @@ def describe_run(name, started, failure):
     return about
 
 
+def name_folders(name):
+    """Name the folders of figures that a notebook can write to: its own name, and one more for each data set edition.
+
+    Return a set of str, such as ``04_melanoma`` and ``04_melanoma_10000``.
+    """
+    from helpers.data.catalog import list_data_sets
+
+    return {"_".join(filter(None, [name, record.edition])) for record in list_data_sets()}
+
+
 def _find_folder(name, started):
     """Find the folder of figures that a run has written to since it started; None where it wrote none."""
     folders = [
         folder
         for kind in ("", "quick", "sample")
-        for folder in (FIGURES_FOLDER / kind).glob(f"{name}*/")  # a data set of its own adds to the name
-        if any(_is_newer(path, started) for path in folder.iterdir())
+        for folder_name in sorted(name_folders(name))
+        if (folder := FIGURES_FOLDER / kind / folder_name).is_dir()
+        and any(_is_newer(path, started) for path in folder.iterdir())
     ]
     return max(folders, key=lambda folder: folder.stat().st_mtime, default=None)
 
@@ -144,6 +157,7 @@ def write_report(name, notebook):
     notebook, language = copy.deepcopy(notebook), read_settings().language
     page = _describe_page(name, notebook, language)
     _, notebook.cells = _take_title(notebook.cells)
+    notebook.cells = [cell for cell in notebook.cells if not cell.source.startswith(_COLAB)]
     pictures, place = Pictures(FIGURES_FOLDER, language), _get_run(notebook).get("folder")
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
@@ -156,7 +170,7 @@ def write_report(name, notebook):
 
 def write_index():
     """Write ``reports/index.html``, which has a card for each report, and the glossary as a page."""
-    from helpers.evaluation.answers import FIGURES
+    from helpers.evaluation.answers import CARD_FIGURES
     from helpers.reports.pictures import Pictures, find_output
 
     language = read_settings().language
@@ -167,7 +181,7 @@ def write_index():
         notebook = _read(name)
         card = _describe_page(name, notebook, language)
         card |= {"name": name, "pdf": _has_pdf(name)}
-        if answering := find_output(notebook, FIGURES.get(name)):
+        if answering := find_output(notebook, CARD_FIGURES.get(name)):
             card["figure"] = pictures.add(answering, _get_run(notebook).get("folder"), _CARD_WIDTH)
         cards.append(card)
     page = {"title": words["title"], "language": language, "words": words, "cards": cards, "more": _write_more(words)}
@@ -246,7 +260,7 @@ def _describe_page(name, notebook, language):
         heading = keep_together(QUESTIONS.get(name, heading))
     answer = about.get("answers", {}).get(language, "")
     failure = about.get("failure", "").replace(" in cell ", words["in_cell"], 1)
-    kind, made_from = _tell_origin(notebook, words)
+    kind, made_from = ("quick", words["trying"]) if name == APP else _tell_origin(notebook, words)
     links = {"index.html": words["reports"]}
     if (NOTEBOOKS_FOLDER / "glossary.md").exists():
         links["glossary.html"] = words["glossary"]
@@ -314,11 +328,13 @@ def _render(notebook, page):
     text = re.sub(r'(?<=href=")(glossary|\d\d_\w+)\.(?:md|ipynb)', r"\1.html", text)
     text = re.sub(r'<a class="anchor-link".*?</a>', "", text)
     text = re.sub(r"<table.*?</table>", lambda found: _fit_on_paper(found[0]), text, flags=re.DOTALL)
+    # Paragraphs that lead to what follows; CSS cannot see how a text begins or ends.
+    text = re.sub(r"<p>(?=<strong>|(?:(?!</p>).)*:</p>)", '<p class="leading">', text, flags=re.DOTALL)
     items = [
         f'<li{" class=deeper" if level == "3" else ""}><a href="#{anchor}">{re.sub("<.*?>", "", title)}</a></li>'
         for level, anchor, title in re.findall(r'<h([23]) id="(.*?)">(.*?)</h', text, re.DOTALL)
     ]
-    return text.replace("CONTENTS", f"<ul>{''.join(items)}</ul>", 1)
+    return text.replace(_CONTENTS, f"<ul>{''.join(items)}</ul>", 1)
 
 
 def _fit_on_paper(table):
@@ -328,7 +344,7 @@ def _fit_on_paper(table):
     """
     table = re.sub(r"(?<=<th>)[^<]*_[^<]*(?=</th>)", lambda found: found[0].replace("_", "_<wbr>"), table)
     table = re.sub(r"<td>(?=[^<]*[^\s<]{18})", '<td class="long">', table)
-    many = table.partition("</tr>")[0].count("<th") > _MOST_COLUMNS
+    many = len(re.findall(r"<th\b", table.partition("</tr>")[0])) > _MOST_COLUMNS
     return f'<div class="many">{table}</div>' if many else table
 
 
@@ -358,6 +374,8 @@ def print_pdf(chromium, name):
             done = subprocess.run(command, capture_output=True, text=True, timeout=180)
         except subprocess.TimeoutExpired:
             return f"{name}.pdf: Chromium took more than 3 minutes."
+        except OSError as error:
+            return f"{name}.pdf: {chromium} cannot be started: {read_reason(error)}."
         if not written.is_file():
             return f"{name}.pdf: Chromium wrote nothing. {done.stderr.strip()[-300:]}"
         with replace_atomically(REPORTS_FOLDER / f"{name}.pdf") as unfinished:

@@ -102,7 +102,7 @@ def test_the_page_shows_no_code_and_loads_nothing_from_elsewhere(page, app):
     page.on("request", lambda request: asked.append(request.url))
     page.goto(app[1])
     expect(page.locator(".own-image-upload")).to_be_visible(timeout=60_000)
-    wait_for_status(page, "Loading the model")
+    wait_for_status(page, "The model is being loaded")
     wait_for_status(page, "Ready. Which digit is it?")
     assert "show_page" not in page.locator("body").inner_text()
     assert "Not for clinical use" in page.locator("body").inner_text()
@@ -110,12 +110,17 @@ def test_the_page_shows_no_code_and_loads_nothing_from_elsewhere(page, app):
     response = page.request.get(f"{app[1]}voila/files/07_your_own_image.ipynb")
     assert response.status >= 400  # of all files only the glossary is served
     assert page.request.get(f"{app[1]}voila/files/glossary.md").ok
+    assert "Shift + Enter" not in page.locator("body").inner_text()
+    with page.expect_popup() as glossary:  # a link that left the page would end its kernel
+        page.get_by_role("link", name="Grad-CAM").click()
+    expect(glossary.value.locator("body")).to_contain_text("Grad-CAM")
+    glossary.value.close()
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_picture_is_answered_within_two_seconds_and_the_answer_fits(opened, width, tmp_path):
     opened.set_viewport_size({"width": width, "height": 844})
-    opened.locator("select").select_option(label="HAM10000 skin lesions: small cnn (drawn sample)")
+    opened.locator("select").select_option(label="Drawn sample · HAM10000 skin lesions: small cnn")
     wait_for_status(opened, "seven kinds of skin lesion")
     seconds = []
     for name, shown in (("1.png", "1.png"), ("2.png", "2.png"), (EVIL, "Your picture: <img src=x")):
@@ -154,7 +159,7 @@ def test_a_picture_can_be_dropped_and_another_model_reads_it_too(opened):
     opened.locator(".own-image-upload").dispatch_event("drop", {"dataTransfer": transfer})
     wait_for_status(opened, "Your picture: dropped.png")
     wait_for_status(opened, "Answered in")
-    opened.locator("select").select_option(label="HAM10000 skin lesions: small cnn (drawn sample)")
+    opened.locator("select").select_option(label="Drawn sample · HAM10000 skin lesions: small cnn")
     wait_for_status(opened, "The most similar training images")
     expect(opened.locator(".own-image").last).to_contain_text("dropped.png")
     opened.get_by_role("button", name="Take a picture of the sample").click()

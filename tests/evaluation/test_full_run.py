@@ -6,10 +6,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
+from helpers.evaluation import plots
 from helpers.evaluation.full_run import FullRun
-from helpers.evaluation.marks import Unmarked
+from helpers.evaluation.marks import Unmarked, picture_figure
+from helpers.evaluation.report import save_picture
 from helpers.files import InputError
 
 COST = {"epochs": 3, "wall_minutes": 8.0, "cpu_minutes": 15.2, "chosen": False}
@@ -192,7 +195,7 @@ def test_published_figures_stand_beside_those_of_the_run(folder, run):
     assert "ResNet9" in shown.content
 
 
-@pytest.mark.parametrize(("name", "width", "height"), [("roc", 760, 592), ("tall", 190, 1542)])
+@pytest.mark.parametrize(("name", "width", "height"), [("roc", 853, 662), ("tall", 213, 1729)])
 def test_figures_are_shown_small_and_say_where_they_come_from(run, figures, folder, name, width, height):
     shown = run.show_figure(name)
     assert repr(shown) == f"<figure {name} of the full run>"
@@ -205,6 +208,22 @@ def test_figures_are_shown_small_and_say_where_they_come_from(run, figures, fold
     Image.new("RGB", (1600, 1200)).save(folder / "02_skin" / "roc.png")
     other = np.asarray(Image.open(io.BytesIO(run.show_figure("roc").content)).convert("L"))
     assert (other[22:] == 0).all()
+
+
+@pytest.mark.parametrize("width", [85, 174])
+def test_figures_are_as_large_as_those_of_the_notebook(run, folder, width):
+    plots.set_style()
+    figure = Figure((width / 25.4, 2))
+    save_picture(figure, folder / "02_skin", "roc")
+    shown, own = (
+        Image.open(io.BytesIO(content)).width
+        for content in (run.show_figure("roc").content, picture_figure(figure, "roc").content)
+    )
+    with Image.open(folder / "02_skin" / "roc.png") as picture:
+        exported = picture.width
+    assert abs(shown - own) <= 1
+    assert shown == {85: 535, 174: 1096}[width]
+    assert Image.open(io.BytesIO(run.show_figure("roc", scale=2).content)).width == exported < 2 * shown
 
 
 def test_the_line_above_a_figure_tells_how_many_images_there_were(folder, run, figures):

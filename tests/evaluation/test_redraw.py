@@ -4,13 +4,17 @@ import inspect
 import json
 import subprocess
 import sys
+from collections import defaultdict
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from helpers.evaluation import plots, report
 from helpers.evaluation import redraw as module
+from helpers.evaluation.drawing import describe_figure, redrawable, restore
 from helpers.evaluation.redraw import redraw
 from helpers.evaluation.report import Report
 from helpers.evaluation.scores import compute_metrics, compute_precision_recall, compute_roc
@@ -231,6 +235,119 @@ def test_a_second_export_takes_the_place_of_the_first(make):
     assert [entry["with"]["title"] for entry in described.values()] == ["after"]
 
 
+def read_described(report):
+    return json.loads((report.folder / "figures.json").read_text())["figures"]
+
+
+@pytest.fixture
+def restart(monkeypatch):
+    """Forget which figures were exported, as a kernel that is started again."""
+    return lambda: monkeypatch.setattr(report, "_exported", defaultdict(set))
+
+
+@pytest.mark.usefixtures("small_pictures")
+def test_a_run_of_some_cells_keeps_the_other_figures_and_a_complete_run_drops_them(make, restart, tmp_path):
+    """Another Report of the same kernel drops nothing; other files stay, and other editions."""
+    first, other = make(), Report("01_mnist_2", make().settings, False, tmp_path / "figures")
+    first.save_figure(plots.plot_counts(make_images()), "kept")
+    figure, axes = plots.make_panels(1, 2)
+    for ax, column in zip(axes, ("level", "age"), strict=True):
+        plots.plot_distribution(make_images(), column, ax=ax)
+    first.save_figure(figure, "old")
+    other.save_figure(plots.plot_counts(make_images()), "old")
+    first.save_table(make_study(), "study")
+    restart()
+    second = make()
+    second.save_figure(plots.plot_counts(make_images(), title="new"), "kept")
+    second.save_figure(plots.plot_counts(make_images()), "new")
+    second.save_figure(plots.plot_counts(make_images(), title="new"), "kept")
+    assert list(read_described(second)) == ["old", "kept", "new"]  # in the order of the second run
+    assert compare(second, tmp_path / "again") == ["old", "kept", "new"]
+    for complete in (second, make()):
+        complete.save_results({}, "")
+        described = read_described(complete)
+        assert (list(described), described["kept"]["with"]["title"]) == (["kept", "new"], "new")
+        assert sorted(path.name for path in (complete.folder / "tables").iterdir()) == ["kept.csv", "new.csv"]
+    assert {"old.png", "study.csv"} <= {path.name for path in second.folder.iterdir()}
+    assert list(read_described(other)) == ["old"]
+    assert (other.folder / "tables" / "old.csv").is_file()
+
+
+@pytest.mark.usefixtures("small_pictures")
+def test_a_figure_that_no_function_draws_any_more_is_not_drawn_over(make):
+    report = make()
+    report.save_figure(plots.plot_counts(make_images()), "drawn")
+    report.save_figure(plots.make_panels(1, 1)[0], "drawn")
+    assert redraw(report.folder) == []
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"figures": 3}'])
+@pytest.mark.usefixtures("small_pictures")
+def test_a_broken_description_does_not_stop_a_run(make, text):
+    report = make()
+    report.folder.mkdir(parents=True)
+    (report.folder / "figures.json").write_text(text)
+    report.save_figure(plots.plot_counts(make_images()), "drawn")
+    assert redraw(report.folder) == ["drawn"]
+
+
+SEVERAL_LEVELS = pd.MultiIndex.from_product([["a", "b"], [1, 2]])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pd.DataFrame({"x": range(4)}, SEVERAL_LEVELS),
+        pd.DataFrame(np.ones((1, 4)), columns=SEVERAL_LEVELS),
+        pd.DataFrame(np.ones((1, 2)), columns=["x", "x"]),
+        pd.Categorical(pd.cut([1, 2, 3], 2)),
+        {"x": {"y": {"z": pd.DataFrame({"x": [1]})}}},
+        {1, 2},
+        np.datetime64("2020-01-01"),
+    ],
+    ids=repr,
+)
+@pytest.mark.usefixtures("small_pictures")
+def test_what_no_file_can_hold_is_exported_but_not_drawn_again(make, value):
+    report = make()
+    assert describe_figure(draw_anything(value), "drawn") == (None, {})
+    report.save_figure(draw_anything(value), "drawn")
+    assert [path.name for path in report.folder.iterdir()] == ["drawn.png"]
+
+
+@redrawable()
+def draw_anything(data):
+    """Draw nothing, from whatever it is."""
+    return Figure()
+
+
+EMPTY_TEXT = ["", "b", None, "=1", '"']
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pd.Series(EMPTY_TEXT, name="value"),
+        pd.Series(["", -0.5, "-0.5"], name="value"),
+        pd.Series(pd.Categorical(EMPTY_TEXT, ["b", "", '"', "=1"]), name="value"),
+        {1: "a", 2: {0.5: "b"}, "x": {"y": 1}},
+        {"x": 1, "y": {np.int64(2): None, (1, "z"): 3}},
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("is_sample", [True, False])
+def test_arguments_come_back_as_they_were(make, value, is_sample):
+    report = make(is_sample=is_sample)
+    entry, tables = describe_figure(draw_anything(value), "drawn")
+    for name, table in tables.items():
+        report.save_table(table, f"tables/{name}", decimals=None)
+    restored = restore(json.loads(json.dumps(entry))["with"]["data"], partial(module._read_cells, report.folder))
+    if isinstance(value, dict):
+        assert restored == value
+    else:
+        pd.testing.assert_series_equal(restored, value)
+
+
 @pytest.mark.parametrize("damage", ["no file", "no table", "unknown function", "unknown argument", "no JSON"])
 @pytest.mark.usefixtures("small_pictures")
 def test_what_does_not_fit_is_named(make, damage):
@@ -253,11 +370,34 @@ def test_drawing_again_is_a_command_that_needs_no_tensorflow(make, tmp_path):
     report = make("quick")
     report.save_figure(plots.plot_counts(make_images()), "drawn")
     (report.folder / "drawn.png").unlink()
-    code = "import sys; from helpers.evaluation import redraw; redraw.main(); assert 'tensorflow' not in sys.modules"
+    code = (
+        "import sys; from helpers.evaluation import redraw; code = redraw.main(); "
+        "assert 'tensorflow' not in sys.modules; sys.exit(code)"
+    )
     done = subprocess.run([sys.executable, "-c", code, report.folder], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{report.folder}: 1 figures\n"
     assert (report.folder / "drawn.png").is_file()
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith(f"{tmp_path} has no figures.json")
+
+
+def test_where_nothing_can_be_drawn_a_sentence_says_so(make, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(module, "FIGURES_FOLDER", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["redraw"])
+    assert module.main() == 2
+    assert capsys.readouterr().err == (
+        f"{tmp_path} has no figures.json in the folder of a run: run a notebook first.\n"
+    )
+    report = make()
+    report.save_figure(plots.plot_counts(make_images()), "drawn")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", "drawn.png")
+
+    monkeypatch.setattr(module, "save_picture", refuse)
+    monkeypatch.setattr(sys, "argv", ["redraw", str(report.folder)])
+    assert module.main() == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"{report.folder} cannot be drawn again ([Errno 13] Permission denied: 'drawn.png').")

@@ -155,7 +155,7 @@ def test_no_errors_no_warnings_no_noise(notebook):
 def test_enough_outputs_are_compared_strictly(notebook):
     strict = [cell for cell in code_cells(notebook) if IGNORED not in cell.metadata.get("tags", [])]
     with_text = [cell for cell in strict if any(holds_text(output) for output in cell.outputs)]
-    assert len(with_text) >= 10
+    assert len(with_text) >= 20
 
 
 def holds_text(output):
