@@ -61,7 +61,8 @@ def show_page(folder=MODELS_FOLDER):
         page = Page(models, folder)
         display(page.box, HTML(_DROP))
     else:
-        title, path = next(iter(models.items()))
+        # One of the sample, whose pictures may be shown everywhere.
+        title, path = max(models.items(), key=lambda model: model[1].is_relative_to(folder / "sample"))
         reader = Reader(path, folder)
         display(Markdown(f"{_SAVED}\n\nModel: {title}. {reader.task}"))
         if reader.sample:
