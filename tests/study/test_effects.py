@@ -196,7 +196,7 @@ def test_each_factor_has_a_panel(figure):
     for ax, levels in zip(axes, LEVELS.values(), strict=True):
         assert [label.get_text() for label in ax.get_xticklabels()] == list(levels)
     assert axes[0].get_ylim() == axes[1].get_ylim()
-    assert axes[0].get_ylabel() == "accuracy"
+    assert axes[0].get_ylabel() == "Accuracy"
     assert axes[0].yaxis.get_major_formatter()(0.5) == "50%"
 
 
@@ -217,7 +217,7 @@ def test_each_seed_is_a_point_and_the_means_a_line(figure, table):
 
 def test_metrics_differ_in_colour_marker_and_line(figure):
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["validation", "test"]
+    assert [text.get_text() for text in legend.get_texts()] == ["Validation", "Test"]
     points, line, other_points, other_line = figure.axes[0].get_lines()
     assert points.get_marker() == line.get_marker() != other_line.get_marker() == other_points.get_marker()
     assert to_hex(points.get_color()) == to_hex(line.get_color()) != to_hex(other_line.get_color())
@@ -228,7 +228,7 @@ def test_panels_are_wrapped_and_roc_auc_is_no_percentage():
     levels = {f"factor {number}": {"a": 0.7, "some rather long level": 0.8} for number in range(5)}
     table = make_table(levels).rename(columns={METRIC: "validation_roc_auc", OTHER: "test_roc_auc"})
     figure = plot_effects(table, ["validation_roc_auc", "test_roc_auc"])
-    assert [ax.axison for ax in figure.axes] == [True] * 5 + [False]
+    assert [ax.axison for ax in figure.axes] == [True] * 5
     assert figure.axes[0].get_ylabel() == figure.axes[3].get_ylabel() == "ROC AUC"
     assert not figure.axes[0].yaxis.get_major_formatter()(0.5).endswith("%")
     assert figure.axes[4].get_xticklabels()[1].get_text() == "some rather long\nlevel"
@@ -240,5 +240,5 @@ def test_panels_are_wrapped_and_roc_auc_is_no_percentage():
 
 def test_one_metric_has_its_whole_name(table):
     figure = plot_effects(table, [METRIC])
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["validation accuracy"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Validation accuracy"]
     assert len(figure.axes[0].get_lines()) == 2
