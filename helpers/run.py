@@ -105,6 +105,7 @@ def run_side_by_side(runs, jobs, save=False):
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave the kernels behind
             for run in runs:
+                run.is_stopped = True
                 if run.client:
                     run.client.shutdown_kernel = "immediate"  # the kernel is killed, not asked to end
             loop.call_soon_threadsafe(task.cancel)
@@ -116,7 +117,7 @@ class Run:
 
     def __init__(self, path):
         self.path, self.name = path, path.stem
-        self.is_running = False
+        self.is_running = self.is_stopped = False
         self.failure = ""
         self.seconds, self.seconds_by_section = 0.0, Counter()
         self.peak_memory = self.cpu_seconds = None  # of the kernel
@@ -140,6 +141,8 @@ class Run:
                     if cell.cell_type == "code":  # the report of a failed run shows how far it came
                         cell.outputs, cell.execution_count = [], None
                 await self._execute_cells(notebook)
+                if self.is_stopped:  # nbclient may take the killed kernel for a failure instead of the cancellation
+                    raise asyncio.CancelledError
                 await asyncio.to_thread(self._write, notebook, save, started)
             except (OSError, ValueError) as error:  # no notebook, or no place for the reports
                 self.failure = self.failure or f": {type(error).__name__}: {error}"
