@@ -11,6 +11,8 @@ import time
 from contextlib import contextmanager
 from contextvars import copy_context
 
+from helpers.settings import is_kernel
+
 _DELAY, _INTERVAL = 1.0, 0.4  # seconds, before a line appears and between two updates of it
 
 _shown = False
@@ -114,8 +116,7 @@ def _draw(stage, ended, write):
 
 def _choose_writer():
     """Choose where the line goes: a function that replaces its text, and removes it for an empty one."""
-    ipython = sys.modules.get("IPython")  # which has been imported wherever a notebook runs
-    if not hasattr(ipython and ipython.get_ipython(), "kernel"):
+    if not is_kernel():
         return _write_to_terminal
     from IPython.display import display, update_display
 

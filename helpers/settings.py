@@ -122,11 +122,15 @@ def read_progress(environment: Mapping[str, str] | None = None) -> bool:
     is not watched, and a line is not written to a file. Raise InputError as `read_settings`.
     """
     environment = os.environ if environment is None else environment
-    ipython = sys.modules.get("IPython")  # which has been imported wherever a notebook runs
-    is_kernel = hasattr(ipython and ipython.get_ipython(), "kernel")
-    in_editor = is_kernel and ("JPY_SESSION_NAME" in environment or "VSCODE_PID" in environment)
+    in_editor = is_kernel() and ("JPY_SESSION_NAME" in environment or "VSCODE_PID" in environment)
     watched = in_editor or sys.stderr.isatty()
     return {"auto": watched, "on": True, "off": False}[_choose(environment, "NOTEBOOK_PROGRESS", PROGRESS)]
+
+
+def is_kernel() -> bool:
+    """Tell whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")  # which has been imported wherever a notebook runs
+    return hasattr(ipython and ipython.get_ipython(), "kernel")
 
 
 def _choose(environment, name, known):
