@@ -13,7 +13,7 @@ export DATA_SOURCE $(if $(DATA_DIR),DATA_DIR)
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadscope
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg
 
-.PHONY: setup run full lab app test browser twice references report figures results bench lock clean
+.PHONY: setup run full lab app test browser twice references report figures results bench torture lock clean
 
 setup: $(READY)
 
@@ -72,6 +72,9 @@ results: $(READY)  ## the results in README.md and figures/RESULTS.md, and figur
 
 bench: $(READY)  ## ratios measured side by side, into benchmarks/: all, or make bench ROWS="memory transfer"
 	@$(BIN)/python -m benchmarks $(ROWS)
+
+torture: $(READY)  ## kills, full disks, hostile files, 100,000 images ...: 30 minutes, into docs/torture.md; PARTS="kills disks"
+	@$(BIN)/python -m benchmarks.torture $(PARTS)
 
 lock: $(READY)  ## resolve the pins again from the ranges in pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --upgrade \

@@ -1,10 +1,14 @@
 """Files: written so that they are complete or not there, mapped into memory no longer than needed; bad input."""
 
+import errno
+import fcntl
 import mmap
 import os
-import secrets
-from contextlib import contextmanager
+import shutil
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from helpers.leftovers import name_unfinished
 
 
 class InputError(ValueError):
@@ -42,11 +46,16 @@ def show_name(path):
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
+class WriteError(InputError, OSError):
+    """A file could not be written. The message names it, says why, how many bytes are free, and what to do."""
+
+
 @contextmanager
 def replace_atomically(path):
     """Give a temporary path beside ``path``, whose folder is made, and rename it to ``path`` when the block ends well.
 
-    A block that fails, a full disk and a killed process leave what was at ``path`` before.
+    A block that fails, a full disk and a killed process leave what was at ``path`` before. What the disk refuses is a
+    WriteError, which names ``path``.
 
     Examples
     --------
@@ -54,15 +63,126 @@ def replace_atomically(path):
     ...     table.to_csv(unfinished)
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")  # the suffix tells the format
+    unfinished = name_unfinished(path)
     try:
-        yield unfinished
-        with open(unfinished, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        with name_failed_writes(path, unfinished):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield unfinished
+            with open(unfinished, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def name_failed_writes(path, unfinished=None):
+    """Turn what the disk refuses in the block into a WriteError that names ``path``; other errors stay as they are.
+
+    ``unfinished`` is the name that the file has until it is complete.
+    """
+    path = Path(path)
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if (reason := _find_refusal(error, path, unfinished)) is None:
+            raise
+        raise WriteError(_describe_refusal(path, reason)) from error
+
+
+def reserve_space(path, n_bytes):
+    """Reserve the disk space of a file of so many bytes that is to be mapped into memory and written there.
+
+    Without it a full disk would kill the process (SIGBUS) when a page is written. What does not fit is an OSError,
+    which `replace_atomically` turns into a WriteError.
+    """
+    free = shutil.disk_usage(Path(path).parent).free
+    try:
+        if n_bytes > free:
+            raise OSError(errno.ENOSPC, "")
+        with open(path, "rb+") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        what = f"No space left on device: it needs {n_bytes:,} bytes, of which {free:,} are free"
+        raise OSError(errno.ENOSPC, what) from error
+
+
+def _find_refusal(error, path, unfinished):
+    """Find what the disk refused in an error or in what led to it; None if it is about something else."""
+    places = {str(place) for place in (path, unfinished, *path.parents) if place}
+    while error is not None:
+        named = getattr(error, "filename", None)
+        if isinstance(error, OSError) and (named is None or str(named) in places):
+            if error.errno in _REFUSALS or (error.errno is None and type(error) is OSError):  # as of NumPy and h5py
+                return error
+            if error.errno == errno.ENOENT and not path.parent.is_dir():
+                return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _describe_refusal(path, error):
+    reason, remedy = error.strerror or read_reason(error), _REMEDIES.get(error.errno, "See that it can be written")
+    if error.errno in (errno.ENOSPC, None) and "bytes" not in reason:
+        with suppress(OSError):
+            place = next(folder for folder in path.absolute().parents if folder.is_dir())
+            reason += f"; {shutil.disk_usage(place).free:,} bytes are free"
+    return f"{show_name(path)} cannot be written ({reason}). {remedy}, and run it again. What was there before is kept."
+
+
+_REMEDIES = {
+    errno.ENOSPC: "Make space on this disk, or use another one",
+    errno.EDQUOT: "Your share of this disk is used up: make space",
+    errno.EROFS: "The disk is read-only: use another one",
+    errno.EACCES: "Allow writing there, or use another folder",
+    errno.EPERM: "Allow writing there, or use another folder",
+    errno.EIO: "The disk has a fault: use another one",
+    errno.ENOENT: "Its folder has vanished while it was written: see that it stays",
+    errno.ENOTDIR: "A part of its path is a file: remove it, or use another folder",
+    errno.EISDIR: "There is a folder of this name: remove it",
+    errno.ENAMETOOLONG: "Choose a shorter name",
+    errno.EFBIG: "The disk takes no file of this size: use another one",
+}
+_REFUSALS = _REMEDIES.keys() - {errno.ENOENT}
+
+
+@contextmanager
+def hold_lock(path):
+    """Keep other processes that ask for the same lock from working on ``path`` during the block.
+
+    Raise InputError at once if another one holds it. The lock is a hidden file beside ``path``; it ends with the
+    process, however that ends.
+    """
+    path = Path(path)
+    place = path.with_name(f".{path.name}.lock")
+    with name_failed_writes(path, place):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            file = open(place, "w")  # noqa: SIM115 - it is closed when the lock ends
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                raise InputError(
+                    f"{show_name(path)} is being written by another process. Wait until it has ended, or name another "
+                    "file."
+                ) from None
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(file.fileno()), place.stat()):
+                    break
+            file.close()  # who held it has removed it in the meantime
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            place.unlink()
+        file.close()
 
 
 def release_pages(array):

@@ -53,7 +53,7 @@ def test_folders_are_made(tmp_path):
     assert (tmp_path / "a" / "b" / "file").read_text() == "new"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("failed"), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
+@pytest.mark.parametrize("error", [RuntimeError("failed"), KeyboardInterrupt(), FileNotFoundError(2, "no", "other")])
 def test_a_failing_block_leaves_the_old_file(path, error):
     def write():
         with replace_atomically(path) as unfinished:

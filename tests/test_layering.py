@@ -12,7 +12,9 @@ import pytest
 
 PROJECT = Path(__file__).parents[1]
 ROOMS = ("helpers.data", "helpers.training", "helpers.evaluation")
-SHARED = ("helpers.settings", "helpers.files", "helpers.identity", "helpers.parallel", "helpers.progress")
+SHARED = tuple(
+    f"helpers.{name}" for name in ("settings", "files", "leftovers", "seals", "identity", "parallel", "progress")
+)
 ABOVE = (
     "helpers.run",
     "helpers.reports",

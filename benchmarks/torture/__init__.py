@@ -1,0 +1,18 @@
+"""Torture: kills, full disks, damaged caches, two at once, hostile files, many images, workers that die.
+
+``python -m benchmarks.torture [PART ...]``, or ``make torture``. Each part is a module with a function
+``run(short=False)`` that tries its cases and returns a list of `Case`; the short form belongs to `make test`.
+"""
+
+from typing import NamedTuple
+
+PARTS = ("kills", "disks", "caches", "together", "hostile", "fuzz", "large", "cluster")
+
+
+class Case(NamedTuple):
+    """One thing that was tried: what it was, what was expected, what happened, and whether that is right."""
+
+    name: str
+    expected: str
+    happened: str
+    right: bool

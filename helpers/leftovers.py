@@ -1,0 +1,87 @@
+"""Leftovers: what a process has not finished has a hidden name that tells the process, so that it can be removed.
+
+A killed process cannot remove what it wrote; the next one does.
+"""
+
+import functools
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+_UNFINISHED = re.compile(r"\..*-([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}(\.[^.]*)?", re.DOTALL)
+_FORGOTTEN = 86_400  # seconds, after which the unfinished file of another machine is nobody's
+
+
+def name_unfinished(path):
+    """Name what is to become ``path`` until it is complete: hidden, beside it, with the same suffix."""
+    owner = f"{_describe_machine()}-{os.getpid()}-{_read_start(os.getpid())}"
+    return path.with_name(f".{path.stem[:40]}-{owner}-{secrets.token_hex(4)}{path.suffix}")
+
+
+def find_unfinished(folder):
+    """Find what dead processes have left unfinished below a folder: Paths of files and folders.
+
+    What processes of other machines write, or have left, counts only when it has not changed for a day.
+    """
+    found = []
+    for place, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
+            if (match := _UNFINISHED.fullmatch(name)) and _is_left(Path(place, name), *match.groups()[:3]):
+                found.append(Path(place, name))
+        folders[:] = [name for name in folders if not _UNFINISHED.fullmatch(name)]
+    return found
+
+
+def remove_unfinished(*folders):
+    """Remove what dead processes have left unfinished below some folders; the bytes that were freed."""
+    freed = 0
+    for path in (path for folder in folders for path in find_unfinished(folder)):
+        with suppress(OSError):  # another process may remove it too
+            freed += count_bytes(path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return freed
+
+
+def count_bytes(path):
+    """Count the bytes on disk of a file, or of all files below a folder."""
+    paths = [path] if not path.is_dir() else (Path(place, name) for place, _, names in os.walk(path) for name in names)
+    return sum(path.lstat().st_blocks * 512 for path in paths)
+
+
+def _is_left(path, machine, pid, start):
+    if machine == _describe_machine():
+        return _read_start(int(pid)) != int(start)
+    with suppress(OSError):
+        return time.time() - path.stat().st_mtime > _FORGOTTEN
+    return False
+
+
+@functools.cache
+def _describe_machine():
+    """Hash what tells apart machines, their starts, and containers, each of which counts processes anew."""
+    about = [socket.gethostname()]
+    with suppress(OSError):  # of systems without /proc
+        about += [Path("/proc/sys/kernel/random/boot_id").read_text(), str(Path("/proc/self/ns/pid").readlink())]
+    return hashlib.sha256("\n".join(about).encode()).hexdigest()[:8]
+
+
+def _read_start(pid):
+    """Read when a process was started, in ticks of the clock; -1 if there is none, 0 where the system does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            return -1
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return -1
+    except PermissionError:
+        pass
+    return 0

@@ -1,0 +1,98 @@
+"""Leftovers: what a killed process has not finished is removed by the next one; what another one writes stays."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers import leftovers
+from helpers.files import InputError, WriteError, hold_lock, replace_atomically, reserve_space
+from helpers.leftovers import find_unfinished, name_unfinished, remove_unfinished
+
+PROJECT = Path(__file__).parents[1]
+_WRITING = """
+import sys, time
+from helpers.files import hold_lock, replace_atomically
+with hold_lock(sys.argv[1]), replace_atomically(sys.argv[1]) as unfinished:
+    unfinished.write_text("half")
+    sys.stdout.write("writing\\n")
+    sys.stdout.flush()
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def writing(tmp_path):
+    """Start a process that is writing a table, and has the lock of it."""
+    command = [sys.executable, "-c", _WRITING, tmp_path / "table.csv"]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "writing\n"
+        yield process
+        process.kill()
+
+
+def test_what_a_living_process_writes_stays(writing, tmp_path):
+    assert find_unfinished(tmp_path) == []
+    assert remove_unfinished(tmp_path) == 0
+    assert len(list(tmp_path.glob(".table-*.csv"))) == 1
+
+
+def test_what_a_killed_process_has_left_is_removed(writing, tmp_path):
+    writing.send_signal(signal.SIGKILL)
+    writing.wait()
+    (tmp_path / "table-0.csv").write_text("complete")
+    assert remove_unfinished(tmp_path) > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".table.csv.lock", "table-0.csv"]
+    with hold_lock(tmp_path / "table.csv"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["table-0.csv"]
+
+
+def test_the_process_that_has_the_number_of_a_dead_one_owns_nothing(tmp_path, monkeypatch):
+    path = name_unfinished(tmp_path / "a.npy")
+    path.touch()
+    assert find_unfinished(tmp_path) == []
+    monkeypatch.setattr(leftovers, "_read_start", lambda pid: 12345)
+    assert find_unfinished(tmp_path) == [path]
+
+
+def test_what_another_machine_writes_is_nobodys_after_a_day(tmp_path, monkeypatch):
+    path = name_unfinished(tmp_path / "folder")
+    (path / "inner").mkdir(parents=True)
+    monkeypatch.setattr(leftovers, "_describe_machine", lambda: "01234567")
+    assert find_unfinished(tmp_path) == []
+    os.utime(path, (0, 0))
+    assert remove_unfinished(tmp_path) == 0  # an empty folder takes no bytes of files
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_process_is_told_at_once(writing, tmp_path):
+    with (
+        pytest.raises(InputError, match=r"table\.csv is being written by another process"),
+        hold_lock(tmp_path / "table.csv"),
+    ):
+        pass
+
+
+def test_a_folder_that_vanishes_is_named(tmp_path):
+    def write():
+        with replace_atomically(tmp_path / "a" / "b.csv") as unfinished:
+            (tmp_path / "a").rmdir()
+            unfinished.write_text("new")
+
+    with pytest.raises(WriteError, match=r"b\.csv cannot be written .*Its folder has vanished"):
+        write()
+
+
+def test_space_that_is_not_there_is_told_in_bytes(tmp_path):
+    def write():
+        with replace_atomically(tmp_path / "b.npy") as unfinished:
+            unfinished.touch()
+            reserve_space(unfinished, 2**55)
+
+    with pytest.raises(WriteError, match=r"b\.npy cannot be written .*needs 36,028,797,018,963,968 bytes, of which"):
+        write()
+    assert list(tmp_path.iterdir()) == []

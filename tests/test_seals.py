@@ -1,0 +1,52 @@
+"""Seals: a cached file that was cut, changed or exchanged is noticed, whatever byte it is."""
+
+import numpy as np
+import pytest
+
+from helpers.seals import DamagedError, read_seal, read_sealed, seal
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "cache.txt"
+    path.write_bytes(b"0123456789" * 20)
+    seal(path, version=3, folder="é")
+    return path
+
+
+def test_content_and_what_it_is_come_back(path):
+    assert read_seal(path) == ({"version": 3, "folder": "é"}, 200)
+    assert read_sealed(path) == b"0123456789" * 20
+
+
+def test_every_byte_counts(path):
+    content = path.read_bytes()
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+        with pytest.raises(DamagedError):
+            read_seal(path)
+
+
+def test_every_cut_counts(path):
+    content = path.read_bytes()
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(DamagedError):
+            read_seal(path)
+    path.write_bytes(content + b"\n")
+    with pytest.raises(DamagedError):
+        read_seal(path)
+
+
+def test_numpy_reads_a_sealed_array_as_before(tmp_path):
+    path = tmp_path / "pixels.npy"
+    np.save(path, np.arange(3_000_000, dtype="uint8"))
+    seal(path)
+    assert np.array_equal(np.load(path, mmap_mode="r"), np.arange(3_000_000, dtype="uint8"))
+    assert read_seal(path)[1] == 3_000_128
+
+
+def test_what_was_never_sealed_is_noticed(tmp_path):
+    (tmp_path / "old").write_bytes(b"x" * 100)
+    with pytest.raises(DamagedError, match="its end is missing"):
+        read_seal(tmp_path / "old")
