@@ -4,6 +4,7 @@
 ``run(short=False)`` that tries its cases and returns a list of `Case`; the short form belongs to `make test`.
 """
 
+from importlib import import_module
 from typing import NamedTuple
 
 PARTS = ("kills", "disks", "caches", "together", "hostile", "fuzz", "large", "cluster")
@@ -16,3 +17,8 @@ class Case(NamedTuple):
     expected: str
     happened: str
     right: bool
+
+
+def run_part(part, short=False):
+    """Run a part in this process: a list of `Case`."""
+    return import_module(f"benchmarks.torture.{part}").run(short)

@@ -5,16 +5,14 @@ import json
 import sys
 import time
 from datetime import date
-from importlib import import_module
 from pathlib import Path
 
 from benchmarks.common import describe_machine, run_alone
-from benchmarks.torture import PARTS, Case
+from benchmarks.torture import PARTS, Case, run_part
 from helpers.files import replace_atomically
 
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = Path(__file__).parents[2] / "docs" / "torture.md"
-_LISTED = ("hostile", "disks", "caches", "together", "cluster", "large")  # parts of which the page shows each case
 _TITLES = {
     "kills": "runs killed at random",
     "disks": "full, read-only and vanishing disks",
@@ -50,11 +48,6 @@ def main(arguments=None):
     return int(bool(wrong))
 
 
-def run_part(part, short):
-    """Run a part in this process."""
-    return [tuple(case) for case in import_module(f"benchmarks.torture.{part}").run(short)]
-
-
 def save(part, cases, seconds):
     """Keep the results of a part, and write the page again."""
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
@@ -84,7 +77,7 @@ def format_page(results):
         lines.append(
             f"| {part} | {_TITLES[part]} | {counted} | {found['seconds']:,} | {found['date']} | {found['machine']} |"
         )
-    for part in (name for name in _LISTED if name in results):
+    for part in (name for name in PARTS if name in results):
         lines += ["", f"## {_TITLES[part].capitalize()}", "", "| tried | expected | happened |", "|---|---|---|"]
         for case in (Case(*case) for case in results[part]["cases"]):
             cells = [text.replace("|", "\\|").replace("\n", " ") for text in case[:3]]
