@@ -4,6 +4,7 @@ import csv
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -724,13 +725,79 @@ def test_bad_input_is_told_in_one_line_before_the_model_is_opened(folder, capsys
     assert not list(Path().rglob("*.csv"))
 
 
-def test_a_table_that_cannot_be_written(saved, folder, capsys, monkeypatch):
-    def fail(*_):
-        raise OSError(28, "No space left on device")
+def test_on_a_full_disk_all_rows_are_whole_and_the_next_run_goes_on(saved, folder, small_disk, capsys):
+    out, names = small_disk.folder / "table.csv", [f"scans/{letter * 200}.bmp" for letter in "abcdefghijklmnopqrst"]
+    for name in names:
+        Image.new("RGB", (8, 8)).save(name)
+    (folder / "1.bmp").write_text("damaged")
+    small_disk.fill(leave=4096)  # of which the rows of two images take some 700
+    assert run(saved["full"], "scans", "--out", out, "--batch-size", 2) == 2
+    told, err = capsys.readouterr()
+    assert (told, err.count("\n")) == ("", 1)
+    assert err.startswith(f"error: {out} cannot be written (No space left on device; ")
+    assert " bytes are free). Make space on this disk" in err
+    before = out.read_bytes()
+    assert before.endswith(b"\n")
+    assert 5 < len(read_table(out)) < 20
+    assert {path.name for path in small_disk.folder.iterdir()} == {"table.csv", "filler"}
 
-    monkeypatch.setattr(predict, "_predict", fail)
-    assert run(saved["full"], "scans") == 2
-    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+    small_disk.empty()
+    assert run(saved["full"], "scans", "--out", out, "--batch-size", 2) == 1
+    assert out.read_bytes().startswith(before)
+    assert sorted(read_table(out)["file"]) == sorted([*names, *(f"scans/{name}" for name in NAMES[1:])])
+    assert {path.name for path in small_disk.folder.iterdir()} == {"table.csv", "table.problems.csv"}
+
+
+def test_a_table_on_a_read_only_disk_is_left_as_it_is(saved, folder, small_disk, capsys):
+    out = small_disk.folder / "table.csv"
+    assert run(saved["full"], "scans/Part 2", "--out", out) == 0
+    before = out.read_bytes()
+    capsys.readouterr()
+    small_disk.protect()
+    assert run(saved["full"], "scans", "--out", out) == 2
+    assert capsys.readouterr().err == (
+        f"error: {out} cannot be written (Read-only file system). The disk is read-only: use another one, and run it "
+        "again. What was there before is kept.\n"
+    )
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("what", ["table", "folder"])
+def test_a_table_that_is_removed_while_it_is_written_is_told(saved, folder, capsys, monkeypatch, what):
+    original, calls = predict.Classifier.predict, []
+
+    def remove(self, images):
+        calls.append(len(images))
+        if len(calls) == 3:  # a trial, a batch, and this one
+            shutil.rmtree("results") if what == "folder" else Path("results/table.csv").unlink()
+        return original(self, images)
+
+    monkeypatch.setattr(predict.Classifier, "predict", remove)
+    assert run(saved["full"], "scans", "--out", "results/table.csv", "--batch-size", 2) == 2
+    error = "error: results/table.csv was removed while it was written. See that it stays, and run it again.\n"
+    assert capsys.readouterr() == ("", error)
+    assert len(calls) == 3
+
+
+def test_the_second_of_two_on_one_table_ends_and_tears_nothing(saved, folder, capsys, monkeypatch):
+    """Also where the first one has put a new file in the place of the table, because images have changed."""
+    assert run(saved["full"], "scans") == 0
+    Image.new("RGB", (8, 8)).save(folder / "1.bmp")
+    capsys.readouterr()
+    original, ended = predict.Classifier.predict, []
+
+    def start_another(self, images):
+        if len(images) == 1 and not ended:  # the one that has changed
+            ended.append(None)
+            ended[0] = run(saved["full"], "scans"), capsys.readouterr().err
+        return original(self, images)
+
+    monkeypatch.setattr(predict.Classifier, "predict", start_another)
+    assert run(saved["full"], "scans") == 0
+    error = "predictions.csv is being written by another process. Wait until it has ended, or name another file."
+    assert ended == [(2, f"error: {error}\n")]
+    assert sorted(read_table()["file"]) == sorted(f"scans/{name}" for name in NAMES)
+    assert sorted(path.name for path in Path().iterdir() if path.is_file()) == ["predictions.csv"]
 
 
 def test_help_does_without_tensorflow():

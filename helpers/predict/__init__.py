@@ -8,8 +8,8 @@ the beginnings of two SHA-256: ``content``, of the file, and ``model``, of the m
 empty. Cells that a spreadsheet would run begin with an apostrophe, see `helpers.files.guard_cell`.
 
 Rows are written batch by batch: started again with the same model, options and table it goes on where it was stopped,
-and predicts those files anew whose content has changed. Images that cannot be read are listed beside it, in
-``<name>.problems.csv``; they are tried again.
+also by a full disk, and predicts those files anew whose content has changed. Images that cannot be read are listed
+beside it, in ``<name>.problems.csv``; they are tried again. Two processes do not write one table: the second one ends.
 
 What it needs to know is in the model file, see ``about`` of `helpers.training.saving.save_model`; any of it may be
 missing: ``class_names``, in the order of the outputs; ``views``, how many test-time augmentation averages over;
@@ -27,6 +27,7 @@ import re
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +39,16 @@ from helpers.data.layouts.common import order_naturally
 from helpers.data.listing import IMAGE_FORMATS, describe_unread, find_obstacle, list_files, tell_kind
 from helpers.data.pixels import decode_image, refuse_bombs
 from helpers.data.reading import hash_each, read_files
-from helpers.files import InputError, guard_cell, replace_atomically, show_name, unguard_cell
+from helpers.files import (
+    InputError,
+    WriteError,
+    guard_cell,
+    hold_lock,
+    name_failed_writes,
+    replace_atomically,
+    show_name,
+    unguard_cell,
+)
 from helpers.predict.classifier import Classifier, Decoded
 from helpers.progress import open_stage, show
 from helpers.settings import read_progress
@@ -129,7 +139,9 @@ def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None,
     InputError
         The model or a path is missing, the model cannot be used, there is no image, or ``out`` cannot be the table of
         this model's predictions; nothing was written then. Or its outputs are no probabilities, which shows at the
-        first images for which they are none: the rows before them stay.
+        first images for which they are none: the rows before them stay. Or another process writes this table.
+    WriteError
+        The disk took no more rows. Those before stay, so that the next run goes on.
     """
     out = Path(out)
     out = out.resolve() if out.is_symlink() else out  # so that what the link leads to is replaced, not the link
@@ -144,29 +156,27 @@ def predict_files(model_path, paths, out, *, batch_size=_BATCH_SIZE, views=None,
         raise InputError(f"{out} cannot be written: {place} is a file, not a folder.")
     found = find_images([paths] if isinstance(paths, str | Path) else paths, relative_to)
     classifier = Classifier(model_path, views)
-    done, size = _read_done(out, classifier)
-    changed = _find_changed(found.files, done)
-    waiting = [item for item in found.files.items() if item[0] not in done or item[0] in changed]
-    before, problems = len(found.files) - len(waiting), [*found.unread.items()]
-    now = {*found.files, *found.unread}
-    others = [row for row in _read_problems(out) if row[0] not in now and Path(relative_to or "", row[0]).exists()]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with open(out, "ab") as table:
-        table.truncate(size)
-        if not size:
-            table.write(_format_rows([classifier.header]))
-    if changed:
-        _drop_rows(out, changed)
-    try:
-        with open(out, "ab") as table, open_stage("predicting", len(found.files), done=before) as stage:
-            predicted, foreign = _predict(classifier, waiting, batch_size, table, problems, stage)
-    finally:
-        if problems or others:  # also of a run that is stopped
-            with replace_atomically(_name_problems(out)) as unfinished:
-                rows = ((guard_cell(name), problem) for name, problem in [*others, *problems])
-                unfinished.write_bytes(_format_rows([_PROBLEM_COLUMNS, *rows]))
-    if not (problems or others):  # what an earlier run listed can be read now
-        _name_problems(out).unlink(missing_ok=True)
+    with hold_lock(out):
+        done, size = _read_done(out, classifier)
+        changed = _find_changed(found.files, done)
+        waiting = [item for item in found.files.items() if item[0] not in done or item[0] in changed]
+        before, problems = len(found.files) - len(waiting), [*found.unread.items()]
+        now = {*found.files, *found.unread}
+        others = [row for row in _read_problems(out) if row[0] not in now and Path(relative_to or "", row[0]).exists()]
+        with _append(out) as table:
+            table.truncate(size)
+            if not size:
+                _write(table, [classifier.header])
+        if changed:
+            _drop_rows(out, changed)
+        try:
+            with _append(out) as table, open_stage("predicting", len(found.files), done=before) as stage:
+                predicted, foreign = _predict(classifier, waiting, batch_size, table, problems, stage)
+        except BaseException:
+            with suppress(WriteError):  # what has stopped the run is to be told
+                _write_problems(out, [*others, *problems])
+            raise
+        _write_problems(out, [*others, *problems])
     problems = pd.DataFrame(problems, columns=_PROBLEM_COLUMNS)
     return Outcome(predicted, before, len(changed.difference(problems["file"])), foreign, problems, found.others)
 
@@ -286,6 +296,28 @@ def _drop_rows(out, names):
                 kept.write(_format_rows([row]))
 
 
+@contextmanager
+def _append(out):
+    """Open a table to append to it, without a buffer; what the disk refuses is a WriteError."""
+    with name_failed_writes(out), open(out, "ab", buffering=0) as table:
+        yield table
+
+
+def _write(table, rows):
+    """Append rows to a table: all of them, or none where the disk is full or the process is interrupted."""
+    content, about = _format_rows(rows), os.fstat(table.fileno())
+    if not about.st_nlink:  # rows would go nowhere
+        raise WriteError(
+            f"{show_name(table.name)} was removed while it was written. See that it stays, and run it again."
+        )
+    try:
+        while content:
+            content = content[table.write(content) :]
+    except BaseException:
+        table.truncate(about.st_size)
+        raise
+
+
 def _read_problems(out):
     """Read what earlier runs could not read: pairs of file and problem; none from a list that is missing or damaged."""
     try:
@@ -293,6 +325,17 @@ def _read_problems(out):
             return [(unguard_cell(name), problem) for name, problem in [*csv.reader(file)][1:]]
     except (OSError, ValueError, csv.Error):
         return []
+
+
+def _write_problems(out, problems):
+    """Write the list of what could not be read; without problems remove that of an earlier run."""
+    path = _name_problems(out)
+    if not problems:
+        path.unlink(missing_ok=True)
+        return
+    with replace_atomically(path) as unfinished:
+        rows = ((guard_cell(name), problem) for name, problem in problems)
+        unfinished.write_bytes(_format_rows([_PROBLEM_COLUMNS, *rows]))
 
 
 def _predict(classifier, files, batch_size, table, problems, stage):
@@ -319,10 +362,7 @@ def _predict(classifier, files, batch_size, table, problems, stage):
                 readable = {name: image for name, image in named if not isinstance(image, str)}
                 if readable:
                     rows, foreign = classifier.predict([*readable.values()])
-                    table.write(
-                        _format_rows([guard_cell(name), *row] for name, row in zip(readable, rows, strict=True))
-                    )
-                    table.flush()
+                    _write(table, ([guard_cell(name), *row] for name, row in zip(readable, rows, strict=True)))
                     n_predicted, n_foreign = n_predicted + len(rows), n_foreign + foreign
                 stage.update(len(batch))
         finally:
