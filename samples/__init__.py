@@ -12,7 +12,7 @@ from helpers.files import InputError
 from samples import chest_xray, ham10000, leukemia, melanoma, mnist, plants
 
 # Part of the samples' folder: raise it whenever a sample would be drawn otherwise.
-_VERSION = 11
+VERSION = 11
 _DRAWERS = {
     "mnist": mnist.draw,
     "ham10000": ham10000.draw,
@@ -28,7 +28,7 @@ def make_sample(data_set, samples_folder):
     """Draw the sample of a data set, unless it was drawn before; return the folder that stands for its own."""
     if data_set.name not in _DRAWERS:
         raise InputError(f"There is no built-in sample of {data_set.name}: expected one of {', '.join(_DRAWERS)}.")
-    folder = samples_folder / f"v{_VERSION}" / data_set.name
+    folder = samples_folder / f"v{VERSION}" / data_set.name
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{data_set.name}-", dir=folder.parent))

@@ -23,14 +23,15 @@ from helpers.data.layouts.common import read_arrays
 from helpers.data.layouts.tables import sniff
 from helpers.data.listing import HEAD, IMAGE_FORMATS, describe_unread, find_obstacle, recognize
 from helpers.data.reading import CHUNK_FILES, UNREADABLE, hash_contents, read_chunks, read_files, refuse_unreadable
-from helpers.files import InputError, read_reason, release_pages, replace_atomically, show_name
+from helpers.files import InputError, read_reason, release_pages, replace_atomically, reserve_space, show_name
 from helpers.progress import track
+from helpers.seals import check_seal, read_cached, seal
 
 with suppress(AttributeError, OSError):  # libtiff writes to stderr what Pillow raises as an error
     ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 # Part of every cache key: raise it whenever the same file would give other pixels.
-_VERSION = 5
+VERSION = 5
 _MODES = {1: "L", 3: "RGB"}
 # Pillow may first average whole pixels, down to so many times the size to resize to. Resizing 600x450 to 160x120 takes
 # half as long then, and 99 of 100 pixels of lesions and X-rays change by at most 2 grey levels.
@@ -49,6 +50,8 @@ def load_pixels(images, folder, shape, cache_dir, background=255):
 
     They are decoded and resized once, on the Dask cluster if there is one, and kept under a name made from the content
     of the files, the order of the images and the shape, so that changed files are never answered from an old cache.
+    What was kept is checked by its checksum when this process opens it first; if it was damaged, a line says so, and it
+    is made again.
 
     Returns
     -------
@@ -57,7 +60,8 @@ def load_pixels(images, folder, shape, cache_dir, background=255):
     Raises
     ------
     InputError
-        A file cannot be read as an image, or is not seen by a worker of the Dask cluster; the message names it.
+        A file cannot be read as an image, or is not seen by a worker of the Dask cluster; the message names it. Or the
+        disk has no space for the pixels, before any is written (WriteError).
     ValueError
         The rows of ``images`` are not numbered from 0, as positions in the array are.
     """
@@ -67,13 +71,15 @@ def load_pixels(images, folder, shape, cache_dir, background=255):
         raise ValueError("The rows are not numbered from 0: call reset_index(drop=True) after leaving some out.")
     hashes = hash_contents(images["path"], folder, cache_dir)
     refuse_unreadable(hashes, folder)
-    key = repr((_VERSION, tuple(shape), background, compute_fingerprint(images, folder, hashes=hashes)))
+    key = repr((VERSION, tuple(shape), background, compute_fingerprint(images, folder, hashes=hashes)))
     cached = _name_cached(cache_dir / "pixels", key.encode(), "npy")
-    if not cached.exists():
+    if not read_cached(cached, check_seal):
         with replace_atomically(cached) as unfinished:
             pixels = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (len(images), *shape))
+            reserve_space(unfinished, unfinished.stat().st_size)
             _decode(images, folder, pixels, background)
             pixels.flush()
+            seal(unfinished, **_describe(images, folder, background), shape=list(shape))
     return np.load(cached, mmap_mode="r", allow_pickle=False)
 
 
@@ -85,18 +91,21 @@ def measure_images(images, folder, cache_dir, background=255):
     cannot be read, an empty str for readable images.
     """
     hashes = hash_contents(images["path"], folder, cache_dir)
-    key = repr((_VERSION, "measured", background, compute_fingerprint(images, folder, hashes=hashes)))
+    key = repr((VERSION, "measured", background, compute_fingerprint(images, folder, hashes=hashes)))
     cached = _name_cached(cache_dir / "measured", key.encode(), "csv")
-    if not cached.exists():
+    content = read_cached(cached)
+    if content is None:
         paths = [folder / path for path in images["path"]]
         seen = [hashes[path] != UNREADABLE for path in images["path"]]  # workers read only what can be opened here
         measure = partial(_measure_files, background=background)
         rows = iter(read_files(measure, [*compress(paths, seen)], "measuring images", refuse_bombs))
         rows = [next(rows) if opens else _measure(path, background) for path, opens in zip(paths, seen, strict=True)]
+        content = pd.DataFrame(rows, columns=[*_MEASURES, "note", "error"]).to_csv(index=False).encode()
         with replace_atomically(cached) as unfinished:
-            pd.DataFrame(rows, columns=[*_MEASURES, "note", "error"]).to_csv(unfinished, index=False)
+            unfinished.write_bytes(content)
+            seal(unfinished, **_describe(images, folder, background))
     missing, text = dict.fromkeys(_MEASURES, ""), dict.fromkeys(("mode", "note", "error"), "str")
-    table = pd.read_csv(cached, keep_default_na=False, na_values=missing, dtype=text)
+    table = pd.read_csv(BytesIO(content), keep_default_na=False, na_values=missing, dtype=text)
     return table.set_index(images.index)
 
 
@@ -322,6 +331,11 @@ def _explain(error):
     if isinstance(error, MemoryError):
         return "does not fit into memory: save it smaller"
     return getattr(error, "strerror", None) or read_reason(error)
+
+
+def _describe(images, folder, background):
+    """Describe what is kept of some images, for who looks through the cache."""
+    return {"version": VERSION, "folder": str(folder.absolute()), "images": len(images), "background": background}
 
 
 def _name_cached(folder, key, ending):

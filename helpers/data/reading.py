@@ -13,6 +13,7 @@ from helpers.data.listing import find_obstacle
 from helpers.files import InputError, replace_atomically, show_name
 from helpers.parallel import count_workers, run_in_parallel, uses_cluster
 from helpers.progress import open_stage
+from helpers.seals import read_cached, seal
 
 CHUNK_FILES = 256  # at most, that a worker reads at a time
 # Nanoseconds. A file that changed so shortly before could change again under the same times, whose clocks tick slowly.
@@ -44,7 +45,8 @@ def hash_contents(paths, folder, cache_dir=None):
         if int(states[path].split()[2]) < settled and hashes[path] != UNREADABLE:
             known[path] = states[path] + hashes[path]
     if cached and not known.items() <= saved.items():
-        _save_hashes(_load_hashes(cached) | known, cached)  # loaded again, because another process may have saved
+        known = _load_hashes(cached) | known  # loaded again, because another process may have saved
+        _save_hashes(known, cached, place)
     return {path: hashes.get(path) or known[path][len(state) :] for path, state in states.items()}
 
 
@@ -62,16 +64,16 @@ def _read_states(paths, folder):
 def _load_hashes(path):
     """Load a file of hashes; none from one that is missing or damaged."""
     try:
-        check, content = path.read_bytes().split(b"\n", 1)
-    except (OSError, ValueError):
+        content = read_cached(path)
+    except OSError:
         return {}
-    return json.loads(content) if check == hashlib.sha256(content).hexdigest().encode() else {}
+    return {} if content is None else json.loads(content)
 
 
-def _save_hashes(hashes, path):
-    content = json.dumps(hashes)
+def _save_hashes(hashes, path, folder):
     with suppress(OSError), replace_atomically(path) as unfinished:  # a cache that cannot be written can be read
-        unfinished.write_bytes(f"{hashlib.sha256(content.encode()).hexdigest()}\n{content}".encode())
+        unfinished.write_text(json.dumps(hashes))
+        seal(unfinished, folder=folder, files=len(hashes))
 
 
 def hash_each(paths):

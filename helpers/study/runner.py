@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 import warnings
+import zlib
 from contextlib import closing
 from functools import partial
 from importlib.metadata import version
@@ -26,11 +27,14 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from helpers.files import release_pages, replace_atomically
 from helpers.identity import describe
+from helpers.leftovers import name_unfinished, remove_unfinished
 from helpers.parallel import ONE_THREAD, KilledWorkerError, end_with_parent, run_on_cluster, uses_cluster
 from helpers.progress import open_stage
+from helpers.seals import DamagedError, read_cached
 from helpers.study.design import dump_settings
 
 _TRIAL, _RUN = ("trial", "settings", "seed"), ("wall_seconds", "error")  # columns beside the results
+_RECORD = {*_TRIAL, "results", *_RUN, "traceback", "versions"}
 _SAMPLE_BYTES = 2**26  # of each array, to tell it from others
 
 
@@ -47,7 +51,8 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None):
     trials : DataFrame
         From `list_trials`.
     folder : str or Path
-        Gets one file ``<trial>.json`` per trial.
+        Gets one file ``<trial>.json`` per trial, which holds a checksum: the trial of a damaged one, which is named on
+        standard output, is run again.
     arrays : sequence of arrays
         Read-only for the trials. Processes on this machine share large ones in memory, and read a memory-mapped one
         from its file. They are identified by shape, type and a sample of their content.
@@ -73,10 +78,12 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None):
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(folder)
     identity = _identify(train, arrays)
     trials = [{"settings": row.settings, "seed": int(row.seed)} for row in trials.itertuples()]
     trials = {hashlib.sha256(dump_settings([trial, identity]).encode()).hexdigest()[:16]: trial for trial in trials}
-    records = {key: _read_record(folder / f"{key}.json") for key in trials}
+    again = "its trial is run again"
+    records = {key: read_cached(folder / f"{key}.json", read_record, again) for key in trials}
     waiting = {key: {"trial": key} | trials[key] for key, record in records.items() if not record or record["error"]}
     n_jobs = effective_n_jobs(-1 if n_jobs is None else n_jobs)
     if uses_cluster() and waiting:
@@ -90,8 +97,7 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None):
         stage.doing = f"{done} of {len(trials)} trials"
         for key, record in finished:
             records[key] = record
-            with replace_atomically(folder / f"{key}.json") as unfinished:
-                unfinished.write_text(json.dumps(record, indent=1))
+            _save_record(record, folder / f"{key}.json")
             stage.update()
             stage.doing = f"{stage.done} of {len(trials)} trials"
     return pd.DataFrame(
@@ -104,8 +110,8 @@ def _identify(train, arrays):
     """Hash function and data, which identify a result."""
     if not inspect.isfunction(train):
         raise ValueError(f"train is {train!r}; expected a function.")
-    versions = [version(package) for package in ("keras", "tensorflow", "numpy")]
-    about = [train.__module__, train.__qualname__, inspect.getsource(train), _read_code(train), versions]
+    about = [train.__module__, train.__qualname__, inspect.getsource(train), _read_code(train)]
+    about.append([*list_versions().values()])
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode() + repr(describe(train)).encode())
     for array in arrays:
         array = np.atleast_1d(array)
@@ -156,13 +162,34 @@ def _read_code(train):
     return code
 
 
-def _read_record(path):
-    """Read the record of a trial; None if there is none, or a damaged one."""
+def list_versions():
+    """List the versions of the packages that a result depends on: a dict of str. Results of others are not taken."""
+    return {package: version(package) for package in ("keras", "tensorflow", "numpy")}
+
+
+def _save_record(record, path):
+    record = json.loads(json.dumps(record | {"versions": list_versions()}))  # as it will be read again
+    with replace_atomically(path) as unfinished:
+        unfinished.write_text(json.dumps(record | {"checksum": _sum_up(record)}, indent=1))
+
+
+def read_record(path):
+    """Read the record of a trial: a dict. Raise DamagedError if it is not as it was written."""
     try:
-        record = json.loads(path.read_text())
-        return record if record.keys() >= {*_TRIAL, "results", *_RUN} else None
-    except (OSError, ValueError, AttributeError):
-        return None
+        record = json.loads(path.read_bytes())
+        checksum = record.pop("checksum")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DamagedError("it is no record with a checksum") from error
+    if record.keys() != _RECORD or checksum != _sum_up(record):
+        raise DamagedError("its checksum differs")
+    if record["trial"] != path.stem:
+        raise DamagedError("it is that of another trial")
+    return record
+
+
+def _sum_up(record):
+    """Compute a checksum of a record, however it is laid out."""
+    return f"{zlib.crc32(json.dumps(record, sort_keys=True).encode()):08x}"
 
 
 def _make_record(trial, results=None, wall_seconds=None, error="", trace=""):
@@ -206,7 +233,7 @@ def _retry_lost(run, trials):
 
 def _run_in_processes(train, arrays, n_jobs, folder, trials):
     """Run trials side by side; yield key and record of each when it is finished, None if its process was killed."""
-    markers = {key: folder / f"{key}.started" for key in trials}
+    markers = {key: name_unfinished(folder / f"{key}.started") for key in trials}  # two at once run the same study
     waiting = dict(trials)
     one_thread = patch.dict(os.environ, ONE_THREAD)
     get_reusable_executor(reuse=True).shutdown()  # older processes may have started TensorFlow with more threads
@@ -214,7 +241,6 @@ def _run_in_processes(train, arrays, n_jobs, folder, trials):
         workers = {"inner_max_num_threads": 1, "initializer": end_with_parent, "initargs": (os.getpid(),)}
         with one_thread, parallel_config(backend="loky", **workers), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*tasks which were still being processed")  # when interrupted
-            _remove(markers)  # of a study that was killed
             while waiting:
                 tasks = [delayed(_run_trial)(waiting[key], train, *arrays, marker=markers[key]) for key in waiting]
                 # With one process joblib would run them in this one. A batch of several would be finished together.
@@ -233,12 +259,8 @@ def _run_in_processes(train, arrays, n_jobs, folder, trials):
                         yield key, None
     finally:
         get_reusable_executor(reuse=True).shutdown(kill_workers=True)
-        _remove(markers)
-
-
-def _remove(markers):
-    for marker in markers.values():
-        marker.unlink(missing_ok=True)
+        for marker in markers.values():
+            marker.unlink(missing_ok=True)
 
 
 def _run_on_cluster(train, arrays, trials):

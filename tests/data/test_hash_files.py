@@ -258,9 +258,9 @@ def test_two_processes_may_write_at_the_same_time(images, tmp_path, cache, hashe
     content = {path: value for path, value in reading._hashes[str(tmp_path)].items() if path < "b"}
     save = reading._save_hashes
 
-    def save_twice(hashes, path):
-        save(hashes, path)
-        save(content, path)  # by a process that has read nothing of the one above
+    def save_twice(hashes, *place):
+        save(hashes, *place)
+        save(content, *place)  # by a process that has read nothing of the one above
 
     monkeypatch.setattr(reading, "_save_hashes", save_twice)
     assert compute_fingerprint(images, tmp_path, cache) == first
