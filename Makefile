@@ -11,19 +11,24 @@ GIVEN_SOURCE := $(or $(DATA_SOURCE),auto)
 DATA_SOURCE ?= $(if $(DATA_DIR),auto,sample)
 export DATA_SOURCE $(if $(DATA_DIR),DATA_DIR)
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadscope
+LOCKED := --quiet --no-build --require-hashes --constraint requirements.lock
+RESOLVE := $(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
+	--custom-compile-command "make lock"
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg
 
-.PHONY: setup run full lab app test browser twice references report figures results bench torture lock clean
+.PHONY: setup run full lab app test browser twice references report figures results bench torture lock security clean
 
 setup: $(READY)
 
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed and was not found."; exit 1; }
 	@$(PYTHON) -c "import ensurepip, venv" 2>/dev/null || { \
 		echo "$(PYTHON) has no venv module. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock | $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps --only-binary :all: --require-hashes -r /dev/stdin
+	$(BIN)/uv pip install $(LOCKED) --compile-bytecode --python $(BIN)/python -r pyproject.toml --extra test
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python -e .
 	@.ci/nbdime setup
 	@touch $@
 
@@ -48,7 +53,7 @@ test: $(READY)  ## lint, unit tests, then every notebook compared with its saved
 	$(BIN)/python -m pytest -q tests/notebooks/after_notebooks.py
 
 browser: $(READY)  ## the notebooks and the pages in Chromium, which Debian's package brings if there is none
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --group browser
+	$(BIN)/uv pip install $(LOCKED) --python $(BIN)/python --group browser
 	@for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && exit 0; done; \
 		test "$$(id -u)" = 0 && command -v apt-get > /dev/null || { \
 		echo "Chromium is needed and was not found. On Debian and Ubuntu: sudo apt install chromium"; exit 1; }; \
@@ -76,9 +81,13 @@ bench: $(READY)  ## ratios measured side by side, into benchmarks/: all, or make
 torture: $(READY)  ## kills, full disks, hostile files, 100,000 images ...: 30 minutes, into docs/torture.md; PARTS="kills disks"
 	@$(BIN)/python -m benchmarks.torture $(PARTS)
 
-lock: $(READY)  ## resolve the pins again from the ranges in pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --upgrade \
-		--custom-compile-command "make lock" requirements.in -o requirements.txt
+lock: $(READY)  ## pins again, only those that no longer fit pyproject.toml; RAISE="numpy pandas", or RAISE=all, to the newest
+	$(RESOLVE) --generate-hashes $(if $(filter all,$(RAISE)),--upgrade,$(RAISE:%=--upgrade-package %)) \
+		pyproject.toml --extra test --group setup --group browser --group security -o requirements.lock
+	$(RESOLVE) --no-annotate --constraint requirements.lock requirements.in -o requirements.txt
+
+security: $(READY)  ## known vulnerabilities of all locked packages, where a source of advisories is reachable
+	@.ci/security
 
 clean:  ## remove what can be made again; never data/
 	rm -rf .venv .cache models reports figures/sample figures/quick figures/*/images .pytest_cache .ruff_cache *.egg-info
