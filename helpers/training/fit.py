@@ -18,9 +18,10 @@ import keras
 import numpy as np
 import pandas as pd
 
-from helpers.files import Interrupted, release_pages, replace_atomically
+from helpers.files import Interrupted, read_reason, release_pages, replace_atomically
 from helpers.identity import describe
 from helpers.progress import open_stage
+from helpers.seals import DamagedError, read_cached
 from helpers.training import tf
 from helpers.training.augment import ImageDataGenerator, make_augmenter
 from helpers.training.fast import FusedAdamW, list_layers
@@ -292,17 +293,12 @@ class _Recorder(keras.callbacks.Callback):
             self._save(best=self._best, model=self._trained.get_weights(), optimizer=optimizer)
 
     def resume(self):
-        """Restore the state of a killed training."""
-        if self._checkpoint is None or not self._checkpoint.is_file():
+        """Restore the state of a killed training. A damaged checkpoint is named and removed."""
+        anew = f"{self._trained.name} begins anew"
+        found = self._checkpoint and read_cached(self._checkpoint, _read_checkpoint, anew)
+        if not found or found[0]["identity"] != self._identity:
             return
-        try:
-            with open(self._checkpoint, "rb") as file, np.load(file, allow_pickle=False) as state:
-                about = json.loads(str(state["about"]))
-                if about["identity"] != self._identity:
-                    return
-                arrays = {name: [state[f"{name}_{i}"] for i in range(count)] for name, count in about["arrays"].items()}
-        except Exception:  # a damaged file, which fails in many ways inside NumPy and zipfile: begin anew
-            return
+        about, arrays = found
         self.rows, self._best = about["history"], arrays["best"]
         if "model" in arrays:  # it was not finished
             self._trained.set_weights(arrays["model"])
@@ -327,6 +323,18 @@ class _Recorder(keras.callbacks.Callback):
         about = {"identity": self._identity, "history": self.rows, "arrays": counts}
         with replace_atomically(self._checkpoint) as unfinished, open(unfinished, "wb") as file:
             np.savez(file, about=json.dumps(about), **arrays)
+
+
+def _read_checkpoint(path):
+    """Read what a checkpoint tells of its training, and its lists of arrays. Raise DamagedError."""
+    with open(path, "rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as state:
+                about = json.loads(str(state["about"]))
+                counts = about["arrays"].items()
+                return about, {name: [state[f"{name}_{i}"] for i in range(count)] for name, count in counts}
+        except Exception as error:  # which fails in many ways inside NumPy and zipfile
+            raise DamagedError(read_reason(error)) from error
 
 
 class _Counter(keras.callbacks.Callback):

@@ -646,7 +646,7 @@ def test_ignored_checkpoint_leaves_no_trace_in_the_training(other, checkpoint):
     assert_same_training((model, history), other)
 
 
-def test_damaged_checkpoint_is_ignored_in_silence(find_start, checkpoint, kept_checkpoint):
+def test_damaged_checkpoint_is_named_and_ignored(find_start, checkpoint, kept_checkpoint, capsys):
     half = len(kept_checkpoint) // 2
     damaged = {
         "empty": b"",
@@ -660,6 +660,7 @@ def test_damaged_checkpoint_is_ignored_in_silence(find_start, checkpoint, kept_c
         for name, content in damaged.items():
             checkpoint.write_bytes(content)
             assert find_start(make_mlp(), checkpoint=checkpoint) == 0, name
+            assert capsys.readouterr().out.startswith(f"{checkpoint} was damaged ("), name
         gc.collect()  # what was left open would tell so
     assert [str(warning.message) for warning in caught] == []
 
