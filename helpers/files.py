@@ -153,11 +153,11 @@ _REFUSALS = _REMEDIES.keys() - {errno.ENOENT}
 
 
 @contextmanager
-def hold_lock(path):
+def hold_lock(path, wait=False):
     """Keep other processes that ask for the same lock from working on ``path`` during the block.
 
-    Raise InputError at once if another one holds it. The lock is a hidden file beside ``path``; it ends with the
-    process, however that ends.
+    If another one holds it, raise InputError at once, or ``wait``. The lock is a hidden file beside ``path``; it ends
+    with the process, however that ends.
     """
     path = Path(path)
     place = path.with_name(f".{path.name}.lock")
@@ -166,7 +166,7 @@ def hold_lock(path):
         while True:
             file = open(place, "w")  # noqa: SIM115 - it is closed when the lock ends
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 file.close()
                 raise InputError(

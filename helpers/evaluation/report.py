@@ -24,7 +24,7 @@ from helpers.evaluation.bootstrap import FEWEST_GROUPS
 from helpers.evaluation.drawing import describe_figure, list_tables
 from helpers.evaluation.language import translate_figure
 from helpers.evaluation.layout import find_page
-from helpers.files import InputError, guard_cell, replace_atomically
+from helpers.files import InputError, guard_cell, hold_lock, replace_atomically
 from helpers.settings import PROJECT_FOLDER, Settings
 
 FIGURES_FOLDER = PROJECT_FOLDER / "figures"
@@ -40,6 +40,7 @@ _TITLES = {
 }
 _PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "pillow")
 _exported = defaultdict(set)  # names of figures by folder: a kernel that opens a data set twice makes two reports of it
+_found = {}  # by folder, the figures that it described when this kernel exported the first one
 
 
 @dataclass
@@ -83,24 +84,29 @@ class Report:
         entry, tables = (None, {}) if shows_images else describe_figure(figure, name)
         folder = self.folder / "images" if shows_images and not self.is_sample else self.folder
         save_picture(figure, folder, name, self.mark, alt, self.settings.language)
-        for table_name, table in tables.items():
-            self.save_table(table, f"{TABLES_FOLDER}/{table_name}", decimals=None)
-        exported, before = _exported[self.folder.resolve()], self._read_figures()
-        figures = dict(before)  # a run of some cells keeps what it does not draw
-        if entry is None or name not in exported:  # in the order of this run, in which models got their colours
-            figures.pop(name, None)
-        if entry is not None:
-            figures[name] = entry | ({"alt": alt} if alt else {})
-        exported.add(name)
-        self._write_figures(before, figures)
+        with self._lock_figures():
+            for table_name, table in tables.items():
+                self.save_table(table, f"{TABLES_FOLDER}/{table_name}", decimals=None)
+            exported, before = _exported[self.folder.resolve()], self._read_figures()
+            figures = dict(before)  # a run of some cells keeps what it does not draw
+            if entry is None or name not in exported:  # in the order of this run, in which models got their colours
+                figures.pop(name, None)
+            if entry is not None:
+                figures[name] = entry | ({"alt": alt} if alt else {})
+            exported.add(name)
+            self._write_figures(before, figures)
         return figure
+
+    def _lock_figures(self):
+        """Wait until no other process changes which figures the folder describes, and keep others from it."""
+        return hold_lock(self.folder / FIGURES_FILE, wait=True)
 
     def _read_figures(self):
         """Read the figures that the folder describes; there are none where the file is missing or broken."""
-        try:
-            return dict(json.loads((self.folder / FIGURES_FILE).read_text(encoding="utf-8"))["figures"])
-        except (FileNotFoundError, LookupError, TypeError, ValueError):
-            return {}
+        figures = _read_json(self.folder / FIGURES_FILE).get("figures")
+        figures = figures if isinstance(figures, dict) else {}
+        _found.setdefault(self.folder.resolve(), figures)
+        return figures
 
     def _write_figures(self, before, figures):
         """Write the figures that the folder describes, unless they are those from before."""
@@ -111,14 +117,23 @@ class Report:
             unfinished.write_text(text + "\n", encoding="utf-8")
 
     def _drop_stale_figures(self):
-        """Forget figures that this kernel has not exported, and delete the tables that no figure needs any more."""
-        before = self._read_figures()
-        figures = {name: about for name, about in before.items() if name in _exported[self.folder.resolve()]}
-        self._write_figures(before, figures)
-        needed = list_tables(figures)
-        for path in (self.folder / TABLES_FOLDER).glob("*.csv"):
-            if path.stem not in needed:
-                path.unlink()
+        """Forget older figures that this kernel has not exported, and delete the tables that no figure needs any more.
+
+        What another process has exported in the meantime stays.
+        """
+        place = self.folder.resolve()
+        with self._lock_figures():
+            before = self._read_figures()
+            figures = {
+                name: about
+                for name, about in before.items()
+                if name in _exported[place] or about != _found[place].get(name)
+            }
+            self._write_figures(before, figures)
+            needed = list_tables(figures)
+            for path in (self.folder / TABLES_FOLDER).glob("*.csv"):
+                if path.stem not in needed:
+                    path.unlink()
 
     def save_table(self, table, name, decimals=4):
         """Export a DataFrame as CSV; that of a sample has a column that says so.
@@ -150,30 +165,39 @@ class Report:
 
         ``data`` is a dict ``images, groups, source, fingerprint``; ``protocol`` says how the images were split and the
         model chosen. ``test_set_opened`` counts the runs of this kind that have scored the test sets. The run is now
-        complete: ``figures.json`` and ``tables/`` lose what this kernel has not exported.
+        complete: ``figures.json`` and ``tables/`` lose what is older and what this kernel has not exported.
         """
         path = self.folder / "results.json"
-        if not self._opened:  # so that a cell that is run twice counts once
-            before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-            self._opened = before.get("test_set_opened", 0) + 1
-        results = {
-            "notebook": self.notebook,
-            "mode": self.settings.mode,
-            "sample": self.is_sample,
-            "seed": self.settings.seed,
-            "data": _plain(data),
-            "protocol": protocol,
-            "results": self._results,
-            "test_set_opened": self._opened,
-            "peak_memory_mb": measure_peak_memory(),
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
-            "cpu": read_cpu_name(),
-            "cores": os.cpu_count(),
-        }
-        with replace_atomically(path) as unfinished:
-            unfinished.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        with hold_lock(path, wait=True):
+            if not self._opened:  # so that a cell that is run twice counts once
+                self._opened = _read_json(path).get("test_set_opened", 0) + 1
+            results = {
+                "notebook": self.notebook,
+                "mode": self.settings.mode,
+                "sample": self.is_sample,
+                "seed": self.settings.seed,
+                "data": _plain(data),
+                "protocol": protocol,
+                "results": self._results,
+                "test_set_opened": self._opened,
+                "peak_memory_mb": measure_peak_memory(),
+                "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+                "cpu": read_cpu_name(),
+                "cores": os.cpu_count(),
+            }
+            with replace_atomically(path) as unfinished:
+                unfinished.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         self._drop_stale_figures()
         return results
+
+
+def _read_json(path):
+    """Read a file that holds a dict; an empty one where the file is missing or broken."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def save_picture(figure, folder, name, mark="", alt="", language="en"):

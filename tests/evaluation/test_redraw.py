@@ -4,6 +4,7 @@ import inspect
 import json
 import subprocess
 import sys
+import threading
 from collections import defaultdict
 from functools import partial
 
@@ -240,9 +241,9 @@ def read_described(report):
 
 
 @pytest.fixture
-def restart(monkeypatch):
+def restart():
     """Forget which figures were exported, as a kernel that is started again."""
-    return lambda: monkeypatch.setattr(report, "_exported", defaultdict(set))
+    return lambda: (report._exported.clear(), report._found.clear())
 
 
 @pytest.mark.usefixtures("small_pictures")
@@ -271,6 +272,42 @@ def test_a_run_of_some_cells_keeps_the_other_figures_and_a_complete_run_drops_th
     assert {"old.png", "study.csv"} <= {path.name for path in second.folder.iterdir()}
     assert list(read_described(other)) == ["old"]
     assert (other.folder / "tables" / "old.csv").is_file()
+
+
+@pytest.mark.usefixtures("small_pictures")
+def test_two_kernels_that_export_at_once_lose_no_figure(make, monkeypatch):
+    """The second one comes while the first one has read which figures there are, and not yet written them."""
+    first, original, others = make(), Report._read_figures, []
+    figures = {name: plots.plot_counts(make_images(), title=name) for name in ("first", "second")}
+
+    def let_the_second_in(self):
+        found = original(self)
+        if not others:
+            others.append(threading.Thread(target=self.save_figure, args=(figures["second"], "second")))
+            others[0].start()
+            others[0].join(0.3)
+        return found
+
+    monkeypatch.setattr(Report, "_read_figures", let_the_second_in)
+    first.save_figure(figures["first"], "first")
+    others[0].join()
+    assert sorted(read_described(first)) == ["first", "second"]
+    assert not list(first.folder.glob(".*"))
+
+
+@pytest.mark.usefixtures("small_pictures")
+def test_a_complete_run_keeps_what_another_kernel_has_exported_meanwhile(make, restart, monkeypatch):
+    make().save_figure(plots.plot_counts(make_images()), "old")
+    restart()
+    first = make()
+    first.save_figure(plots.plot_counts(make_images()), "own")
+    with monkeypatch.context() as patch:  # which knows of no exported figure
+        patch.setattr(report, "_exported", defaultdict(set))
+        patch.setattr(report, "_found", {})
+        make().save_figure(plots.plot_counts(make_images()), "other")
+    first.save_results({}, "")
+    assert sorted(read_described(first)) == ["other", "own"]
+    assert sorted(path.name for path in (first.folder / "tables").iterdir()) == ["other.csv", "own.csv"]
 
 
 @pytest.mark.usefixtures("small_pictures")

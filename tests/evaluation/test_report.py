@@ -24,6 +24,7 @@ from helpers.evaluation.report import (
     tabulate_scores,
 )
 from helpers.evaluation.scores import compute_metrics
+from helpers.files import WriteError
 from helpers.settings import PROJECT_FOLDER, read_settings
 
 
@@ -264,6 +265,38 @@ def test_results_from_before_the_runs_were_counted_count_as_none(make):
     path = report.folder / "results.json"
     path.write_text(json.dumps({"notebook": "01_mnist"}))
     assert make().save_results({}, "")["test_set_opened"] == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]"])
+def test_results_that_are_broken_do_not_stop_the_run_that_writes_new_ones(make, content):
+    report = make()
+    report.folder.mkdir(parents=True)
+    (report.folder / "results.json").write_text(content)
+    assert report.save_results({}, "")["test_set_opened"] == 1
+    assert read_strictly(report.folder / "results.json")["test_set_opened"] == 1
+
+
+@pytest.mark.parametrize("kind", ["full", "read-only"])
+@pytest.mark.parametrize(
+    ("write", "files"),
+    [
+        (lambda report, figure: report.save_figure(figure, "drawn"), ["drawn.pdf", "drawn.png", "drawn.svg"]),
+        (lambda report, figure: report.save_table(pd.DataFrame({"a": range(2000)}), "a/table"), ["a/table.csv"]),
+        (lambda report, figure: report.save_results({"images": "1" * 5000}, ""), ["results.json"]),
+    ],
+)
+def test_what_the_disk_refuses_is_named_and_what_was_there_stays(small_disk, figure, kind, write, files):
+    report = Report("01_mnist", read_settings({"NOTEBOOK_MODE": "full"}), False, small_disk.folder)
+    write(report, figure)
+    before = {name: (report.folder / name).read_bytes() for name in list_files(report.folder)}
+    small_disk.fill() if kind == "full" else small_disk.protect()
+    report = Report("01_mnist", report.settings, False, small_disk.folder)
+    with pytest.raises(WriteError, match=r"cannot be written \((No space left|Read-only)") as caught:
+        write(report, figure)
+    message = str(caught.value)
+    assert any(message.startswith(f"{report.folder / name} ") for name in files)
+    assert "\n" not in message
+    assert {name: (report.folder / name).read_bytes() for name in list_files(report.folder)} == before
 
 
 def test_results_of_the_sample_say_so(make):
