@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from helpers import reports
-from helpers.files import InputError, replace_atomically
+from helpers.files import InputError, hold_lock, replace_atomically
 from helpers.parallel import count_workers
 from helpers.settings import PROJECT_FOLDER, read_settings
 
@@ -140,11 +140,12 @@ class Run:
                 for cell in notebook.cells:
                     if cell.cell_type == "code":  # the report of a failed run shows how far it came
                         cell.outputs, cell.execution_count = [], None
-                await self._execute_cells(notebook)
-                if self.is_stopped:  # nbclient may take the killed kernel for a failure instead of the cancellation
-                    raise asyncio.CancelledError
-                await asyncio.to_thread(self._write, notebook, save, started)
-            except (OSError, ValueError) as error:  # no notebook, or no place for the reports
+                with hold_lock(reports.REPORTS_FOLDER / self.path.name):
+                    await self._execute_cells(notebook)
+                    if self.is_stopped:  # nbclient may take the killed kernel for a failure instead of the cancellation
+                        raise asyncio.CancelledError
+                    await asyncio.to_thread(self._write, notebook, save, started)
+            except (OSError, ValueError) as error:  # no notebook, no place for the reports, or another run writes them
                 self.failure = self.failure or f": {type(error).__name__}: {error}"
             self.seconds = time.time() - started
             self.is_running = False

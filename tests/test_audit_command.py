@@ -8,7 +8,7 @@ from PIL import Image
 from helpers import audit
 from helpers.audit import checks
 from helpers.audit.folders import read_folder
-from helpers.files import InputError
+from helpers.files import InputError, hold_lock
 from samples import planted
 
 
@@ -156,3 +156,30 @@ def test_bad_input(tmp_path, monkeypatch, capsys, arguments, message):
     assert run(*arguments) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["full", "read-only", "in use"])
+def test_a_page_that_cannot_be_written_is_named_and_the_old_one_stays(tmp_path, small_disk, capsys, monkeypatch, kind):
+    monkeypatch.setattr(audit, "_compute_features", lambda pixels: pixels.reshape(len(pixels), -1)[:, :8] / 255)
+    folder, out = tmp_path / "alone", small_disk.folder / "page.html"
+    folder.mkdir()
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 256, (70, 90, 3), "uint8")
+        Image.fromarray(noise).save(folder / f"{number}.png")
+    assert run(folder, "--out", out) == 0
+    before = {path: path.read_bytes() for path in small_disk.folder.iterdir()}
+    assert len(before) == 2
+    (folder / "torn.png").write_bytes(b"\x89PNG")  # another page
+    capsys.readouterr()
+    if kind == "in use":
+        with hold_lock(out):
+            assert run(folder, "--out", out) == 2
+    else:
+        small_disk.fill() if kind == "full" else small_disk.protect()
+        assert run(folder, "--out", out) == 2
+    told = {"full": "cannot be written (No space left on device; ", "read-only": "cannot be written (Read-only"}
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {small_disk.folder}/page.")
+    assert told.get(kind, "page.html is being written by another process. Wait") in error
+    assert error.count("\n") == 1
+    assert {path: path.read_bytes() for path in small_disk.folder.iterdir() if path.name != "filler"} == before

@@ -14,6 +14,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from helpers import reports, run
+from helpers.files import hold_lock
 
 PROJECT = Path(__file__).parents[1]
 FOLDERS = {"NOTEBOOKS_FOLDER": "notebooks", "REPORTS_FOLDER": "reports", "FIGURES_FOLDER": "figures"}
@@ -165,6 +166,7 @@ def test_ctrl_c_stops_at_once_and_leaves_no_kernel(project):
 import sys
 from pathlib import Path
 from helpers import reports, run
+from helpers.files import hold_lock
 for constant, name in {FOLDERS}.items():
     setattr(reports, constant, Path({str(project)!r}) / name)
 sys.exit(run.main(["--jobs", "2"]))
@@ -301,3 +303,36 @@ def test_importing_is_quick():
     code = "import json, sys, helpers.run; sys.stdout.write(json.dumps(sorted(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert not {"tensorflow", "keras", "nbclient", "nbconvert", "nbformat"} & set(json.loads(loaded.stdout))
+
+
+def test_the_second_of_two_runs_of_a_notebook_ends_before_its_first_cell(project, capsys):
+    path = write_notebook(project, "1_used", "open('executed', 'w').close()")
+    with hold_lock(project / "reports" / path.name):
+        assert run.main([str(path)]) == 1
+    told = f"1_used  FAILED: InputError: {project}/reports/1_used.ipynb is being written by another process."
+    assert told in capsys.readouterr().out
+    assert not (path.parent / "executed").exists()
+    assert sorted(path.name for path in (project / "reports").iterdir()) == ["index.html"]
+
+
+@pytest.mark.parametrize("kind", ["full", "read-only"])
+def test_reports_that_the_disk_refuses_are_named_and_the_old_ones_stay(project, small_disk, capsys, monkeypatch, kind):
+    monkeypatch.setattr(reports, "REPORTS_FOLDER", small_disk.folder)
+    path = write_notebook(project, "1_kept", "# Title\n\n" + "A text. " * 2000, "1")
+
+    async def execute_cells(self, notebook):
+        pass
+
+    monkeypatch.setattr(run.Run, "_execute_cells", execute_cells)
+    assert run.main([str(path)]) == 0
+    before = {path: path.read_bytes() for path in small_disk.folder.iterdir()}
+    capsys.readouterr()
+    small_disk.fill() if kind == "full" else small_disk.protect()
+    for command, status in ((run.main, 2), (reports.main, 2)):
+        assert command([str(path)] if command == run.main else []) == status
+        told, error = capsys.readouterr()
+        refused = r"cannot be written \((No space left|Read-only)"
+        if command == run.main:
+            assert re.search(rf"^1_kept  FAILED: WriteError: {small_disk.folder}/1_kept\.ipynb {refused}", told, re.M)
+        assert re.match(rf"error: .*{small_disk.folder}/\S+\.html {refused}.*\n$", error)
+    assert {path: path.read_bytes() for path in small_disk.folder.iterdir() if path.name != "filler"} == before

@@ -12,7 +12,7 @@ sizes, file sizes, brightness, colours or borders that tell the classes apart. S
 
 import argparse
 import sys
-import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,8 @@ import pandas as pd
 from helpers.audit import checks, page
 from helpers.audit.folders import read_folder
 from helpers.data.pixels import load_pixels, measure_images
-from helpers.files import InputError, guard_cell, replace_atomically, show_name
+from helpers.files import InputError, guard_cell, hold_lock, replace_atomically, show_name
+from helpers.leftovers import make_temporary_folder
 from helpers.predict import find_images
 from helpers.progress import open_stage, show
 from helpers.settings import read_progress
@@ -90,7 +91,7 @@ def audit_folder(folder, out=None, *, group=None, metadata=None):
     ``group`` and ``metadata`` are as for `helpers.audit.folders.read_folder`.
 
     Raise InputError if there is no such folder, it has no image that can be read, a table or expression cannot be used,
-    or ``out`` cannot be a page; nothing is written then.
+    ``out`` cannot be a page, or another process writes it; nothing is written then. WriteError if the disk refuses it.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -99,8 +100,8 @@ def audit_folder(folder, out=None, *, group=None, metadata=None):
         raise InputError(f"--out {out}: expected the name of a page, such as audit.html.")
     found = find_images([folder], folder)
     images, notes = read_folder(list(found.files), folder, group, metadata)
-    with tempfile.TemporaryDirectory() as cache:
-        measured = measure_images(images, folder, Path(cache))
+    with make_temporary_folder("audit") as cache, nullcontext() if out is None else hold_lock(out):
+        measured = measure_images(images, folder, cache)
         findings = checks.find_unread(images, measured, found.unread)
         readable = (measured["error"] == "").to_numpy()
         if not readable.any():
@@ -108,7 +109,7 @@ def audit_folder(folder, out=None, *, group=None, metadata=None):
                 f"{folder} has no image that can be read: {findings[0]['file']}: {findings[0]['sentence']}"
             )
         images, measured = (table[readable].reset_index(drop=True) for table in (images, measured))
-        pixels = load_pixels(images, folder, (SIDE, SIDE, 3), Path(cache))
+        pixels = load_pixels(images, folder, (SIDE, SIDE, 3), cache)
         features = _compute_features(pixels)
         looks = checks.measure_looks(pixels)
         odd = checks.find_odd_images(images, looks)

@@ -21,7 +21,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from helpers.files import InputError, read_reason, replace_atomically
+from helpers.files import InputError, hold_lock, read_reason, replace_atomically
 from helpers.reports.words import WORDS
 from helpers.settings import PROJECT_FOLDER, read_settings
 
@@ -40,24 +40,24 @@ _COLAB = "**In Google Colab.**"  # how the cell begins that only serves who open
 
 
 def main(arguments=None):
-    """Run the command line; return the exit status: 0, 1 (no PDF could be written) or 2 (bad input)."""
+    """Run the command line; return the exit status: 0, 1 (no PDF), or 2 (bad input, or a page cannot be written)."""
     parser = argparse.ArgumentParser(prog="python -m helpers.reports", description="Write the HTML reports and PDFs.")
     parser.parse_args(arguments)
+    failures = []
     try:
         names = write_reports()
-    except InputError as error:
+        if (chromium := find_chromium()) is None:
+            sys.stderr.write(
+                f"No PDF was written: Chromium is missing (none of {', '.join(_CHROMIUM)} is there). On Debian and "
+                "Ubuntu: apt install chromium. Any browser can print the pages, too.\n"
+            )
+        else:
+            with ThreadPoolExecutor(2) as pool:
+                failures = list(filter(None, pool.map(partial(print_pdf, chromium), names)))
+            write_index()  # which links to them
+    except (InputError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    failures = []
-    if (chromium := find_chromium()) is None:
-        sys.stderr.write(
-            f"No PDF was written: Chromium is missing (none of {', '.join(_CHROMIUM)} is there). On Debian and Ubuntu: "
-            "apt install chromium. Any browser can print the pages, too.\n"
-        )
-    else:
-        with ThreadPoolExecutor(2) as pool:
-            failures = list(filter(None, pool.map(partial(print_pdf, chromium), names)))
-        write_index()  # which links to them
     sys.stderr.write("".join(f"{failure}\n" for failure in failures))
     sys.stdout.write(f"reports: {REPORTS_FOLDER.relative_to(PROJECT_FOLDER)}/index.html\n")
     return int(bool(failures))
@@ -173,20 +173,27 @@ def write_index():
     from helpers.evaluation.answers import CARD_FIGURES
     from helpers.reports.pictures import Pictures, find_output
 
-    language = read_settings().language
-    words, pictures, cards = WORDS[language], Pictures(FIGURES_FOLDER, language), []
-    for name in _list_reports():
-        if name == APP:
-            continue
-        notebook = _read(name)
-        card = _describe_page(name, notebook, language)
-        card |= {"name": name, "pdf": _has_pdf(name)}
-        if answering := find_output(notebook, CARD_FIGURES.get(name)):
-            card["figure"] = pictures.add(answering, _get_run(notebook).get("folder"), _CARD_WIDTH)
-        cards.append(card)
-    page = {"title": words["title"], "language": language, "words": words, "cards": cards, "more": _write_more(words)}
-    template = _make_exporter().environment.get_template("cards.html.j2")
-    _save("index", pictures.embed(template.render(page=page)))
+    with hold_lock(REPORTS_FOLDER / "index.html", wait=True):  # or it could leave out what another run has written
+        language = read_settings().language
+        words, pictures, cards = WORDS[language], Pictures(FIGURES_FOLDER, language), []
+        for name in _list_reports():
+            if name == APP:
+                continue
+            notebook = _read(name)
+            card = _describe_page(name, notebook, language)
+            card |= {"name": name, "pdf": _has_pdf(name)}
+            if answering := find_output(notebook, CARD_FIGURES.get(name)):
+                card["figure"] = pictures.add(answering, _get_run(notebook).get("folder"), _CARD_WIDTH)
+            cards.append(card)
+        page = {
+            "title": words["title"],
+            "language": language,
+            "words": words,
+            "cards": cards,
+            "more": _write_more(words),
+        }
+        template = _make_exporter().environment.get_template("cards.html.j2")
+        _save("index", pictures.embed(template.render(page=page)))
 
 
 def _has_pdf(name):
