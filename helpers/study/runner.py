@@ -8,15 +8,17 @@ import hashlib
 import inspect
 import json
 import os
+import re
 import sys
 import time
 import traceback
 import warnings
 import zlib
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from pickle import PicklingError
 from unittest.mock import patch
 
 import numpy as np
@@ -25,7 +27,7 @@ from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from helpers.files import release_pages, replace_atomically
+from helpers.files import WriteError, name_failed_writes, release_pages, replace_atomically
 from helpers.identity import describe
 from helpers.leftovers import name_unfinished, remove_unfinished
 from helpers.parallel import ONE_THREAD, KilledWorkerError, end_with_parent, run_on_cluster, uses_cluster
@@ -71,6 +73,8 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None):
     ------
     InputError
         As `helpers.parallel.run_on_cluster`.
+    WriteError
+        The disk refuses a result, or the large arrays that processes share. Finished trials are kept.
     TerminatedWorkerError
         A process was killed while it ran no trial. When it is killed during one, as by a lack of memory, joblib ends
         all others; their trials are run one by one at the end, and one whose process is killed again is recorded as
@@ -199,7 +203,8 @@ def _make_record(trial, results=None, wall_seconds=None, error="", trace=""):
 def _run_trial(trial, train, *arrays, marker=None):
     """Run a trial, in whatever process; a file ``marker``, if one is named, is there as long as it runs."""
     if marker:
-        marker.touch()
+        with name_failed_writes(marker.with_name(f"{trial['trial']}.json"), marker):
+            marker.touch()
     start = time.perf_counter()
     try:
         results = dict(train(trial["settings"], trial["seed"], *arrays))
@@ -211,7 +216,8 @@ def _run_trial(trial, train, *arrays, marker=None):
         text = f"{type(error).__name__}: {error}"
         record = _make_record(trial, None, time.perf_counter() - start, text, traceback.format_exc()[-3000:])
     if marker:
-        marker.unlink(missing_ok=True)
+        with suppress(OSError):
+            marker.unlink()
     return record
 
 
@@ -257,10 +263,20 @@ def _run_in_processes(train, arrays, n_jobs, folder, trials):
                     for key in killed:
                         del waiting[key]
                         yield key, None
+                except PicklingError as error:  # whose cause is known as a text only
+                    if refused := re.search(r"^OSError: \[Errno \d+\] ([^:\n]+)", str(error.__cause__), re.M):
+                        place = os.environ.get("JOBLIB_TEMP_FOLDER", "/dev/shm or TMPDIR")
+                        raise WriteError(
+                            f"{place}, where processes share the arrays of a study, cannot be written ({refused[1]}). "
+                            "Make space there, or name another folder in JOBLIB_TEMP_FOLDER, and run it again. "
+                            "Finished trials are kept."
+                        ) from error
+                    raise
     finally:
         get_reusable_executor(reuse=True).shutdown(kill_workers=True)
         for marker in markers.values():
-            marker.unlink(missing_ok=True)
+            with suppress(OSError):
+                marker.unlink()
 
 
 def _run_on_cluster(train, arrays, trials):

@@ -20,6 +20,7 @@ from acting import act, act_otherwise
 from trials import make_base, make_trials
 
 from helpers import parallel
+from helpers.files import WriteError
 from helpers.study import cnn, runner
 from helpers.study.cnn import CNN_SETTINGS, train_cnn
 from helpers.study.design import expand_results, list_trials
@@ -51,6 +52,35 @@ def run(tmp_path):
         return run_study(train, trials, tmp_path / "study", arrays, n_jobs=n_jobs, **options)
 
     return run
+
+
+# What the disk refuses
+
+
+def test_a_full_folder_for_shared_arrays_is_told_and_the_study_goes_on_later(run, small_disk, monkeypatch, tmp_path):
+    monkeypatch.setenv("JOBLIB_TEMP_FOLDER", str(small_disk.folder))
+    small_disk.fill()
+    trials, arrays = make_trials(tmp_path, "", ""), (np.ones(150_000),)
+    with pytest.raises(WriteError, match=r"disk, where processes share .* \(No space left on device\)\. Make space"):
+        run(trials=trials, arrays=arrays, n_jobs=2)
+    small_disk.empty()
+    results = run(trials=trials, arrays=arrays, n_jobs=2)
+    assert results["error"].tolist() == ["", ""]
+    assert results["mapped"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_read_only_folder_is_named(small_disk, tmp_path, n_jobs):
+    trials = make_trials(tmp_path, "", "")
+    folder = small_disk.folder / "study"
+    run_study(act, trials[:1], folder, ARRAYS, n_jobs=1)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    small_disk.protect()
+    with pytest.raises(
+        WriteError, match=rf"^{folder}/[0-9a-f]{{16}}\.json cannot be written \(Read-only file system\)"
+    ):
+        run_study(act, trials, folder, ARRAYS, n_jobs=n_jobs)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 # The list of trials
