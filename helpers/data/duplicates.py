@@ -3,21 +3,28 @@
 The first are found by perceptual hashing, the second by key points.
 """
 
+import sys
 from functools import partial
-from itertools import product
+from itertools import combinations, product
+from math import comb
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.fft import dctn
 
 from helpers.parallel import run_in_parallel
-from helpers.progress import open_stage, track
+from helpers.progress import open_stage
 
 _SIDE = 8  # of the block of low frequencies that makes the hash
+_BITS = np.setdiff1d(np.arange(_SIDE**2), 56).astype("uint64")  # of a hash, without the padding of `np.packbits`
 _LOWEST = 4  # frequencies below this sum of both directions are left out of the comparison
-_CHUNK = 2**25  # comparisons at a time
+_IMAGES, _TILE, _COMPARISONS, _PAIRS = 2048, 4096, 2**20, 1024  # at a time: images, those before them, and pairs
+_OF_ONE_HASH, _FIRST = 64, 8  # images that are compared with all others; further ones with the first of these only
+_OF_ONE_IMAGE = 128  # pairs with images before it
 _ORIENTATIONS = list(product((0, 1), repeat=3))  # turned, upside down, mirrored
-
+_LOWER = 2**32 - 1  # the half of a number that holds an image
+_COLUMNS = {"first": int, "second": int, "bits": int, "correlation": float}
 _LEAST_SIDE = 64  # of images in which key points are looked for
 _MOST_POINTS, _LEAST_POINTS = 100, 8  # key points of an image; and those of two images that have to lie alike
 _WORDS, _SAMPLE = 32, 20_000  # of the vocabulary of key points; and the key points that it is made from
@@ -35,6 +42,12 @@ def find_near_duplicates(thumbnails, most_bits=6, least_correlation=0.98):
     the eight orientations of an image are changes of sign and a transposition. Then the images whose hashes differ in
     few bits are compared in all but the lowest frequencies, because from afar one mole looks like another.
 
+    Hashes that differ in few bits are equal in some blocks of bits, so that only images that agree in these are
+    compared, and no pair is lost (Manku et al. 2007). Masses are bounded: of more than 64 images of one hash, each
+    further one is compared with the first 8 only; and of more than 128 images before it that show the same, an image
+    is paired with the first 128. Copies of one image are joined to one group all the same. A line says for how many
+    images it was so.
+
     Parameters
     ----------
     thumbnails : uint8 array (n, side, side, 1)
@@ -51,14 +64,30 @@ def find_near_duplicates(thumbnails, most_bits=6, least_correlation=0.98):
         raise ValueError(f"Thumbnails of shape {thumbnails.shape}: expected (n, side, side, 1).")
     if thumbnails.shape[1] < 2 * _SIDE:
         raise ValueError(f"Thumbnails of {thumbnails.shape[1]} pixels: expected at least {2 * _SIDE}.")
-    frequencies = dctn(np.asarray(thumbnails[..., 0], "float32"), axes=(1, 2), norm="ortho")
-    low = frequencies[:, :_SIDE, :_SIDE]  # of which the first is the mean level
-    signs = [_orient(low, orientation).reshape(-1, _SIDE**2)[:, 1:] > 0 for orientation in _ORIENTATIONS]
-    candidates = _find_candidates(np.packbits(signs, axis=-1).view("uint64")[..., 0], most_bits)
-    candidates["correlation"] = _correlate(frequencies, candidates)
-    pairs = candidates[candidates["correlation"] >= least_correlation].sort_values("correlation", ascending=False)
-    pairs = pairs.drop_duplicates(["first", "second"]).drop(columns="orientation")
-    return pairs.sort_values(["first", "second"], ignore_index=True)
+    parts = [slice(start, start + _IMAGES) for start in range(0, len(thumbnails), _IMAGES)]
+    hashes, norms = np.empty((len(_ORIENTATIONS), len(thumbnails)), "uint64"), np.empty(len(thumbnails), "float32")
+    found, bounded = [], 0
+    with open_stage("looking for near-duplicates", 2 * len(thumbnails)) as stage:
+        for number, described in run_in_parallel(_hash, (thumbnails[part] for part in parts)):
+            hashes[:, parts[number]], norms[parts[number]] = described
+            stage.update(described[1].size)
+        index = _index_hashes(hashes, norms >= least_correlation - 1e-4, most_bits)
+        shared = thumbnails, index, most_bits, least_correlation
+        for number, (pairs, count) in run_in_parallel(_find_pairs, parts, shared):
+            found.append(pairs)
+            bounded += count
+            stage.update(norms[parts[number]].size)
+    if bounded:
+        sys.stdout.write(
+            f"{bounded:,} images look like so many others that they were compared with the first of them only\n"
+        )
+    table = pd.concat([pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in _COLUMNS.items()}), *found])
+    return table.sort_values(["first", "second"], ignore_index=True)
+
+
+def _transform(thumbnails):
+    """Compute the frequencies (n, side, side) of thumbnails."""
+    return dctn(np.asarray(thumbnails[..., 0], "float32"), axes=(1, 2), norm="ortho")
 
 
 def _orient(frequencies, orientation):
@@ -69,29 +98,134 @@ def _orient(frequencies, orientation):
     return oriented.transpose(0, 2, 1) if turned else oriented
 
 
-def _find_candidates(hashes, most_bits):
-    """Find the pairs whose hashes (8, n) differ in so few bits, in some orientation of the second image."""
-    found, step = [np.empty((0, 4), int)], max(1, _CHUNK // max(1, hashes.size))
-    for start in track(range(0, hashes.shape[1], step), "looking for near-duplicates", unit="step"):
-        bits = np.bitwise_count(hashes[0, start : start + step, None, None] ^ hashes[None, :, start:])
-        first, orientation, second = places = np.argwhere(bits <= most_bits).T
-        pairs = np.stack([first + start, second + start, orientation, bits[tuple(places)]], axis=1)
-        found.append(pairs[second > first])
-    return pd.DataFrame(np.concatenate(found), columns=["first", "second", "orientation", "bits"])
-
-
-def _correlate(frequencies, candidates):
-    """Correlate the images of each pair, the second one in its orientation, but for the lowest frequencies."""
+def _take_detail(frequencies):
+    """Take all but the lowest frequencies, with a norm of 1, or less for images that are nearly blank."""
     across = np.arange(frequencies.shape[1])
     detail = np.where(across[:, None] + across < _LOWEST, 0, frequencies)
     # An image without detail of at least half a grey level is blank: it correlates with none.
     detail /= np.maximum(np.linalg.norm(detail, axis=(1, 2), keepdims=True), 0.5 * len(across))
-    correlation = np.empty(len(candidates))
-    for number, orientation in enumerate(_ORIENTATIONS):
-        rows = np.flatnonzero(candidates["orientation"] == number)
-        for part in np.array_split(rows, len(rows) // 4096 + 1):
-            first, second = (detail[candidates[which].to_numpy()[part]] for which in ("first", "second"))
-            correlation[part] = (first * _orient(second, orientation)).sum(axis=(1, 2))
+    return detail
+
+
+def _hash(thumbnails):
+    """Hash thumbnails in all orientations, uint64 (8, n); and compute the norm of their detail."""
+    frequencies = _transform(thumbnails)
+    low = frequencies[:, :_SIDE, :_SIDE]  # of which the first is the mean level
+    signs = [_orient(low, orientation).reshape(-1, _SIDE**2)[:, 1:] > 0 for orientation in _ORIENTATIONS]
+    return np.packbits(signs, axis=-1).view("uint64")[..., 0], np.linalg.norm(_take_detail(frequencies), axis=(1, 2))
+
+
+class _Index(NamedTuple):
+    """Where to look for hashes like another one."""
+
+    hashes: np.ndarray  # uint64 (8, n)
+    alone: np.ndarray  # bool (n,), the images that are compared with all others
+    by_hash: np.ndarray  # the other images that are compared, and these, of each hash in their order
+    begins: np.ndarray  # (n,), for an image that is compared with the first of its hash only, where these are there
+    blocks: list  # of arrays, the bits of a hash that make up a block
+    keys: list  # of pairs, some blocks, and the sorted numbers of what images have in them and of the images
+
+
+def _index_hashes(hashes, seen, most_bits):
+    """Index the hashes (8, n) of the images that are ``seen``, bool (n,)."""
+    by_hash = np.flatnonzero(seen)
+    by_hash = by_hash[np.argsort(hashes[0, by_hash], kind="stable")]
+    _, starts, counts = np.unique(hashes[0, by_hash], return_index=True, return_counts=True)
+    begins, is_first = np.full(len(seen), -1), np.arange(len(by_hash)) - starts.repeat(counts) < _OF_ONE_HASH
+    begins[by_hash[~is_first]] = starts.repeat(counts)[~is_first]
+    alone = seen & (begins < 0)
+    rows = np.flatnonzero(alone)
+
+    def estimate(agreeing):  # of so many blocks that have to agree, what the search takes: keys, and their buckets
+        bits = 63 * agreeing / (most_bits + agreeing) if agreeing else 0
+        return comb(most_bits + agreeing, agreeing) * (20 + len(rows) / 2 * 2 ** (-0.8 * bits))
+
+    agreeing = min(range(4), key=estimate)
+    # Bits that are set in half of the images fill buckets evenly: each block has some of them.
+    shares = [((hashes[0, rows] >> bit) & np.uint64(1)).mean() if len(rows) else 0 for bit in _BITS]
+    bits, count = _BITS[np.argsort(np.abs(np.array(shares) - 0.5), kind="stable")], most_bits + agreeing
+    blocks = [bits[number::count][: 31 // agreeing] for number in range(count)] if agreeing else []
+    codes = [_pick(hashes[0, rows], block) for block in blocks]
+    keys = [(some, np.sort(_join(codes, blocks, some) + rows)) for some in combinations(range(len(blocks)), agreeing)]
+    return _Index(hashes, alone, by_hash, begins, blocks, keys)
+
+
+def _pick(hashes, block):
+    """Pick a block of bits from hashes: int64."""
+    picked = np.zeros(hashes.shape, "uint64")
+    for place, bit in enumerate(block):
+        picked |= ((hashes >> bit) & np.uint64(1)) << np.uint64(place)
+    return picked.astype("int64")
+
+
+def _join(codes, blocks, some):
+    """Join what was picked for some blocks in the upper half of a number, int64; the lower half is for an image."""
+    joined = np.int64(0)
+    for number in some:
+        joined = (joined << len(blocks[number])) | codes[number]
+    return joined << 32
+
+
+def _find_pairs(part, thumbnails, index, most_bits, least_correlation):
+    """Find the pairs whose second image is in a part of the images, a slice; and how many of these were bounded."""
+    members = np.arange(len(thumbnails))[part]
+    further = members[index.begins[members] >= 0]
+    firsts = index.by_hash[index.begins[further][:, None] + np.arange(_FIRST)]
+    again = np.zeros((2, firsts.size), int)  # no bit differs, upright
+    found = [np.stack([firsts.ravel(), further.repeat(_FIRST), *again])]
+    found += _list_candidates(members[index.alone[members]], index, most_bits)
+    table = pd.DataFrame(np.concatenate(found, axis=1).T, columns=["first", "second", "bits", "orientation"])
+    table["correlation"] = _correlate(thumbnails, table, part)
+    table = table[table["correlation"] >= least_correlation].sort_values("correlation", ascending=False, kind="stable")
+    table = table.drop_duplicates(["first", "second"]).drop(columns="orientation").sort_values(["second", "first"])
+    crowd = table.groupby("second").cumcount() >= _OF_ONE_IMAGE
+    return table[~crowd], len(further) + table["second"][crowd].nunique()
+
+
+def _list_candidates(seconds, index, most_bits):
+    """List the pairs whose hashes differ in so few bits, in some orientation of the second image, one of those given.
+
+    Yield int arrays (4, m): the first and second images, the bits and the orientations.
+    """
+    hashes = index.hashes[:, seconds]
+    codes = [_pick(hashes, block) for block in index.blocks]
+    masks = [np.bitwise_or.reduce(np.uint64(1) << block) for block in index.blocks]
+    hashes, orientations = hashes.ravel(), np.arange(len(_ORIENTATIONS)).repeat(len(seconds))
+    seconds = np.tile(seconds, len(_ORIENTATIONS))
+    for some, ordered in index.keys:
+        key = np.broadcast_to(_join(codes, index.blocks, some), (len(_ORIENTATIONS), hashes.size // 8)).ravel()
+        begins, ends = np.searchsorted(ordered, key), np.searchsorted(ordered, key + seconds)
+        rows = np.flatnonzero(ends > begins)
+        counts = (ends - begins)[rows]
+        sums = counts.cumsum()
+        cuts = np.searchsorted(sums, range(_COMPARISONS, sums[-1] if len(sums) else 0, _COMPARISONS))
+        earlier = [mask for number, mask in enumerate(masks) if number not in some and number < max(some)]
+        for chunk in np.split(np.arange(len(rows)), cuts):
+            some_rows, lengths = rows[chunk], counts[chunk]
+            places = np.arange(lengths.sum()) + (begins[some_rows] - lengths.cumsum() + lengths).repeat(lengths)
+            firsts, those = ordered[places] & _LOWER, some_rows.repeat(lengths)
+            differing = index.hashes[0, firsts] ^ hashes[those]
+            bits = np.bitwise_count(differing)
+            near = bits <= most_bits
+            for mask in earlier:  # by which the pair was found before
+                near &= (differing & mask) != 0
+            yield np.stack([firsts[near], seconds[those[near]], bits[near], orientations[those[near]]])
+
+
+def _correlate(thumbnails, pairs, part):
+    """Correlate the images of each pair, the second one in its orientation, but for the lowest frequencies."""
+    correlation, firsts = np.empty(len(pairs)), pairs["first"].to_numpy()
+    seconds, orientations = pairs["second"].to_numpy() - part.start, pairs["orientation"].to_numpy()
+    details = _take_detail(_transform(thumbnails[part]))
+    for tile in np.unique(firsts // _TILE):  # so that the detail of few images is in memory at a time
+        rows = np.flatnonzero(firsts // _TILE == tile)
+        used, places = np.unique(firsts[rows], return_inverse=True)
+        others = _take_detail(_transform(thumbnails[used]))
+        for number in np.unique(orientations[rows]):
+            of_one = np.flatnonzero(orientations[rows] == number)
+            for some in np.array_split(of_one, len(of_one) // _PAIRS + 1):
+                oriented = _orient(details[seconds[rows[some]]], _ORIENTATIONS[number])
+                correlation[rows[some]] = (others[places[some]] * oriented).sum(axis=(1, 2))
     return correlation
 
 

@@ -225,28 +225,71 @@ def test_detail_of_less_than_half_a_grey_level_is_none(share, found):
 # Positions
 
 
-@pytest.mark.parametrize("chunk", [1, 700, 2000, 12_000])
-def test_comparing_in_chunks_changes_nothing(monkeypatch, chunk):
-    """40 images in 8 orientations are 320 comparisons for each: rows are taken one by one, two, six or 37 at a time."""
+@pytest.mark.parametrize("agreeing", range(4))
+@pytest.mark.parametrize("most_bits", [0, 1, 6, 11])
+def test_blocks_of_bits_lose_no_pair(monkeypatch, most_bits, agreeing):
+    """However many of them have to agree; half of the hashes are others with some bits changed."""
+    rng = np.random.default_rng(most_bits)
+    hashes = rng.integers(0, 2, (8, 400, 63)).astype(bool)
+    hashes[:, 200:] = hashes[:, :200] ^ (rng.random((8, 200, 63)) < rng.choice([0, 0.05, 0.15], (200, 1)))
+    hashes[..., :5] = True  # as pixels that are the same in all images
+    packed = np.packbits(hashes, axis=-1).view("uint64")[..., 0]
+    monkeypatch.setattr(duplicates, "comb", lambda _, number: abs(number - agreeing))
+    index = duplicates._index_hashes(packed, np.ones(400, bool), most_bits)
+    assert len(index.keys[0][0]) == agreeing
+    found = np.concatenate([*duplicates._list_candidates(np.arange(400), index, most_bits)], axis=1)
+    bits = np.bitwise_count(packed[0, :, None] ^ packed[:, None])  # orientation, first, second
+    orientation, first, second = np.nonzero((bits <= most_bits) & np.tri(400, k=-1, dtype=bool).T)
+    assert len(first) > 50
+    expected = np.stack([first, second, bits[orientation, first, second], orientation])
+    assert sorted(found.T.tolist()) == sorted(expected.T.tolist())  # each once
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_blank_images_take_no_time(capsys, level):
+    """By all pairs they would be millions of candidates."""
+    blank = np.full((3000, SIDE, SIDE, 1), level, "uint8")
+    blank[[5, 2995]] = draw_textures(1)
+    assert get_pairs(find_near_duplicates(blank)) == [(5, 2995)]
+    assert capsys.readouterr().out == ""
+
+
+def test_images_of_one_hash_are_bounded_and_of_one_group(capsys):
+    """3,000 copies of one image, among others: a pair of them all would be 4.5 million pairs."""
+    textures = draw_textures(20)
+    images = np.concatenate([textures, np.repeat(turn(textures[:1], 1, False), 3000, axis=0)])
+    found = find_near_duplicates(images)
+    assert len(found) == 65 * 64 / 2 + 8 * 2936
+    assert capsys.readouterr().out.startswith("2,936 images look like so many others")
+    joined = join_groups(pd.DataFrame({"group": range(len(images))}), pairs=found)
+    assert joined.tolist() == [*range(20), *[0] * 3000]
+    at_most = find_near_duplicates(images[20:84])  # so many are no mass yet
+    assert len(at_most) == 64 * 63 / 2
+    assert capsys.readouterr().out == ""
+
+
+def test_pairs_of_one_image_are_bounded(capsys):
+    """200 images that show the same, with hashes of their own."""
+    rng, images = np.random.default_rng(0), draw_textures(1, 16)[[0] * 200]
+    images = np.clip(images + rng.normal(0, 4, images.shape), 0, 255).astype("uint8")
+    found = find_near_duplicates(images, 20, 0.9)
+    expected = [(first, second) for second in range(200) for first in range(min(second, 128))]
+    assert get_pairs(found) == sorted(expected)
+    assert capsys.readouterr().out.startswith("71 images look like so many others")
+
+
+@pytest.mark.parametrize("at_a_time", [1, 7, 19, 1000])
+def test_comparing_in_parts_changes_nothing(monkeypatch, at_a_time):
     images = draw_textures(25)[np.random.default_rng(1).integers(0, 25, 40)]
     images[20:] = turn(images[20:], 1, True)
     expected, everything = find_near_duplicates(images), find_near_duplicates(images, 30, -1)
     same = [(first, second) for first in range(40) for second in range(first + 1, 40)]
     groups = np.random.default_rng(1).integers(0, 25, 40)
     assert get_pairs(expected) == [(first, second) for first, second in same if groups[first] == groups[second]]
-    steps = []
-
-    def count(values):
-        steps.append(values.size)
-        return bitwise_count(values)
-
-    bitwise_count = np.bitwise_count
-    monkeypatch.setattr(duplicates.np, "bitwise_count", count)
-    monkeypatch.setattr(duplicates, "_CHUNK", chunk)
+    for name in ("_IMAGES", "_TILE", "_COMPARISONS", "_PAIRS"):
+        monkeypatch.setattr(duplicates, name, at_a_time)
     pd.testing.assert_frame_equal(find_near_duplicates(images), expected)
     pd.testing.assert_frame_equal(find_near_duplicates(images, 30, -1), everything)
-    assert len(steps) == 2 * -(-40 // max(1, chunk // 320))
-    assert max(steps) <= max(chunk, 320)
 
 
 def test_many_candidates_are_compared_in_parts():
