@@ -16,7 +16,7 @@ RESOLVE := $(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --py
 	--custom-compile-command "make lock"
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg
 
-.PHONY: setup run full lab app test browser twice references report figures results bench torture lock security clean
+.PHONY: setup run full lab app test browser twice references report figures results bench doctor torture lock security clean
 
 setup: $(READY)
 
@@ -77,6 +77,9 @@ results: $(READY)  ## the results in README.md and figures/RESULTS.md, and figur
 
 bench: $(READY)  ## ratios measured side by side, into benchmarks/: all, or make bench ROWS="memory transfer"
 	@$(BIN)/python -m benchmarks $(ROWS)
+
+doctor: $(READY)  ## check caches, models, results and reports; REPAIR=1 removes what is damaged or of no use in the caches
+	@$(BIN)/python -m helpers.doctor $(if $(REPAIR),--repair)
 
 torture: $(READY)  ## kills, full disks, hostile files, 100,000 images ...: 30 minutes, into docs/torture.md; PARTS="kills disks"
 	@$(BIN)/python -m benchmarks.torture $(PARTS)

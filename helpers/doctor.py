@@ -1,0 +1,284 @@
+"""Look through what runs have left, caches, models, results and reports: ``python -m helpers.doctor [--repair]``.
+
+Everything is read once, most of it against a checksum. Nothing of a living process is touched, so that it can be
+called while a notebook runs.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import zipfile
+from collections import Counter
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from helpers import progress
+from helpers.data import pixels
+from helpers.files import InputError, read_reason, show_name
+from helpers.leftovers import count_bytes, find_unfinished
+from helpers.seals import DamagedError, read_seal
+from helpers.settings import PROJECT_FOLDER, read_settings
+from helpers.study.runner import read_record
+
+_CACHES = ("pixels", "measured", "hashes", "samples", "checkpoints", "studies")  # folders, all of which is made again
+_PROJECT = {"models": "models", "results": "figures", "reports": "reports"}
+_STATES = ("fine", "other version", "damaged", "half-written", "stale")
+_USABLE = _STATES[:2]
+_TAIL = 2048  # bytes, within which a page says that it ends
+
+
+class Finding(NamedTuple):
+    """A thing that was found, and how it is.
+
+    ``kind`` is "pixels", "measured" and so on; ``n_bytes`` are those on disk; ``state`` is "fine", "other version" (it
+    can be used), "damaged", "half-written" (by a process that is dead) or "stale" (nothing will ever use it again);
+    ``why`` says more about it, and ``seen`` tells it from what another process may put in its place.
+    """
+
+    kind: str
+    path: Path
+    n_bytes: int
+    state: str
+    why: str
+    seen: tuple
+
+    @property
+    def is_removable(self):
+        """Whether a repair removes it: it will be made again, or is of no use to anybody."""
+        return self.state == "half-written" or (self.kind in _CACHES and self.state not in _USABLE)
+
+
+def main(arguments=None):
+    """Run the command line; return the exit status: 0 (all is fine, or repaired), 1 (it is not) or 2 (bad input)."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.doctor", description="Check caches, models and results.")
+    parser.add_argument("--repair", action="store_true", help="remove what is of no use; never a model or a result")
+    options = parser.parse_args(arguments)
+    try:
+        settings = read_settings()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    progress.show(settings.progress)
+    findings = examine(settings.cache_dir, PROJECT_FOLDER)
+    print(_format_table(findings))
+    left, freed = 0, 0
+    for finding in (finding for finding in findings if finding.state != "fine"):
+        removed = options.repair and finding.is_removable and _remove(finding)
+        freed += removed and finding.n_bytes
+        left += not removed and finding.state not in _USABLE
+        print(f"{finding.state}: {_show(finding.path)}, {finding.n_bytes:,} bytes: {finding.why}. ", end="")
+        print(_tell_remedy(finding, options.repair, removed))
+    removable = sum(finding.n_bytes for finding in findings if finding.is_removable)
+    if options.repair and freed:
+        print(f"{freed:,} bytes were freed.")
+    elif removable and not options.repair:
+        print(f"`make doctor REPAIR=1` frees {removable:,} bytes.")
+    return int(bool(left))
+
+
+def examine(cache_dir, project):
+    """Examine a cache, and what a project has in ``models/``, ``figures/`` and ``reports/``: a list of `Finding`."""
+    from samples import VERSION  # here only: it brings what draws them
+
+    folders = {kind: cache_dir / kind for kind in _CACHES} | {kind: project / name for kind, name in _PROJECT.items()}
+    about = {"folders": folders, "samples": f"v{VERSION}"}
+    found = [(kind, path, _judge_left) for kind, folder in folders.items() for path in find_unfinished(folder)]
+    for kind, pattern, judge in _JUDGES:
+        paths = sorted(folders[kind].glob(pattern))
+        found += [(kind, path, judge) for path in paths if not _is_hidden(path.relative_to(folders[kind]))]
+    findings = [_examine(*item, about) for item in progress.track(found, "checking files", unit="file")]
+    return [finding for finding in findings if finding]
+
+
+def _is_hidden(path):
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _examine(kind, path, judge, about):
+    """Examine a thing; None if it has vanished in the meantime."""
+    try:
+        seen, n_bytes = _identify(path), count_bytes(path)
+        try:
+            state, why = judge(path, **about) or ("fine", "")
+        except DamagedError as error:
+            state, why = "damaged", str(error)
+        return Finding(kind, path, n_bytes, state, why, seen)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return Finding(kind, path, 0, "damaged", f"it cannot be read ({read_reason(error)})", None)
+
+
+def _identify(path):
+    now = path.lstat()
+    return now.st_ino, now.st_size, now.st_mtime_ns
+
+
+# Judges: each returns None for what is fine, or a state and why, or raises DamagedError.
+
+
+def _judge_left(path, **_):
+    return "half-written", "the process that wrote it is dead"
+
+
+def _judge_sealed(path, folders, samples):
+    about, _ = read_seal(path)
+    if about.get("version", pixels.VERSION) != pixels.VERSION:
+        return "stale", "another version of this project has made it"
+    folder = Path(about["folder"])
+    is_old = folders["samples"] in folder.parents and folders["samples"] / samples not in folder.parents
+    return ("stale", f"its images, in {_show(folder)}, are gone") if is_old or not folder.is_dir() else None
+
+
+def _judge_sample(path, samples, **_):
+    return None if path.name == samples else ("stale", f"it is of another version of the samples than {samples}")
+
+
+def _judge_checkpoint(path, folders, **_):
+    _test_archive(path, ["about.npy"])
+    results = folders["results"] / path.parent.relative_to(folders["checkpoints"]) / "results.json"
+    if results.is_file() and results.stat().st_mtime > path.stat().st_mtime:
+        return "stale", "its run has ended without it"
+    return None
+
+
+def _judge_record(path, **_):
+    return _compare_versions(read_record(path)["versions"], "stale")
+
+
+def _judge_keras(path, **_):
+    contents = _test_archive(path, ["config.json", "metadata.json", "model.weights.h5"])
+    texts = {name: _parse(json.loads, content) for name, content in contents.items()}
+    return _compare_versions({"keras": texts["metadata.json"].get("keras_version")}, "other version")
+
+
+def _judge_onnx(path, **_):
+    import onnx  # here only: it takes time
+
+    _parse(onnx.checker.check_model, str(path))
+
+
+def _judge_litert(path, **_):
+    with open(path, "rb") as file:
+        if file.read(8)[4:] != b"TFL3":
+            raise DamagedError("it is no model of LiteRT")
+
+
+def _judge_results(path, **_):
+    made = _parse(lambda: json.loads(path.read_bytes())["versions"])
+    return _compare_versions({name: made[name] for name in ("tensorflow", "keras")}, "other version")
+
+
+def _judge_json(path, **_):
+    _parse(json.loads, path.read_bytes())
+
+
+def _judge_page(path, **_):
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        if (b"%%EOF" if path.suffix == ".pdf" else b"</html>") not in file.read():
+            raise DamagedError("its end is missing")
+
+
+_JUDGES = (
+    ("pixels", "*.npy", _judge_sealed),
+    ("measured", "*.csv", _judge_sealed),
+    ("hashes", "*.txt", _judge_sealed),
+    ("samples", "v*", _judge_sample),
+    ("checkpoints", "**/*.npz", _judge_checkpoint),
+    ("studies", "**/*.json", _judge_record),
+    ("models", "**/*.keras", _judge_keras),
+    ("models", "**/*.onnx", _judge_onnx),
+    ("models", "**/*.tflite", _judge_litert),
+    ("results", "**/results.json", _judge_results),
+    ("results", "**/figures.json", _judge_json),
+    ("reports", "*.ipynb", _judge_json),
+    ("reports", "*.html", _judge_page),
+    ("reports", "*.pdf", _judge_page),
+)
+
+
+def _parse(read, *given):
+    """Read something by a function that fails in whatever way where it is damaged."""
+    try:
+        return read(*given)
+    except OSError:
+        raise
+    except Exception as error:
+        raise DamagedError(f"it cannot be read: {read_reason(error)}") from error
+
+
+def _test_archive(path, names):
+    """Check all checksums of a zip archive, and that it has some members: the content of its ``.json`` files."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (broken := archive.testzip()) is not None:
+                raise DamagedError(f"the checksum of {broken} in it differs")
+            if missing := sorted(set(names) - set(archive.namelist())):
+                raise DamagedError(f"it lacks {', '.join(missing)}")
+            return {name: archive.read(name) for name in archive.namelist() if name.endswith(".json")}
+    except DamagedError:
+        raise
+    except Exception as error:  # which fails in many ways inside zipfile and zlib
+        raise DamagedError(f"it is no whole archive: {read_reason(error)}") from error
+
+
+def _compare_versions(made, state):
+    others = [f"{name} {made[name]} (here {version(name)})" for name in made if made[name] != version(name)]
+    return (state, f"it was made with {', '.join(others)}") if others else None
+
+
+# What is told and done
+
+
+def _format_table(findings):
+    """Format how many things of each kind there are, their bytes, and how they are."""
+    rows = {}
+    for kind in (*_CACHES, *_PROJECT):
+        own = [finding for finding in findings if finding.kind == kind]
+        states = Counter(finding.state for finding in own)
+        numbers = len(own), sum(finding.n_bytes for finding in own), *(states[state] for state in _STATES)
+        rows[kind] = [f"{number:,}" for number in numbers]
+    return pd.DataFrame(rows, index=["number", "bytes", *_STATES]).T.to_string()
+
+
+def _tell_remedy(finding, repair, removed):
+    """Tell what a repair has done or would do, or what to run."""
+    if finding.is_removable:
+        done = "It was removed" if removed else "It could not be removed" if repair else "REPAIR=1 removes it"
+        return f"{done}."
+    return f"{'It can be used; ' if finding.state in _USABLE else ''}`{_tell_command(finding)}` makes it again."
+
+
+def _tell_command(finding):
+    """Tell the command that makes a model, a result or a report again."""
+    if finding.kind == "reports":
+        return f"make run NB={finding.path.stem}" if finding.path.suffix == ".ipynb" else "make report"
+    folder = finding.path.parent
+    known = sorted(path.stem for path in (PROJECT_FOLDER / "notebooks").glob("[!.]*.ipynb"))
+    notebook = next((name for name in known if folder.name.startswith(name)), folder.name)  # or one of its data sets
+    if folder.parent.name == "sample":
+        return f"make run NB={notebook}"
+    return f"make {'run' if folder.parent.name == 'quick' else 'full'} NB={notebook} DATA_DIR=/path/to/data"
+
+
+def _remove(finding):
+    """Remove what is still what was seen; tell whether it is gone."""
+    with suppress(OSError):
+        if _identify(finding.path) == finding.seen:
+            shutil.rmtree(finding.path) if finding.path.is_dir() else finding.path.unlink()
+    return not finding.path.exists()
+
+
+def _show(path):
+    return show_name(path.relative_to(PROJECT_FOLDER) if path.is_relative_to(PROJECT_FOLDER) else path)
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to stop
+    sys.exit(main())
