@@ -3,13 +3,18 @@
 A notebook says once which of the two, with `use_cluster`; all that spreads its work looks here.
 """
 
+import functools
+import hashlib
 import os
+import sys
 import threading
 import time
 from collections import Counter
 from concurrent.futures import CancelledError
 from contextlib import closing, nullcontext
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
+from pathlib import Path
 
 from helpers.files import InputError
 
@@ -18,12 +23,24 @@ ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OPE
 _CONNECT_SECONDS, _WORKERS_SECONDS = 10, 60
 _IN_FLIGHT = 2  # items for each worker: one at work, and one waiting so that the worker never does
 _LOSSES = 3  # of all workers at once, that an item is run again after
+_PACKAGES = {  # what pixels and trainings depend on
+    "NumPy": "numpy",
+    "Pillow": "pillow",
+    "OpenCV": "opencv-python-headless",
+    "Keras": "keras",
+    "TensorFlow": "tensorflow",
+}
 
 _address, _client = "", None
+_checked = set()  # addresses of workers that are of the same versions
 
 
 class KilledWorkerError(RuntimeError):
     """An item ended each worker that it was given to, as by a lack of memory."""
+
+
+class OtherVersionError(InputError):
+    """A worker is of another version, so that its results could differ. The message names it and both versions."""
 
 
 def use_cluster(address):
@@ -33,12 +50,13 @@ def use_cluster(address):
     package installed and one thread each (``dask worker --nthreads 1``).
 
     Raise InputError if the scheduler is not reached within 10 seconds, has no worker within 60, or one with several
-    threads.
+    threads or of other versions, see `describe_versions`.
     """
     global _address, _client
     if _client is not None:
         _client.close()
     _address, _client = address, None
+    _checked.clear()
     if address:
         _connect()
 
@@ -55,6 +73,17 @@ def count_workers():
     from joblib import cpu_count
 
     return cpu_count()
+
+
+@functools.cache  # the code of a process stays the one that it has loaded, whatever happens to the files
+def describe_versions():
+    """Describe what the results of this process depend on: a dict of names to versions, "none" where one is missing."""
+    digest, folder = hashlib.sha256(), Path(__file__).parent
+    for path in sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).as_posix()):
+        digest.update(f"{path.relative_to(folder).as_posix()}\n".encode() + path.read_bytes())
+    project = f"{_read_version('image-classification-notebooks')} (code {digest.hexdigest()[:8]})"
+    packages = {name: _read_version(package) for name, package in _PACKAGES.items()}
+    return {"Python": "{}.{}".format(*sys.version_info), "this project": project} | packages
 
 
 def run_in_parallel(function, items, shared=(), context=nullcontext):
@@ -96,7 +125,8 @@ def run_on_cluster(function, items, shared=()):
     """Call a function for each item on the Dask cluster as `run_in_parallel` does, and also tell which failed.
 
     Yield the position of each item; its result; and the exception that it ended in, or None. Raise InputError as
-    `use_cluster` does, or because the connection was lost.
+    `use_cluster` does, or because the connection was lost. A worker of another version, also one that joins later, ends
+    all: it runs nothing.
 
     The item of a worker that was killed is given to others, as often as Dask's scheduler is set to
     (``allowed-failures``, 3), and once more when all others are finished, because it may only have waited behind the
@@ -106,7 +136,7 @@ def run_on_cluster(function, items, shared=()):
 
     client = _connect()
     waiting, running = enumerate(items), as_completed(loop=client.loop)
-    begun, losses = {}, Counter()
+    begun, losses, checked = {}, Counter(), (f"DASK_SCHEDULER={_address}", describe_versions())
     suspects, tried_alone = [], set()
 
     def send():
@@ -115,7 +145,7 @@ def run_on_cluster(function, items, shared=()):
 
     def submit(numbered):
         for position, item in numbered:
-            future = client.submit(function, item, *sent, pure=False)
+            future = client.submit(_run_checked, *checked, function, item, *sent, pure=False)
             begun[future] = position, item, sent
             running.add(future)
 
@@ -149,7 +179,10 @@ def run_on_cluster(function, items, shared=()):
                     submit_next()
                     continue
                 error = KilledWorkerError(str(caught))
+            except OtherVersionError:  # of one that has joined in the meantime
+                raise
             except Exception as caught:
+                _connect()  # because a worker that has just joined may know no such function
                 error = caught
             submit_next()
             yield position, result, error
@@ -182,14 +215,15 @@ def _connect():
         _client = _open(where)
     try:
         _client.wait_for_workers(1, timeout=_WORKERS_SECONDS)
-        threads = _client.nthreads().values()
+        threads = _client.nthreads()
+        _check_versions(where, sorted(threads.keys() - _checked))
     except TimeoutError as error:
         raise InputError(
             f"{where} has had no worker for {_WORKERS_SECONDS} seconds. Start some: dask worker --nthreads 1 {_address}"
         ) from error
     except OSError as error:
         raise _lose() from error
-    if max(threads) > 1:  # Keras and Pillow's limits keep their state once for each process
+    if max(threads.values()) > 1:  # Keras and Pillow's limits keep their state once for each process
         raise InputError(f"{where} has a worker with several threads. Start the workers with --nthreads 1.")
     return _client
 
@@ -204,12 +238,53 @@ def _open(where):
     except OSError as error:
         remedy = "Start it with `dask scheduler`, or leave DASK_SCHEDULER empty to use this machine."
         raise InputError(f"{where}: the scheduler is not reached ({error}). {remedy}") from error
+    _checked.clear()
     try:
         client.register_worker_callbacks(_limit_threads)
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:
         client.close()
         raise InputError(f"{where}: a worker cannot import this project ({error}). Install it there too.") from error
     return client
+
+
+def _check_versions(where, workers):
+    """Ask workers, given by their addresses, once for their versions. Raise OtherVersionError if one has others."""
+    if not workers:
+        return
+    for worker, there in _client.run(describe_versions, workers=workers, on_error="return").items():
+        if isinstance(there, OSError):  # it has just been killed
+            continue
+        if isinstance(there, Exception):
+            there = {"this project": f"none that can be used ({there})"}
+        _refuse_others(where, worker, there, describe_versions())
+        _checked.add(worker)
+
+
+def _refuse_others(where, worker, there, here):
+    """Raise OtherVersionError if a worker, given by its address, has other versions than the notebook."""
+    if there != here:
+        differing = [
+            f"{name} {there[name]} there and {here.get(name)} here" for name in there if there[name] != here.get(name)
+        ]
+        raise OtherVersionError(
+            f"{where}: the worker {worker} is of another version: {', '.join(differing)}. Its results could differ in "
+            "the last bit. Install there what is installed here and start it again, or end it; then run the cell again."
+        )
+
+
+def _run_checked(where, versions, function, item, *shared):
+    """Call a function on a worker that has the versions of the notebook, which gives them."""
+    from dask.distributed import get_worker
+
+    _refuse_others(where, get_worker().address, describe_versions(), versions)
+    return function(item, *shared)
+
+
+def _read_version(package):
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
 
 
 def _limit_threads():

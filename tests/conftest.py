@@ -1,54 +1,14 @@
 """What tests share: a Dask cluster of real processes, the stages of progress, and experiments with few images."""
 
-import json
-import os
-import subprocess
-import sys
 import time
+from contextlib import ExitStack
 
 import pytest
 from PIL import Image
 
+from benchmarks.torture import mounting
+from benchmarks.torture.processes import Cluster
 from helpers import parallel, progress
-
-
-class Cluster:
-    """A scheduler and its workers, each an operating system's process on the loopback interface."""
-
-    def __init__(self, folder):
-        self._folder, self._processes = folder, []
-        file = folder / "scheduler.json"
-        self._start("scheduler", "--port", "0", "--scheduler-file", file)
-        self._wait_for(file.exists)
-        self.address = json.loads(file.read_text())["address"]
-
-    def add_worker(self, *options):
-        self._start("worker", self.address, "--local-directory", self._folder, *options)
-
-    def _start(self, *arguments):
-        command = [sys.executable, "-m", "dask", *arguments, "--host", "127.0.0.1", "--no-dashboard"]
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(sys.path),  # what tests send to the workers lies in modules of theirs
-            "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",  # so that an item kills two workers at most
-        }
-        with open(self._folder / f"{len(self._processes)}.log", "w") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder, env=environment)
-        self._processes.append(process)
-
-    def _wait_for(self, condition):
-        deadline = time.monotonic() + 60
-        while not condition():
-            assert time.monotonic() < deadline, [path.read_text() for path in self._folder.glob("*.log")]
-            time.sleep(0.02)
-
-    def kill_scheduler(self):
-        self._processes[0].kill()
-
-    def close(self):
-        """Kill every process by its id; the workers' own processes end when those that watch them are gone."""
-        for process in self._processes:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture
@@ -129,3 +89,15 @@ def draw_experiment(tmp_path_factory):
             return experiment
 
         yield draw
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a disk of 2 MB, a `benchmarks.torture.mounting.Disk`; where that is forbidden the test is skipped."""
+    (tmp_path / "disk").mkdir()
+    with ExitStack() as stack:
+        try:
+            disk = stack.enter_context(mounting.mount(tmp_path / "disk"))
+        except mounting.MountError as error:
+            pytest.skip(f"a small tmpfs cannot be mounted here: {error}")
+        yield disk

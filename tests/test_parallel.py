@@ -1,7 +1,10 @@
 """Work is spread over threads or over a cluster of real processes, with the same results, and none is lost."""
 
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 
@@ -10,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from benchmarks.torture.cluster import change_code, change_numpy
 from helpers import parallel
 from helpers.data import pixels as images_module
 from helpers.data import reading
@@ -19,6 +23,7 @@ from helpers.files import InputError
 from helpers.parallel import (
     KilledWorkerError,
     count_workers,
+    describe_versions,
     run_in_parallel,
     run_on_cluster,
     use_cluster,
@@ -192,6 +197,41 @@ def test_clusters_that_cannot_work_are_told(make_cluster, monkeypatch):
         cluster.kill_scheduler()
         monkeypatch.setattr(parallel, "_CONNECT_SECONDS", 0.5)
         with pytest.raises(InputError, match=r"scheduler was lost|is not reached"):
+            list(run_in_parallel(add, range(3)))
+    finally:
+        use_cluster("")
+
+
+def test_versions_are_told_without_starting_tensorflow(tmp_path):
+    change_code(tmp_path)
+    code = (
+        "import sys; from helpers.parallel import describe_versions; print(describe_versions(), 'keras' in sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    here = describe_versions()
+    there = here | {"this project": re.search(r"[\d.]+ \(code \w+\)", run.stdout)[0]}
+    assert run.stdout == f"{there} False\n"
+    assert there != here
+    assert here["NumPy"] == np.__version__
+    assert "none" not in here.values()
+
+
+def test_a_worker_of_another_version_is_refused(make_cluster, tmp_path):
+    """One that joins later is tried in `benchmarks.torture.cluster`."""
+    change_code(tmp_path)
+    change_numpy(tmp_path)
+    cluster = make_cluster()
+    cluster.add_worker("--nthreads", "1", path=[tmp_path])
+    try:
+        with pytest.raises(InputError) as caught:
+            use_cluster(cluster.address)
+        assert re.search(
+            rf"DASK_SCHEDULER={cluster.address}: the worker tcp://127\.0\.0\.1:\d+ is of another version: this project "
+            rf"\S+ \(code \w+\) there and .* here, NumPy 1\.0 there and {np.__version__} here\.",
+            str(caught.value),
+        )
+        with pytest.raises(InputError, match="of another version"):  # as long as it is there
             list(run_in_parallel(add, range(3)))
     finally:
         use_cluster("")
