@@ -1,9 +1,14 @@
 """Seals: a cached file that was cut, changed or exchanged is noticed, whatever byte it is."""
 
+import errno
+
 import numpy as np
 import pytest
 
-from helpers.seals import DamagedError, read_seal, read_sealed, seal
+from helpers import seals
+from helpers.seals import DamagedError, check_seal, read_cached, read_seal, read_sealed, seal
+
+MISSING = "its end is missing: it was cut, or an older version has written it"
 
 
 @pytest.fixture
@@ -48,5 +53,32 @@ def test_numpy_reads_a_sealed_array_as_before(tmp_path):
 
 def test_what_was_never_sealed_is_noticed(tmp_path):
     (tmp_path / "old").write_bytes(b"x" * 100)
-    with pytest.raises(DamagedError, match="its end is missing"):
+    with pytest.raises(DamagedError, match=MISSING):
         read_seal(tmp_path / "old")
+
+
+def test_what_was_checked_is_checked_again_when_it_changes(path):
+    assert check_seal(path) == read_seal(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:5] + b"x" + content[6:])
+    with pytest.raises(DamagedError):
+        check_seal(path)
+
+
+def test_a_damaged_file_is_named_and_removed(path, capsys):
+    assert read_cached(path) == b"0123456789" * 20
+    path.write_bytes(path.read_bytes() + b"x")
+    assert read_cached(path) is None
+    assert capsys.readouterr().out == f"{path} was damaged ({MISSING}): it is made again\n"
+    assert not path.exists()
+    assert read_cached(path) is None
+    assert capsys.readouterr().out == ""
+
+
+def test_what_the_disk_cannot_read_is_damaged(path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(seals, "_sum_up", fail)
+    with pytest.raises(DamagedError, match="the disk cannot read it"):
+        read_seal(path)

@@ -231,7 +231,7 @@ def test_what_is_just_changed_is_some_seconds():
     ],
     ids=["cut", "empty", "no check", "another name", "other digits", "binary", "missing"],
 )
-def test_from_a_damaged_file_of_hashes_nothing_is_taken(images, tmp_path, cache, hashed, monkeypatch, damage):
+def test_from_a_damaged_file_of_hashes_nothing_is_taken(images, tmp_path, cache, hashed, monkeypatch, damage, capsys):
     first = compute_fingerprint(images, tmp_path, cache)
     saved = find_saved(cache)
     content = saved.read_bytes()
@@ -244,6 +244,7 @@ def test_from_a_damaged_file_of_hashes_nothing_is_taken(images, tmp_path, cache,
     assert compute_fingerprint(images, tmp_path, cache) == first
     assert len(hashed) == 8
     assert saved.read_bytes() == content
+    assert capsys.readouterr().out.count(f"{saved} was damaged (its ") == (damage is not None)
 
 
 def test_hashes_of_a_part_are_added_to_those_of_others(images, tmp_path, cache, hashed, monkeypatch):

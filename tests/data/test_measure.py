@@ -197,3 +197,25 @@ def test_changed_file_gives_a_new_fingerprint(files, same):
     path.write_bytes(content)
     os.utime(path, ns=(later + 10**9, later + 10**9))
     assert compute_fingerprint(images, folder) == first
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content.replace(b"8,6,RGB", b"8,7,RGB"),
+        lambda content: content[: content.index(b"5,7,L")],
+        lambda content: content.replace(b'"images": 4', b'"images": 5'),
+        lambda content: content[: content.index(b'{"version"')],
+    ],
+    ids=["another digit", "cut behind a line", "about", "of an older version"],
+)
+def test_damaged_measures_are_named_and_made_again(files, cache, capsys, damage):
+    images, folder = files
+    first = measure_images(images, folder, cache)
+    (cached,) = (cache / "measured").iterdir()
+    content = cached.read_bytes()
+    assert damage(content) != content
+    cached.write_bytes(damage(content))
+    pd.testing.assert_frame_equal(measure_images(images, folder, cache), first)
+    assert capsys.readouterr().out.startswith(f"{cached} was damaged (its ")
+    assert cached.read_bytes() == content

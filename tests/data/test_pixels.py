@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from helpers import seals
 from helpers.data import pixels as module
 from helpers.data.opening import index_images
 from helpers.data.pixels import compute_fingerprint, load_pixels, read_image
-from helpers.files import InputError
+from helpers.files import InputError, WriteError
 
 SHAPE = (28, 28, 1)
 
@@ -340,3 +341,66 @@ def test_no_more_than_a_chunk_stays_in_memory_while_decoding(files, cache, monke
     np.testing.assert_array_equal(load_pixels(images, folder, pixels.shape[1:], cache), pixels)
     assert len(released) == len(pixels)
     assert all(isinstance(array, np.memmap) for array in released)
+
+
+# Damaged caches and full disks
+
+
+def flip(content):
+    return content[:500] + bytes([content[500] ^ 1]) + content[501:]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flip,
+        lambda content: content[:256] + bytes(1000) + content[1256:],
+        lambda content: content.replace(b"60, 28, 28, 1)", b"60, 14, 56, 1)"),
+        lambda content: content[:-2000],
+        lambda content: content + b"0",
+        lambda content: b"",
+    ],
+    ids=["flipped bit", "zeros", "swapped header", "cut", "appended", "empty"],
+)
+def test_damaged_pixels_are_named_and_decoded_again(table, folder, cache, capsys, damage):
+    first = np.array(load_pixels(table, folder, SHAPE, cache))
+    (cached,) = list_cached(cache)
+    content = cached.read_bytes()
+    assert damage(content) != content
+    cached.write_bytes(damage(content))
+    np.testing.assert_array_equal(load_pixels(table, folder, SHAPE, cache), first)
+    said = capsys.readouterr().out
+    assert said.startswith(f"{cached} was damaged (its ")
+    assert said.endswith("): it is made again\n")
+    assert cached.read_bytes() == content
+
+
+def test_pixels_are_checked_once_in_a_process_as_long_as_they_do_not_change(table, folder, cache, monkeypatch):
+    checked, check = [], seals._check
+    monkeypatch.setattr(seals, "_check", lambda file: checked.append(file.name) or check(file))
+    monkeypatch.setattr(seals, "_checked", {})
+
+    def count():
+        load_pixels(table, folder, SHAPE, cache)
+        return sum(str(name).endswith(".npy") for name in checked)
+
+    assert [count() for _ in range(3)] == [0, 1, 1]
+    (cached,) = list_cached(cache)
+    times = cached.stat()
+    os.utime(cached, ns=(times.st_atime_ns, times.st_mtime_ns))  # which changes the time of change only
+    assert [count() for _ in range(2)] == [2, 2]
+
+
+def test_what_pixels_are_is_kept_with_them(table, folder, cache):
+    load_pixels(table, folder, SHAPE, cache, background=7)
+    about, n_bytes = seals.read_seal(list_cached(cache)[0])
+    expected = {"folder": str(folder), "images": 60, "shape": [28, 28, 1], "background": 7, "version": module.VERSION}
+    assert (about, n_bytes) == (expected, 128 + 60 * 28 * 28)
+
+
+def test_a_full_disk_is_told_before_anything_is_decoded(table, folder, cache, monkeypatch):
+    forbid_decoding(monkeypatch)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 40_000, 40_000))
+    with pytest.raises(WriteError, match=r"pixels/\w+\.npy cannot be written .*needs 47,168 bytes, of which 40,000"):
+        load_pixels(table, folder, SHAPE, cache)
+    assert list_cached(cache) == []

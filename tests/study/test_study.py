@@ -146,14 +146,39 @@ def test_only_missing_trials_are_run(run, tmp_path):
     assert read_calls(tmp_path) == [(x, 6) for x in (2, 1, 8, 1)]
 
 
-@pytest.mark.parametrize("damage", [b"", b'{"seed": 5, "resu', b"[1]", b"{}", b"\xff\xfe", b"7"])
-def test_a_damaged_file_counts_as_not_there(run, tmp_path, damage):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(
+            lambda content, other=other: other
+            for other in (b"", b'{"seed": 5, "resu', b"[1]", b"{}", b"\xff\xfe", b"7")
+        ),
+        lambda content: content.replace(b'"total": 8', b'"total": 9'),
+        lambda content: content.replace(b'"error"', b'"errer"'),
+        lambda content: content.replace(b'"checksum"', b'"checksun"'),
+        None,
+    ],
+)
+def test_a_damaged_file_is_named_and_its_trial_run_again(run, tmp_path, damage, capsys):
     first = run()
-    (tmp_path / "study" / f"{first['trial'][2]}.json").write_bytes(damage)
+    path, other = (tmp_path / "study" / f"{key}.json" for key in first["trial"][2:4])
+    content = path.read_bytes()
+    path.write_bytes(damage(content) if damage else other.read_bytes())
+    assert path.read_bytes() != content
     read_calls(tmp_path)
     columns = ["trial", "seed", "total", "error"]
     pd.testing.assert_frame_equal(run()[columns], first[columns])
     assert read_calls(tmp_path) == [(8, 5)]
+    assert capsys.readouterr().out.startswith(f"{path} was damaged (it")
+    run()
+    assert (read_calls(tmp_path), capsys.readouterr().out) == ([], "")
+
+
+def test_a_record_is_readable_and_tells_the_versions(run, tmp_path):
+    record = json.loads((tmp_path / "study" / f"{run()['trial'][0]}.json").read_text())
+    assert record["settings"]["x"] == 2
+    assert record["versions"] == {package: version(package) for package in ("keras", "tensorflow", "numpy")}
+    assert len(record["checksum"]) == 8
 
 
 @pytest.mark.parametrize(
@@ -416,11 +441,20 @@ def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path, start)
     expected = 2 if start == "run_in_vain" else 1
     try:
         wait_for(lambda: len(find_waiting(tmp_path)) == expected, 60)
-        processes = find_waiting(tmp_path)
+        processes, marks = find_waiting(tmp_path), find_marks(tmp_path)
+        assert len(marks) == 2 or start != "run_in_vain"
+        run_study(act, make_trials(tmp_path, ""), tmp_path / "study", n_jobs=1)
+        assert find_marks(tmp_path) == marks  # those of another process that runs a study there
     finally:
         parent.kill()
         parent.wait()
     wait_for(lambda: not any(map(psutil.pid_exists, processes)), 10)
+    run_study(act, make_trials(tmp_path, ""), tmp_path / "study", n_jobs=1)
+    assert find_marks(tmp_path) == []
+
+
+def find_marks(folder):
+    return sorted((folder / "study").glob(".*.started"))
 
 
 def find_waiting(folder):
