@@ -28,6 +28,7 @@ from functools import partial
 from pathlib import Path
 
 from helpers.files import InputError
+from helpers.redaction import hide_secrets
 
 
 def _find_project():
@@ -96,7 +97,7 @@ def read_settings(environment: Mapping[str, str] | None = None, mode: str | None
     address = re.fullmatch(r"(?:tcp|tls)://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", scheduler)
     if scheduler and not (address and 0 < int(address[1]) < 2**16):
         expected = "the address of a Dask scheduler, such as tcp://host:8786 or tls://host:8786, with its port"
-        raise InputError(f"DASK_SCHEDULER={scheduler}: expected {expected}.")
+        raise InputError(f"DASK_SCHEDULER={hide_secrets(scheduler)}: expected {expected}.")
     choose = partial(_choose, environment)
     if mode is not None and mode not in MODES:
         raise InputError(f"mode={mode!r}: expected one of {', '.join(MODES)}.")

@@ -13,12 +13,14 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 ROOMS = ("helpers.data", "helpers.training", "helpers.evaluation")
 SHARED = tuple(
-    f"helpers.{name}" for name in ("settings", "files", "leftovers", "seals", "identity", "parallel", "progress")
+    f"helpers.{name}"
+    for name in ("settings", "files", "archives", "leftovers", "seals", "redaction", "identity", "parallel", "progress")
 )
 ABOVE = (
     "helpers.run",
     "helpers.reports",
     "helpers.lab",
+    "helpers.doctor",
     "helpers.app",
     "helpers.audit",
     "helpers.predict",
