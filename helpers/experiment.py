@@ -6,7 +6,7 @@ and come out, and each step can also be done by hand with the functions of the r
 
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -28,11 +28,13 @@ from helpers.evaluation.full_run import FullRun
 from helpers.evaluation.marks import mark_outputs, picture_figure
 from helpers.evaluation.report import Report, make_key, tabulate_scores
 from helpers.files import InputError
+from helpers.leftovers import tidy_up
 from helpers.parallel import count_workers, use_cluster
 from helpers.settings import PROJECT_FOLDER, read_settings
 from helpers.study import cnn, design, runner
 from samples.strangers import draw_strangers
 
+_FORGOTTEN = 90 * 86_400  # seconds, after which nobody goes on with a training
 _CHECKED = 64  # images that a saved model predicts once more when it is loaded again
 
 
@@ -68,7 +70,7 @@ def open_data_set(name, experiment, **options):
 
 
 class Experiment:
-    """What one notebook tries.
+    """What one notebook tries. What killed runs have left unfinished is removed first.
 
     ``name`` is that of the notebook, such as ``02_ham10000``; its results go to folders of this name in ``figures/``
     and ``models/`` of ``folder``, the project's by default. ``mode``, "quick" or "full", takes the place of
@@ -104,6 +106,8 @@ class Experiment:
         self.precision = fast.set_precision(self.settings.precision)
         plots.set_style()
         _shorten_interrupts()
+        tidy_up(self.settings.cache_dir, self.folder / "models", self.folder / "figures")
+        _forget_trainings(self.settings.cache_dir / "checkpoints")
         self.data = self.report = self.chosen = self.lead = self.base = None
         self.models, self.histories, self.predictions, self.temperatures, self.scores = {}, {}, {}, {}, {}
         self.saved, self.reviews = {}, {}
@@ -641,14 +645,14 @@ class Experiment:
             )
             test_sets = {make_key(part): table for part, table in test_sets.items()}
             self.report.add_result(make_key(name), test_sets, about, (train or {}).get(name))
-        results = self.report.save_results(self.data.summarize(), protocol)
-        for name in self.saved:
-            card.write_card(self, name, results)
         if self.histories:
             histories = pd.concat(self.histories, names=["model"]).reset_index()
             self.report.save_table(histories, "histories", decimals=6)
             costs = {name: cost for name in self.scores if (cost := self.measure_cost(name))}
             self.report.save_table(pd.DataFrame(costs).T.rename_axis("model").reset_index(), "costs")
+        results = self.report.save_results(self.data.summarize(), protocol)
+        for name in self.saved:
+            card.write_card(self, name, results)
         for name in self.histories:
             (self._checkpoints / f"{make_key(name)}.npz").unlink(missing_ok=True)
         return self.report.folder.relative_to(self.folder)
@@ -789,6 +793,14 @@ def _building(precision, seed):
         yield precision
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def _forget_trainings(folder):
+    """Remove the checkpoints that no run has gone on with for 90 days, such as those of a name that is used no more."""
+    for path in folder.rglob("*.npz"):
+        with suppress(OSError):  # another process may remove it too
+            if time.time() - path.stat().st_mtime > _FORGOTTEN:
+                path.unlink()
 
 
 def _shorten_interrupts():

@@ -8,7 +8,8 @@ import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from helpers.leftovers import name_unfinished
+from helpers.leftovers import name_unfinished, remove_beside
+from helpers.redaction import hide_secrets
 
 
 class InputError(ValueError):
@@ -30,8 +31,8 @@ class Interrupted(KeyboardInterrupt):
 
 
 def read_reason(error):
-    """Read the first line of what an error of another library says, or else its kind."""
-    return str(error).partition("\n")[0] or type(error).__name__
+    """Read the first line of what an error of another library says, without secrets, or else its kind."""
+    return hide_secrets(str(error).partition("\n")[0]) or type(error).__name__
 
 
 def show_name(path):
@@ -80,7 +81,7 @@ def replace_atomically(path):
 def name_failed_writes(path, unfinished=None):
     """Turn what the disk refuses in the block into a WriteError that names ``path``; other errors stay as they are.
 
-    ``unfinished`` is the name that the file has until it is complete.
+    ``unfinished`` is the name that the file, or the folder, has until it is complete.
     """
     path = Path(path)
     try:
@@ -118,7 +119,8 @@ def _find_refusal(error, path, unfinished):
     places = {str(place) for place in (path, unfinished, *path.parents) if place}
     while error is not None:
         named = getattr(error, "filename", None)
-        if isinstance(error, OSError) and (named is None or str(named) in places):
+        inside = unfinished is not None and f"{named}".startswith(f"{unfinished}{os.sep}")  # of a folder
+        if isinstance(error, OSError) and (named is None or inside or str(named) in places):
             if error.errno in _REFUSALS or (error.errno is None and type(error) is OSError):  # as of NumPy and h5py
                 return error
             if error.errno == errno.ENOENT and not path.parent.is_dir():
@@ -177,6 +179,7 @@ def hold_lock(path, wait=False):
                 if os.path.samestat(os.fstat(file.fileno()), place.stat()):
                     break
             file.close()  # who held it has removed it in the meantime
+    remove_beside(path)
     try:
         yield
     finally:

@@ -10,12 +10,16 @@ import re
 import secrets
 import shutil
 import socket
+import sys
+import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_UNFINISHED = re.compile(r"\..*-([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}(\.[^.]*)?", re.DOTALL)
-_FORGOTTEN = 86_400  # seconds, after which the unfinished file of another machine is nobody's
+# Older versions did not tell the process.
+_UNFINISHED = re.compile(r"\..*?-(?:([0-9a-f]{8})-(\d+)-(\d+)-)?[0-9a-f]{8}(\.[^.]*)?", re.DOTALL)
+_MUCH = 10**6  # bytes, which are worth a line
+_FORGOTTEN = 86_400  # seconds, after which the unfinished file of a process that is not known here is nobody's
 
 
 def name_unfinished(path):
@@ -27,7 +31,8 @@ def name_unfinished(path):
 def find_unfinished(folder):
     """Find what dead processes have left unfinished below a folder: Paths of files and folders.
 
-    What processes of other machines write, or have left, counts only when it has not changed for a day.
+    What processes of other machines or of older versions write, or have left, counts only when it has not changed for
+    a day.
     """
     found = []
     for place, folders, names in os.walk(folder):
@@ -42,10 +47,43 @@ def remove_unfinished(*folders):
     """Remove what dead processes have left unfinished below some folders; the bytes that were freed."""
     freed = 0
     for path in (path for folder in folders for path in find_unfinished(folder)):
-        with suppress(OSError):  # another process may remove it too
+        with suppress(OSError):
             freed += count_bytes(path)
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _remove(path)
     return freed
+
+
+def tidy_up(*folders):
+    """Remove what dead processes have left unfinished below some folders; a line tells it if it was much."""
+    if (freed := remove_unfinished(*folders)) >= _MUCH:
+        sys.stdout.write(f"{freed / 1e6:,.0f} MB were removed that a run that was killed had left unfinished\n")
+
+
+def remove_beside(path):
+    """Remove what dead processes have left unfinished of a file, and of those whose names begin like its own."""
+    with suppress(OSError):  # the folder may not be there, or not be ours
+        for name in os.listdir(path.parent):
+            match = _UNFINISHED.fullmatch(name) if name.startswith(f".{path.stem[:40]}") else None
+            if match and _is_left(path.with_name(name), *match.groups()[:3]):
+                _remove(path.with_name(name))
+
+
+@contextmanager
+def make_temporary_folder(name):
+    """Make a folder for temporary files, which is removed at the end; that of a killed process by the next one."""
+    place = Path(tempfile.gettempdir(), name)
+    remove_beside(place)
+    folder = name_unfinished(place)
+    folder.mkdir(0o700)
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+
+
+def _remove(path):
+    with suppress(OSError):  # another process may remove it too
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def count_bytes(path):

@@ -21,8 +21,18 @@ from pathlib import Path
 
 from helpers import reports
 from helpers.files import InputError, hold_lock, replace_atomically
+from helpers.leftovers import tidy_up
 from helpers.parallel import count_workers
+from helpers.redaction import hide_keys
 from helpers.settings import PROJECT_FOLDER, read_settings
+
+# A kernel looks itself whether its parent lives, but not before it has started: one whose parent is killed then stays.
+_LAUNCH = """
+from runpy import run_module
+from helpers.parallel import end_with_parent
+end_with_parent({})
+run_module("ipykernel_launcher", run_name="__main__")
+"""
 
 
 def main(arguments=None):
@@ -42,6 +52,7 @@ def main(arguments=None):
         if options.list:
             print("\n".join(run.name for run in runs))
             return 0
+        tidy_up(reports.REPORTS_FOLDER, reports.NOTEBOOKS_FOLDER, reports.FIGURES_FOLDER)
         results_before = _find_results()
         run_side_by_side(runs, jobs, options.save)
     except InputError as error:
@@ -122,7 +133,7 @@ class Run:
         self.seconds, self.seconds_by_section = 0.0, Counter()
         self.peak_memory = self.cpu_seconds = None  # of the kernel
         self._cell, self._cells, self._heading = 0, 0, ""
-        self.client = self._pid = None
+        self.client = self._kernel = None
 
     def run(self, save=False):
         """Execute this notebook alone; see `run_side_by_side`."""
@@ -153,7 +164,12 @@ class Run:
             _show(f"{self.name}  {ended}\n")
 
     def _write(self, notebook, save, started):
+        import nbformat
+
         executed = reports.REPORTS_FOLDER / self.path.name
+        for cell in notebook.cells:
+            if "outputs" in cell:
+                cell.outputs = nbformat.from_dict(_change_texts(hide_keys, cell.outputs))
         _write_notebook(notebook, executed)  # first: whatever fails below, what the cells computed is kept
         if save and not self.failure:
             _write_notebook(notebook, self.path)
@@ -173,12 +189,13 @@ class Run:
             kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),  # this interpreter, whatever the home has installed
             transport_encryption="auto",  # without it each kernel prints a warning
         )
+        manager.kernel_spec.argv[1:3] = ["-c", _LAUNCH.format(os.getpid())]  # instead of -m ipykernel_launcher
         self.client = NotebookClient(
             notebook,
             timeout=None,
             record_timing=False,  # would differ in every saved notebook
             resources={"metadata": {"path": str(self.path.parent)}},
-            on_notebook_start=lambda notebook: setattr(self, "_pid", manager.provisioner.pid),
+            on_notebook_start=lambda notebook: setattr(self, "_kernel", manager.provisioner.process),
             on_cell_start=self._start_cell,
             on_cell_executed=self._end_cell,
         )
@@ -189,7 +206,7 @@ class Run:
         except CellExecutionError as error:
             self._fail(f"{error.ename}: {error.evalue}" if error.evalue else error.ename)
         except RuntimeError as error:  # nbclient's DeadKernelError, or a kernel that did not start
-            self._fail("the kernel died, probably because memory ran out" if self._cell else str(error))
+            self._fail(_describe_end(self._kernel.poll()) if self._cell else str(error))
         finally:
             if manager.has_kernel:  # stopped while it was starting, which nbclient does not clean up
                 await manager.shutdown_kernel(now=True)
@@ -198,7 +215,7 @@ class Run:
     def _fail(self, message):
         heading = f" ({self._heading})" if self._heading else ""
         where = f" in cell {self._cell}{heading}" if self._cell else ""
-        self.failure = f"{where}: " + re.sub(r"\x1b\[[0-9;]*m", "", message)
+        self.failure = f"{where}: " + hide_keys(re.sub(r"\x1b\[[0-9;]*m", "", message))
 
     def _start_cell(self, cell, cell_index):
         self._cell_started = time.monotonic()
@@ -224,8 +241,9 @@ class Run:
     def _read_usage(self):
         """Note what the kernel has used so far, where Linux tells it."""
         try:
-            peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self._pid}/status").read_text())
-            times = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+            process = Path(f"/proc/{self._kernel and self._kernel.pid}")  # none yet while the kernel starts
+            peak = re.search(r"VmHWM:\s+(\d+) kB", (process / "status").read_text())
+            times = (process / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             return
         if peak:  # a kernel that has just died has none
@@ -233,11 +251,37 @@ class Run:
             self.cpu_seconds = (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def _describe_end(status):
+    """Describe how a kernel ended that has died, by its exit status, which is negative if a signal has ended it."""
+    if status is None:
+        return "the kernel does not answer"
+    if status >= 0:
+        return f"the kernel ended with status {status}"
+    name = signal.Signals(-status).name
+    return f"the kernel {_ENDS.get(name, 'was ended')} ({name})"
+
+
+_ENDS = {
+    "SIGKILL": "was killed, probably because memory ran out",
+    "SIGBUS": "died because a disk was full, or a file was cut short that was mapped into memory",
+    **dict.fromkeys(["SIGSEGV", "SIGABRT", "SIGILL", "SIGFPE"], "crashed"),
+}
+
+
 def _write_notebook(notebook, path):
     import nbformat
 
     with replace_atomically(path) as unfinished:
         nbformat.write(notebook, unfinished)
+
+
+def _change_texts(function, value):
+    """Call a function for all texts in nested dicts and lists; return these with what it returns."""
+    if isinstance(value, dict):
+        return {name: _change_texts(function, part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_change_texts(function, part) for part in value]
+    return function(value) if isinstance(value, str) else value
 
 
 def _is_executed(cell):

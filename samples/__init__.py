@@ -5,10 +5,9 @@ One module for each data set, which draws it with the traps of the original.
 
 import os
 import shutil
-import tempfile
-from pathlib import Path
 
-from helpers.files import InputError
+from helpers.files import InputError, name_failed_writes
+from helpers.leftovers import name_unfinished
 from samples import chest_xray, ham10000, leukemia, melanoma, mnist, plants
 
 # Part of the samples' folder: raise it whenever a sample would be drawn otherwise.
@@ -30,11 +29,12 @@ def make_sample(data_set, samples_folder):
         raise InputError(f"There is no built-in sample of {data_set.name}: expected one of {', '.join(_DRAWERS)}.")
     folder = samples_folder / f"v{VERSION}" / data_set.name
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{data_set.name}-", dir=folder.parent))
+        unfinished = name_unfinished(folder)
         try:
-            _DRAWERS[data_set.name](data_set, unfinished)
-            os.replace(unfinished, folder)
+            with name_failed_writes(folder, unfinished):
+                unfinished.mkdir(parents=True)
+                _DRAWERS[data_set.name](data_set, unfinished)
+                os.replace(unfinished, folder)
         except OSError:
             if not folder.exists():  # otherwise another run has drawn it in the meantime
                 raise

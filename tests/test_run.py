@@ -84,7 +84,7 @@ def test_a_run_of_two_side_by_side(project, capsys):
     failure = lines.index("1_bad  FAILED in cell 2 (Data): ValueError: one")
     assert lines[failure + 1] == "two"
     assert any(re.fullmatch(r"2_good  done in \d+ s", line) for line in lines)
-    assert any(re.match(r"3_dead  FAILED in cell 2 \(Title\): the kernel died", line) for line in lines)
+    assert "3_dead  FAILED in cell 2 (Title): the kernel ended with status 9" in lines
 
     summary = [line.split()[:2] for line in lines[lines.index("") + 1 :]]
     assert summary[1:4] == [["1_bad", "FAILED"], ["2_good", "done"], ["3_dead", "FAILED"]]
@@ -103,6 +103,24 @@ def test_a_run_of_two_side_by_side(project, capsys):
     assert dead.cells[1].outputs[0].text == "hi\n"
     assert "from an earlier run" not in "".join(path.read_text() for path in (project / "reports").iterdir())
     assert "<title>2_good</title>" in (project / "reports" / "2_good.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("SIGKILL", "was killed, probably because memory ran out (SIGKILL)"),
+        ("SIGBUS", "died because a disk was full, or a file was cut short that was mapped into memory (SIGBUS)"),
+        ("SIGSEGV", "crashed (SIGSEGV)"),
+        ("SIGTERM", "was ended (SIGTERM)"),
+    ],
+)
+def test_how_a_kernel_died_is_told(project, capsys, end, told):
+    cell = (
+        f"import os, signal\nsignal.signal(signal.{end}, signal.SIG_DFL)" if end != "SIGKILL" else "import os, signal"
+    )
+    write_notebook(project, "01_mnist", "1", f"{cell}\nos.kill(os.getpid(), signal.{end})")
+    assert run.main([]) == 1
+    assert f"01_mnist  FAILED in cell 2: the kernel {told}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

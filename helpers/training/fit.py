@@ -267,11 +267,14 @@ class _Recorder(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
+        self._seed_dropout(epoch)
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def _seed_dropout(self, epoch):
         for number, layer in enumerate(list_layers(self._trained)):
-            if generator := getattr(layer, "seed_generator", None):  # of dropout
+            if generator := getattr(layer, "seed_generator", None):
                 seeds = np.random.SeedSequence([self._seed, _DROPOUT, epoch, number])
                 generator.state.assign(seeds.generate_state(2))
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def on_train_batch_begin(self, batch, logs=None):
         self._trained.optimizer.learning_rate = self._rates[self._epoch * self.params["steps"] + batch]
@@ -308,6 +311,7 @@ class _Recorder(keras.callbacks.Callback):
     def finish(self):
         """Give the model its best weights, keep only these in the checkpoint, and return the history."""
         self._trained.set_weights(self._best)
+        self._seed_dropout(len(self.rows))  # a saved model has its state, too
         if self._checkpoint is not None:
             self._save(best=self._best)
         history = pd.DataFrame(self.rows).set_index("epoch")
