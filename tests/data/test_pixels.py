@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -400,7 +401,7 @@ def test_what_pixels_are_is_kept_with_them(table, folder, cache):
 
 def test_a_full_disk_is_told_before_anything_is_decoded(table, folder, cache, monkeypatch):
     forbid_decoding(monkeypatch)
-    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 40_000, 40_000))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=40_000))
     with pytest.raises(WriteError, match=r"pixels/\w+\.npy cannot be written .*needs 47,168 bytes, of which 40,000"):
         load_pixels(table, folder, SHAPE, cache)
     assert list_cached(cache) == []
