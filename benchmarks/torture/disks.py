@@ -164,24 +164,24 @@ def _read_files(disk):
     return {path: path.read_bytes() for path in paths}
 
 
-def _try_alone(name, spoil, write):
-    """Make a case as `_try`, in a process of its own, because it may be killed (SIGBUS)."""
-    try:
-        return run_alone(_try, name, spoil, write)
-    except BrokenExecutor:
-        return Case(name, _EXPECTED, "the process was killed", False)
-
-
-def _try(name, spoil, *writers):
+def _try(name, spoil, *writers, attempt=_attempt):
     """Make a case of what is written, each on a disk of its own."""
     heard, faults = [], []
     for write in writers:
         with _make_disk(spoil) as disk:
-            told, wrong = _attempt(write, spoil, disk)
+            told, wrong = attempt(write, spoil, disk)
         heard.append(told)
         faults += [f"{told}: {fault}" for fault in wrong]
     more = f" So for {len(writers)} kinds of files." if len(writers) > 1 else ""
     return Case(name, _EXPECTED, "; ".join(faults) or heard[0] + more, not faults)
+
+
+def _attempt_alone(*arguments):
+    """Do as `_attempt` in a process of its own, because it may be killed (SIGBUS)."""
+    try:
+        return run_alone(_attempt, *arguments)
+    except BrokenExecutor:
+        return "nothing was said", ["the process was killed"]
 
 
 @contextmanager
@@ -225,7 +225,12 @@ def run(short=False):
             _try("a full disk: the measures of images", full, write_measures),
             _try("a full disk: a sample, drawn file by file", full, _write_sample),
             _try("a full disk: results of a study", full, _write_study),
-            _try_alone("a full disk: the cache of pixels", _fill_nearly if full is _fill else full, write_pixels),
+            _try(
+                "a full disk: the cache of pixels",
+                _fill_nearly if full is _fill else full,
+                write_pixels,
+                attempt=_attempt_alone,
+            ),
             _try("a folder that is removed", _remove, *small, _write_figure, write_pixels, write_measures),
         ]
         if full is _fill:
