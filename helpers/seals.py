@@ -43,8 +43,7 @@ def read_seal(path):
 def check_seal(path):
     """Check a sealed file as `read_seal` does, but only once in this process as long as it stays in the same state."""
     with open(path, "rb") as file:
-        now = os.fstat(file.fileno())
-        state = now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino
+        state = _read_state(file.fileno())
         if path not in _checked or _checked[path][0] != state:
             _checked[path] = state, _check(file)
     return _checked[path][1]
@@ -64,14 +63,22 @@ def read_cached(path, read=read_sealed, remedy="it is made again"):
     That is named on standard output and removed, which makes room for the new one.
     """
     try:
+        state = _read_state(path)
         return read(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except DamagedError as error:
         sys.stdout.write(f"{show_name(path)} was damaged ({error}): {remedy}\n")
         with suppress(OSError):
-            path.unlink()
+            if _read_state(path) == state:  # else another process has made it again
+                path.unlink()
         return None
+
+
+def _read_state(file):
+    """Read what changes with a file: size, times of change and inode."""
+    now = os.stat(file)  # noqa: PTH116 - of an open file, too
+    return now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino
 
 
 def _check(file):

@@ -82,3 +82,14 @@ def test_what_the_disk_cannot_read_is_damaged(path, monkeypatch):
     monkeypatch.setattr(seals, "_sum_up", fail)
     with pytest.raises(DamagedError, match="the disk cannot read it"):
         read_seal(path)
+
+
+def test_what_another_process_has_made_again_stays(path, capsys):
+    def replace_and_fail(path):
+        path.unlink()
+        path.write_text("new")
+        raise DamagedError("its checksum differs")
+
+    assert read_cached(path, replace_and_fail) is None
+    assert "was damaged" in capsys.readouterr().out
+    assert path.read_text() == "new"

@@ -8,6 +8,7 @@ transparent pixels are laid on.
 
 import ctypes
 import hashlib
+import traceback
 import warnings
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -75,10 +76,7 @@ def load_pixels(images, folder, shape, cache_dir, background=255):
     cached = _name_cached(cache_dir / "pixels", key.encode(), "npy")
     if not read_cached(cached, check_seal):
         with replace_atomically(cached) as unfinished:
-            pixels = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (len(images), *shape))
-            reserve_space(unfinished, unfinished.stat().st_size)
-            _decode(images, folder, pixels, background)
-            pixels.flush()
+            _write_pixels(unfinished, images, folder, shape, background)
             seal(unfinished, **_describe(images, folder, background), shape=list(shape))
     return np.load(cached, mmap_mode="r", allow_pickle=False)
 
@@ -198,6 +196,18 @@ def decode_image(source, shape, background=255):
 def read_image(path, shape, background=255):
     """Read an image as `decode_image` does, without the note."""
     return decode_image(path, shape, background)[0]
+
+
+def _write_pixels(path, images, folder, shape, background):
+    pixels = np.lib.format.open_memmap(path, "w+", np.uint8, (len(images), *shape))
+    try:
+        reserve_space(path, path.stat().st_size)
+        _decode(images, folder, pixels, background)
+        pixels.flush()
+    except BaseException as error:
+        del pixels  # a notebook keeps the traceback, which would keep the file mapped, and its space on the disk taken
+        traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def _decode(images, folder, pixels, background):

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -397,6 +399,16 @@ def test_what_pixels_are_is_kept_with_them(table, folder, cache):
     about, n_bytes = seals.read_seal(list_cached(cache)[0])
     expected = {"folder": str(folder), "images": 60, "shape": [28, 28, 1], "background": 7, "version": module.VERSION}
     assert (about, n_bytes) == (expected, 128 + 60 * 28 * 28)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells what is mapped")
+def test_the_space_of_a_failed_build_is_free_though_the_error_is_kept(files, cache):
+    table, folder, _ = files
+    (folder / "b/one.png").write_bytes(b"damaged")
+    with pytest.raises(InputError) as caught:
+        load_pixels(table, folder, (12, 9, 3), cache)
+    assert caught.tb is not None
+    assert f"{cache}/pixels" not in Path("/proc/self/maps").read_text()
 
 
 def test_a_full_disk_is_told_before_anything_is_decoded(table, folder, cache, monkeypatch):
