@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import keras
@@ -16,7 +18,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 import helpers.experiment
-from helpers import Experiment, open_data_set, progress
+from helpers import Experiment, leftovers, open_data_set, progress
 from helpers.data.catalog import DataSet
 from helpers.data.split import list_runs
 from helpers.evaluation.baselines import fit_regression
@@ -181,6 +183,60 @@ def test_the_whole_way_ends_in_results(fitted):
     assert (costs["parameters"] == experiment.models["first"].count_params()).all()
     assert pd.read_csv(folder / "problems.csv").empty
     assert list(experiment._checkpoints.iterdir()) == []  # what was finished is not needed any more
+
+
+class Killed(Exception):
+    """Stands for whatever ends a run before its time."""
+
+
+def test_a_kill_while_results_are_saved_costs_no_training(checkpoints, tmp_path, monkeypatch):
+    experiment, x = make_experiment(tmp_path, checkpoints=checkpoints)
+    experiment.fit("first", build, x, RECIPE)
+    experiment.fit("second", build, x, RECIPE, seed=1, views=4)
+    experiment.score("test", resamples=5)
+    folder, replace = experiment.report.folder, os.replace
+
+    def kill_at(number):
+        waiting = iter(range(number))
+
+        def replace_or_die(*paths):
+            if next(waiting, None) is None:
+                raise Killed
+            replace(*paths)
+
+        monkeypatch.setattr(os, "replace", replace_or_die)
+        try:
+            experiment.save("by sweet")
+        except Killed:
+            return True
+        return False
+
+    killed = 0
+    while kill_at(killed):
+        killed += 1
+        kept = sorted(path.name for path in experiment._checkpoints.iterdir())
+        assert kept == ["first.npz", "second.npz"]
+        assert not (folder / "results.json").exists()  # written last: who finds it finds all the rest
+    assert killed == 3
+    assert {"results.json", "histories.csv", "costs.csv"} <= {path.name for path in folder.iterdir()}
+
+
+def test_what_a_killed_run_has_left_is_removed_at_the_start_and_a_forgotten_training_too(
+    environment, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("CACHE_DIR", str(tmp_path / "cache"))
+    trainings = tmp_path / "cache" / "checkpoints" / "quick" / "07_sweets"
+    for folder in (trainings, tmp_path / "models", tmp_path / "figures"):
+        folder.mkdir(parents=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(leftovers, "_read_start", lambda pid: 12345)  # of a process that is no more
+            leftovers.name_unfinished(folder / "half.npz").write_bytes(bytes(10**6))
+    for name, days in {"recent": 80, "forgotten": 100}.items():
+        (trainings / f"{name}.npz").touch()
+        os.utime(trainings / f"{name}.npz", (time.time() - days * 86_400,) * 2)
+    Experiment("07_sweets", tmp_path)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["recent.npz"]
+    assert capsys.readouterr().out == "3 MB were removed that a run that was killed had left unfinished\n"
 
 
 def test_another_run_gives_the_same_and_a_fit_repeated_too(fitted, tmp_path):

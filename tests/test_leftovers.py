@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from helpers import leftovers
 from helpers.files import InputError, WriteError, hold_lock, replace_atomically, reserve_space
-from helpers.leftovers import find_unfinished, name_unfinished, remove_unfinished
+from helpers.leftovers import find_unfinished, make_temporary_folder, name_unfinished, remove_unfinished
 
 PROJECT = Path(__file__).parents[1]
 _WRITING = """
@@ -66,6 +67,30 @@ def test_what_another_machine_writes_is_nobodys_after_a_day(tmp_path, monkeypatc
     assert find_unfinished(tmp_path) == []
     os.utime(path, (0, 0))
     assert remove_unfinished(tmp_path) == 0  # an empty folder takes no bytes of files
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_left_of_a_file_is_removed_by_who_gets_its_lock(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(leftovers, "_read_start", lambda pid: 12345)  # of a process that is no more
+        for name in ("table.csv", "table.problems.csv", "other.csv"):
+            name_unfinished(tmp_path / name).touch()
+    alive = name_unfinished(tmp_path / "table.csv")
+    alive.touch()
+    with hold_lock(tmp_path / "table.csv"):
+        left = {path for path in tmp_path.iterdir() if path.suffix == ".csv"}
+    assert alive in left
+    assert [path.name[:7] for path in left - {alive}] == [".other-"]
+
+
+def test_a_temporary_folder_of_a_killed_process_is_removed_by_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(leftovers, "_read_start", lambda pid: 12345)
+        (name_unfinished(tmp_path / "audit") / "pixels").mkdir(parents=True)
+    with make_temporary_folder("audit") as folder:
+        assert list(tmp_path.iterdir()) == [folder]
+        (folder / "pixels").touch()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,19 +1,22 @@
 """The headless runner, on tiny notebooks."""
 
 import asyncio
+import ctypes
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from helpers import reports, run
+from helpers import leftovers, reports, run
 from helpers.files import hold_lock
 
 PROJECT = Path(__file__).parents[1]
@@ -207,6 +210,47 @@ sys.exit(run.main(["--jobs", "2"]))
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
     assert list((project / "reports").iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who takes the orphans")
+def test_a_kernel_ends_with_its_runner_even_while_it_starts(project):
+    """A process that takes orphans, as of a desktop, hides from a kernel that has just started that its parent died."""
+    write_notebook(project, "1_endless", "while True: pass")
+    code = f"""
+from pathlib import Path
+from helpers import reports, run
+reports.NOTEBOOKS_FOLDER = reports.REPORTS_FOLDER = reports.FIGURES_FOLDER = Path({str(project)!r}) / "notebooks"
+run.main([])
+"""
+    take_orphans = partial(ctypes.CDLL(None).prctl, 36)  # PR_SET_CHILD_SUBREAPER
+    take_orphans(1)
+    try:
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.DEVNULL)
+        kernels = []
+        while not kernels:
+            tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
+            kernels = [int(pid) for path in tasks for pid in path.read_text().split()]
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 20  # the start of the kernel, and a second
+        while os.waitpid(kernels[0], os.WNOHANG) == (0, 0):
+            if time.monotonic() > deadline:
+                os.kill(kernels[0], signal.SIGKILL)
+                pytest.fail("the kernel lives on")
+            time.sleep(0.05)
+    finally:
+        take_orphans(0)
+
+
+def test_what_killed_runs_have_left_is_removed(project, monkeypatch):
+    write_notebook(project, "01_mnist", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(leftovers, "_read_start", lambda pid: 12345)  # of a process that is no more
+        for folder in FOLDERS.values():
+            leftovers.name_unfinished(project / folder / "01_mnist.ipynb").write_text("{")
+    monkeypatch.setattr(run, "run_side_by_side", lambda *_: None)
+    assert run.main([]) == 0
+    assert list(project.rglob(".*")) == []
 
 
 class Terminal:
