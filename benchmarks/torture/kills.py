@@ -138,9 +138,8 @@ class Run:
         happened, right = self.compare(reference)
         if self._left:
             happened += f"; left after {_PATIENCE} s: {', '.join(self._left)}"
-        unfinished = [path for part in ("figures", "models", "cache") for path in (self.folder / part).rglob(".*")]
-        if unfinished:
-            happened += f"; unfinished: {', '.join(path.name for path in unfinished)}"
+        if unfinished := sorted(self._list_hidden() - reference._list_hidden()):  # some belong to the samples
+            happened += f"; unfinished: {', '.join(unfinished)}"
         return Case(self._killed, _EXPECTED, happened, right and not self._left and not unfinished)
 
     def compare(self, reference):
@@ -179,6 +178,10 @@ class Run:
                 if f"TMPDIR={self._temporary}\0".encode() in (path / "environ").read_bytes():
                     found[int(path.name)] = (path / "cmdline").read_text().replace("\0", " ").strip()
         return found
+
+    def _list_hidden(self):
+        parts = (self.folder / part for part in ("figures", "models", "cache", "reports"))
+        return {path.relative_to(self.folder).as_posix() for part in parts for path in part.rglob(".*")}
 
     def _read(self):
         """Read all results: by name what has to be the same in two runs."""
