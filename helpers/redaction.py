@@ -8,9 +8,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 _KEYS = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS)(_|$)", re.IGNORECASE)
-_USER_NAMES = re.compile(r"(KAGGLE_)?USERNAME")
+_USER_NAMES = re.compile(r"^(KAGGLE_USERNAME|username)$")
 _USER_INFO = re.compile(r"(?<=://)[^\s/?#'\"]+@")
-_QUERY = re.compile(r"\?[\w.%-]+=[^\s'\")>]*")  # where signed addresses have their signature
+_QUERY = re.compile(r"\?[\w.%-]+=[^\s'\")>,;]*")  # where signed addresses have their signature
 _HEADER = re.compile(r"\b(basic|bearer) [\w.~+/=-]{6,}", re.IGNORECASE)
 _LEAST = 8  # characters; what is shorter is no key, and may be part of any word
 _HIDDEN = "***"

@@ -5,11 +5,13 @@ shuffled training labels they are missed.
 """
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image, ImageChops
+from searching import search_folders
 
 from helpers.evaluation import redraw, report
 from helpers.evaluation.language import find_untranslated
@@ -492,3 +494,10 @@ def test_every_text_of_the_figures_has_french(folder, monkeypatch):
     monkeypatch.setattr(redraw, "save_picture", look)
     assert len(redraw.redraw(folder)) > 5
     assert {name: texts for name, texts in missing.items() if texts} == {}
+
+
+def test_no_key_of_the_environment_is_written():
+    project = FIGURES.parents[1]
+    planted = re.search(r"(?m)^PLANTED := (\S+)", (project / "Makefile").read_text())[1]
+    written = [FIGURES, *(project / name for name in ("models", "reports", ".cache"))]
+    assert search_folders([planted], *written, leave_out={".npy"}) == []  # which are pixels
