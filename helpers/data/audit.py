@@ -168,7 +168,7 @@ def find_copies(contents, thumbnails=None, pixels=None):
     """
     codes = pd.Series(contents).reset_index(drop=True)
     repeated = codes[codes.duplicated(keep=False)]
-    first = repeated.groupby(repeated).transform(lambda rows: rows.index[0])
+    first = repeated.index.to_series().groupby(repeated).transform("first")
     pairs = {"identical": pd.DataFrame({"first": first, "second": first.index}).query("first < second")}
     if thumbnails is not None:
         pairs["mirrored or turned"] = duplicates.find_near_duplicates(thumbnails)

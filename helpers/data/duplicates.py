@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 from scipy.fft import dctn
 
+from helpers.files import release_pages
 from helpers.parallel import run_in_parallel
 from helpers.progress import open_stage
 
 _SIDE = 8  # of the block of low frequencies that makes the hash
 _BITS = np.setdiff1d(np.arange(_SIDE**2), 56).astype("uint64")  # of a hash, without the padding of `np.packbits`
 _LOWEST = 4  # frequencies below this sum of both directions are left out of the comparison
-_IMAGES, _TILE, _COMPARISONS, _PAIRS = 2048, 4096, 2**20, 1024  # at a time: images, those before them, and pairs
+_IMAGES, _TILE, _COMPARISONS, _PAIRS = 512, 4096, 2**20, 1024  # at a time: images, those before them, and pairs
 _OF_ONE_HASH, _FIRST = 64, 8  # images that are compared with all others; further ones with the first of these only
 _OF_ONE_IMAGE = 128  # pairs with images before it
 _ORIENTATIONS = list(product((0, 1), repeat=3))  # turned, upside down, mirrored
@@ -70,12 +71,14 @@ def find_near_duplicates(thumbnails, most_bits=6, least_correlation=0.98):
     with open_stage("looking for near-duplicates", 2 * len(thumbnails)) as stage:
         for number, described in run_in_parallel(_hash, (thumbnails[part] for part in parts)):
             hashes[:, parts[number]], norms[parts[number]] = described
+            release_pages(thumbnails)
             stage.update(described[1].size)
         index = _index_hashes(hashes, norms >= least_correlation - 1e-4, most_bits)
         shared = thumbnails, index, most_bits, least_correlation
         for number, (pairs, count) in run_in_parallel(_find_pairs, parts, shared):
             found.append(pairs)
             bounded += count
+            release_pages(thumbnails)
             stage.update(norms[parts[number]].size)
     if bounded:
         sys.stdout.write(
@@ -171,21 +174,21 @@ def _find_pairs(part, thumbnails, index, most_bits, least_correlation):
     members = np.arange(len(thumbnails))[part]
     further = members[index.begins[members] >= 0]
     firsts = index.by_hash[index.begins[further][:, None] + np.arange(_FIRST)]
-    again = np.zeros((2, firsts.size), int)  # no bit differs, upright
-    found = [np.stack([firsts.ravel(), further.repeat(_FIRST), *again])]
+    again = np.zeros((2, firsts.size), "int32")  # no bit differs, upright
+    found = [np.stack([firsts.ravel(), further.repeat(_FIRST), *again], dtype="int32", casting="same_kind")]
     found += _list_candidates(members[index.alone[members]], index, most_bits)
     table = pd.DataFrame(np.concatenate(found, axis=1).T, columns=["first", "second", "bits", "orientation"])
     table["correlation"] = _correlate(thumbnails, table, part)
     table = table[table["correlation"] >= least_correlation].sort_values("correlation", ascending=False, kind="stable")
     table = table.drop_duplicates(["first", "second"]).drop(columns="orientation").sort_values(["second", "first"])
     crowd = table.groupby("second").cumcount() >= _OF_ONE_IMAGE
-    return table[~crowd], len(further) + table["second"][crowd].nunique()
+    return table[~crowd].astype(_COLUMNS), len(further) + table["second"][crowd].nunique()
 
 
 def _list_candidates(seconds, index, most_bits):
     """List the pairs whose hashes differ in so few bits, in some orientation of the second image, one of those given.
 
-    Yield int arrays (4, m): the first and second images, the bits and the orientations.
+    Yield int32 arrays (4, m): the first and second images, the bits and the orientations.
     """
     hashes = index.hashes[:, seconds]
     codes = [_pick(hashes, block) for block in index.blocks]
@@ -209,7 +212,8 @@ def _list_candidates(seconds, index, most_bits):
             near = bits <= most_bits
             for mask in earlier:  # by which the pair was found before
                 near &= (differing & mask) != 0
-            yield np.stack([firsts[near], seconds[those[near]], bits[near], orientations[those[near]]])
+            pairs = firsts[near], seconds[those[near]], bits[near], orientations[those[near]]
+            yield np.stack(pairs, dtype="int32", casting="same_kind")
 
 
 def _correlate(thumbnails, pairs, part):
