@@ -23,6 +23,7 @@ from helpers.data.layouts.ham10000 import index_ham10000, rate_ham10000
 from helpers.data.layouts.mnist_archive import index_mnist_archive, rate_mnist_archive
 from helpers.files import InputError, replace_atomically, show_name
 from helpers.progress import open_stage
+from helpers.redaction import hide_secrets
 from helpers.settings import Settings
 
 __all__ = ["LEFT_OUT", "PROBLEM_COLUMNS", "OpenDataSet", "Source", "find_data", "index_images", "open_data_set"]
@@ -425,6 +426,6 @@ def _download(data_set, folder):
         with suppress(OSError):
             folder.rmdir()  # leaves no empty folder, which would look like a data set gone wrong
         raise InputError(
-            f"{data_set.title} could not be downloaded ({data_set.handle}): {error}\n"
+            f"{data_set.title} could not be downloaded ({data_set.handle}): {hide_secrets(str(error))}\n"
             f"Put its files under {folder} by hand ({data_set.files}), or set DATA_SOURCE=sample."
-        ) from error
+        ) from None  # which may tell secrets

@@ -32,6 +32,7 @@ from helpers.identity import describe
 from helpers.leftovers import name_unfinished, remove_unfinished
 from helpers.parallel import ONE_THREAD, KilledWorkerError, end_with_parent, run_on_cluster, uses_cluster
 from helpers.progress import open_stage
+from helpers.redaction import hide_secrets
 from helpers.seals import DamagedError, read_cached
 from helpers.study.design import dump_settings
 
@@ -214,7 +215,8 @@ def _run_trial(trial, train, *arrays, marker=None):
         record = _make_record(trial, results, time.perf_counter() - start)
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
-        record = _make_record(trial, None, time.perf_counter() - start, text, traceback.format_exc()[-3000:])
+        told = hide_secrets(text), hide_secrets(traceback.format_exc())[-3000:]
+        record = _make_record(trial, None, time.perf_counter() - start, *told)
     if marker:
         with suppress(OSError):
             marker.unlink()
