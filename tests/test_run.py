@@ -108,22 +108,20 @@ def test_a_run_of_two_side_by_side(project, capsys):
     assert "<title>2_good</title>" in (project / "reports" / "2_good.html").read_text()
 
 
-@pytest.mark.parametrize(
-    ("end", "told"),
-    [
-        ("SIGKILL", "was killed, probably because memory ran out (SIGKILL)"),
-        ("SIGBUS", "died because a disk was full, or a file was cut short that was mapped into memory (SIGBUS)"),
-        ("SIGSEGV", "crashed (SIGSEGV)"),
-        ("SIGTERM", "was ended (SIGTERM)"),
-    ],
-)
-def test_how_a_kernel_died_is_told(project, capsys, end, told):
-    cell = (
-        f"import os, signal\nsignal.signal(signal.{end}, signal.SIG_DFL)" if end != "SIGKILL" else "import os, signal"
-    )
-    write_notebook(project, "01_mnist", "1", f"{cell}\nos.kill(os.getpid(), signal.{end})")
-    assert run.main([]) == 1
-    assert f"01_mnist  FAILED in cell 2: the kernel {told}\n" in capsys.readouterr().out
+def test_how_a_kernel_died_is_told(project, capsys):
+    ends = {
+        "SIGKILL": "was killed, probably because memory ran out",
+        "SIGBUS": "died because a disk was full, or a file was cut short that was mapped into memory",
+        "SIGSEGV": "crashed",
+        "SIGTERM": "was ended",
+    }
+    for name in ends:
+        default = "" if name == "SIGKILL" else f"signal.signal(signal.{name}, signal.SIG_DFL)"
+        write_notebook(project, name, "import os, signal", f"{default}\nos.kill(os.getpid(), signal.{name})")
+    assert run.main(["--jobs", "4"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    for name, told in ends.items():
+        assert f"{name}  FAILED in cell 2: the kernel {told} ({name})" in lines
 
 
 @pytest.mark.parametrize(
