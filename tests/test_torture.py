@@ -4,6 +4,8 @@ import pytest
 
 from benchmarks.torture import PARTS, run_part
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
 
 @pytest.mark.parametrize("part", PARTS)
 def test_everything_goes_as_expected(part):
