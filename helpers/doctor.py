@@ -105,18 +105,18 @@ def _examine(kind, path, judge, about):
         seen, n_bytes = _identify(path), count_bytes(path)
         try:
             state, why = judge(path, **about) or ("fine", "")
-        except DamagedError as error:
-            state, why = "damaged", str(error)
-        return Finding(kind, path, n_bytes, state, why, seen)
+        except FileNotFoundError:
+            raise
+        except (DamagedError, OSError) as error:
+            state, why = "damaged", read_reason(error)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        return Finding(kind, path, 0, "damaged", f"it cannot be read ({read_reason(error)})", None)
+    return Finding(kind, path, n_bytes, state, why, seen)
 
 
 def _identify(path):
     now = path.lstat()
-    return now.st_ino, now.st_size, now.st_mtime_ns
+    return now.st_ino, path.is_dir() or (now.st_size, now.st_mtime_ns)  # a folder may lose what is in it, too
 
 
 # Judges: each returns None for what is fine, or a state and why, or raises DamagedError.

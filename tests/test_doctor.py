@@ -254,6 +254,26 @@ def test_what_nothing_will_use_again_is_stale(project, capsys, grow_old):
     assert list_files(project) == kept
 
 
+def test_an_old_sample_is_removed_with_what_was_left_in_it(project, capsys):
+    (old,), _ = leave_an_old_sample(project)
+    left = old / ".plants-89abcdef"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    assert check(capsys, "--repair")[0] == 0
+    assert not old.exists()
+
+
+def test_what_the_system_does_not_read_is_removed(project, capsys, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(doctor, "read_record", refuse)
+    status, table, lines = check(capsys)
+    assert (status, table.loc["studies", "damaged"]) == (1, 1)
+    assert "Permission denied" in lines[0]
+    assert check(capsys, "--repair")[0] == 0
+
+
 def test_pixels_of_an_old_sample_are_stale_with_it(project, capsys):
     old = project / ".cache/samples/v3/plants"
     old.parent.mkdir()
