@@ -46,8 +46,8 @@ def find_near_duplicates(thumbnails, most_bits=6, least_correlation=0.98):
     Hashes that differ in few bits are equal in some blocks of bits, so that only images that agree in these are
     compared, and no pair is lost (Manku et al. 2007). Masses are bounded: of more than 64 images of one hash, each
     further one is compared with the first 8 only; and of more than 128 images before it that show the same, an image
-    is paired with the first 128. Thousands of copies of one image are joined to one group all the same, unless the first
-    8 of their hash show something else. A line says for how many images it was so.
+    is paired with the first 128. Thousands of copies of one image are joined to one group all the same, unless the
+    first 8 of their hash show something else. A line says for how many images it was so.
 
     Parameters
     ----------
