@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from benchmarks.torture.cluster import change_code, change_numpy
+from benchmarks.torture.cluster import change_code, change_numpy, leave_out_project
 from helpers import parallel
 from helpers.data import pixels as images_module
 from helpers.data import reading
@@ -184,13 +184,18 @@ def test_a_scheduler_that_is_not_reached_is_told(address, monkeypatch):
     assert time.monotonic() - start < 10
 
 
-def test_clusters_that_cannot_work_are_told(make_cluster, monkeypatch):
+def test_clusters_that_cannot_work_are_told(make_cluster, monkeypatch, tmp_path):
     cluster = make_cluster()
     try:
         monkeypatch.setattr(parallel, "_WORKERS_SECONDS", 1)
         with pytest.raises(InputError, match="no worker for 1 seconds"):
             use_cluster(cluster.address)
         monkeypatch.setattr(parallel, "_WORKERS_SECONDS", 60)
+        leave_out_project(tmp_path)
+        worker = cluster.add_worker("--nthreads", "1", "--no-nanny", path=[tmp_path])
+        with pytest.raises(InputError, match=r"cannot import this project \(No module named helpers\)"):
+            use_cluster(cluster.address)
+        worker.kill()
         cluster.add_worker("--nthreads", "2", "--no-nanny")
         with pytest.raises(InputError, match="--nthreads 1"):
             use_cluster(cluster.address)

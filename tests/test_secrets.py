@@ -188,7 +188,11 @@ def written(draw_experiment, tmp_path_factory):
     experiment.calibrate()
     experiment.choose("accuracy")
     experiment.score("test", resamples=20)
-    experiment.show(plots.plot_confusion_matrix(experiment.calibrated("small")), "confusion", "It is right.")
+    experiment.show(
+        plots.plot_confusion_matrix(experiment.calibrated("small"), experiment.data.class_names),
+        "confusion",
+        "It is right.",
+    )
     checkpoints = [path.read_bytes() for path in experiment.settings.cache_dir.rglob("*.npz")]
     assert checkpoints  # before they are removed, see `save`
     folder = tmp_path_factory.mktemp("written")

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import tempfile
 import threading
 import time
@@ -63,8 +64,9 @@ def run(short=False):
             if not short:
                 cases.append(_kill_each(here["study"], place))
             cases += [_hide_files(name, stage, table, place, cluster) for name, stage in _READING.items()]
-            for name in ["other NumPy"] if short else _CHANGES:
-                cases.append(_refuse_version(name, place, cluster))
+            if not short:
+                cases += [_refuse_version(name, place, cluster) for name in _CHANGES]
+                cases.append(_join_without_project(place, cluster))
             cases.append(_join_later(place, cluster))
             cases.append(_lose_scheduler(here["study"], place, cluster))
         finally:
@@ -245,16 +247,16 @@ def _make_older(folder):
     module.write_text(module.read_text().replace("describe_versions", "describe_nothing"))
 
 
-def _leave_out_project(folder):
+def leave_out_project(folder):
+    """Put into a folder what makes Python not find this package."""
     (folder / "helpers").mkdir(parents=True)
-    (folder / "helpers" / "__init__.py").touch()
+    (folder / "helpers" / "__init__.py").write_text("raise ImportError('No module named helpers')\n")
 
 
 _CHANGES = {  # how to make a folder that a worker imports from, and what its refusal says
     "other NumPy": (change_numpy, rf"NumPy 1\.0 there and {re.escape(np.__version__)} here"),
     "other code": (change_code, r"this project \S+ \(code (\w{8})\) there and \S+ \(code (?!\1)\w{8}\) here"),
     "an older project": (_make_older, r"this project none .+ there and \S+ \(code \w{8}\) here"),
-    "no project": (_leave_out_project, r"this project none .+ there and \S+ \(code \w{8}\) here"),
 }
 
 
@@ -289,6 +291,16 @@ def _join_later(place, cluster):
     return case._replace(right=case.right and not others, happened=case.happened + "; it ran something" * bool(others))
 
 
+def _join_without_project(place, cluster):
+    leave_out_project(place / "none")
+    process = _add_foreign(cluster, place / "none")
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(60)
+    right = bool(process.poll()) and len(parallel._client.nthreads()) == 2
+    happened = f"it {'ends with an error' if process.poll() else 'goes on'}"
+    return Case("a worker without this project joins later", "it does not join", happened, right)
+
+
 def _note_process(place, item):
     (place / f"{os.getpid()}").touch()
     time.sleep(0.05)
@@ -297,7 +309,8 @@ def _note_process(place, item):
 def _judge_refusal(name, expected, message):
     found = re.search(expected, message)
     right = bool(found and re.search(r"the worker tcp://127\.0\.0\.1:\d+ is of another version", message))
-    happened = re.sub(r"\(code \w+\)", "(code)", found[0]) if found else message
+    happened = re.sub(r"\(code \w+\)(?= there)", "(other code)", found[0] if found else message)
+    happened = re.sub(r"(?<=used) \(.+\)(?= there)", "", re.sub(r"\(code \w+\)", "(this code)", happened))
     return Case(name, "refused, with both versions", happened, right)
 
 
