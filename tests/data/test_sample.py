@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 import samples as sample
 from helpers.data.catalog import get_data_set
 from helpers.data.opening import find_data, index_images
+from helpers.files import WriteError
 from helpers.settings import read_settings
 from samples import make_sample
 
@@ -29,6 +30,15 @@ def arrays(folder):
 @pytest.fixture(scope="module")
 def images(arrays):
     return np.concatenate([arrays["x_train"], arrays["x_test"]])
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(small_disk):
+    small_disk.fill()
+    with pytest.raises(WriteError, match=r"/disk/v\d+/mnist cannot be written \(No space left on device"):
+        make_sample(get_data_set("mnist"), small_disk.folder)
+    assert [path for path in small_disk.folder.rglob("*") if path.is_file()] == [small_disk.filler]
+    small_disk.empty()
+    assert make_sample(get_data_set("mnist"), small_disk.folder).is_dir()
 
 
 def list_entries(folder):
