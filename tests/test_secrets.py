@@ -1,6 +1,7 @@
 """What is planted in the environment and in the home folder is found nowhere in what is written and printed."""
 
 import base64
+import doctest
 import gzip
 import io
 import json
@@ -18,7 +19,7 @@ import requests
 from PIL import Image, PngImagePlugin
 from searching import search_folders, unpack
 
-from helpers import predict, reports, run
+from helpers import predict, redaction, reports, run
 from helpers.data.catalog import DataSet, get_data_set
 from helpers.data.opening import find_data
 from helpers.files import InputError
@@ -105,6 +106,7 @@ def test_secrets_of_messages_are_hidden():
         "403 for url: https://host/archive.zip?***, proxy http://***@127.0.0.1:9, header 'Bearer\\t***', Basic ***, "
         "('***', '***', '***'), ['***', '***', '***', '***']"
     )
+    assert doctest.testmod(redaction).failed == 0
     plain = "no such file: /home/me/data (https://host/page?), as 1 of 2 tokens: what is the key?"
     assert hide_secrets(plain) == plain
 
