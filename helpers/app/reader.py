@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import ExifTags, Image
 
+from helpers.archives import open_archive, read_member
 from helpers.data import opening
 from helpers.data.catalog import get_data_set
 from helpers.data.listing import IMAGE_FORMATS
@@ -52,8 +53,8 @@ def list_models(folder=MODELS_FOLDER):
     models = {}
     for path in sorted(folder.glob("**/[!.]*.keras"), key=lambda path: (path.parent.name, path)):
         try:
-            with zipfile.ZipFile(path) as archive:  # without `read_about`, whose TensorFlow takes seconds to start
-                about = json.loads(archive.read("about.json"))
+            with open(path, "rb") as file, open_archive(file) as archive:
+                about = json.loads(read_member(archive, "about.json"))  # `read_about` would start TensorFlow: seconds
             record = _find_record(about.get("data_set", ""))
         except (OSError, ValueError, LookupError, AttributeError, zipfile.BadZipFile):
             continue

@@ -13,6 +13,7 @@ from keras import layers
 from helpers.files import release_pages
 from helpers.progress import open_stage
 from helpers.training import tf
+from helpers.training.checking import check_values
 
 
 class FusedBatchNormalization(layers.BatchNormalization):
@@ -245,7 +246,10 @@ def _trace_prediction(model, dtype, with_features):
         def predict(batch):
             return tf.nest.flatten(network(tf.cast(batch, "float32"), training=False))
 
-        graphs[key] = predict.get_concrete_function()
+        graphs[key] = graph = predict.get_concrete_function()
+        for tensor in (tensor for operation in graph.graph.get_operations() for tensor in operation.outputs):
+            if tensor.shape.rank and tensor.shape[0] is None:
+                check_values(tensor.shape)  # a model of others may enlarge an image without end
     return graphs[key]
 
 

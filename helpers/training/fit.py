@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from helpers.archives import open_arrays
 from helpers.files import Interrupted, read_reason, release_pages, replace_atomically
 from helpers.identity import describe
 from helpers.progress import open_stage
@@ -105,6 +106,9 @@ def fit_model(model, training, validation, recipe, *, seed=42, checkpoint=None, 
     ------
     ValueError
         Images and labels differ in number, or there are fewer training images than a batch holds.
+    WriteError
+        The checkpoint cannot be written. The training stops, because all that follows could be lost, and the next call
+        goes on after the last epoch that was kept.
     """
     training = _check(training, "training", minimum=recipe.batch_size)
     validation = _check(validation, "validation", minimum=1)
@@ -333,7 +337,7 @@ def _read_checkpoint(path):
     """Read what a checkpoint tells of its training, and its lists of arrays. Raise DamagedError."""
     with open(path, "rb") as file:
         try:
-            with np.load(file, allow_pickle=False) as state:
+            with open_arrays(file, most=path.stat().st_size) as state:
                 about = json.loads(str(state["about"]))
                 counts = about["arrays"].items()
                 return about, {name: [state[f"{name}_{i}"] for i in range(count)] for name, count in counts}

@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 from keras import layers
 
-from helpers.files import read_reason, replace_atomically
+from helpers.archives import open_archive, open_arrays, read_member
+from helpers.files import name_failed_writes, read_reason, replace_atomically
 from helpers.training import _silent_start_up, tf
+from helpers.training.checking import ABOUT, ARRAYS, CONFIG, METADATA, check_inputs, check_model, limit_weights
 from helpers.training.fast import FUSED_LAYERS, list_layers, predict_probabilities
 from helpers.training.surgery import copy_model
 
-_ABOUT, _ARRAYS = "about.json", "arrays.npz"  # the members of a saved model that save_model adds
 _BATCH = 64  # images that measure_forms predicts at once
 
 
@@ -52,17 +53,38 @@ def save_model(model, path, about=None, arrays=None):
         raise ValueError(f"about is a {type(about).__name__}; expected a dict.")
     members = {}
     if about is not None:
-        members[_ABOUT] = json.dumps(about, default=_simplify, allow_nan=False, ensure_ascii=False, indent=1)
+        members[ABOUT] = json.dumps(about, default=_simplify, allow_nan=False, ensure_ascii=False, indent=1)
     if arrays:
         np.savez(buffer := io.BytesIO(), allow_pickle=False, **arrays)  # which writes no time either
-        members[_ARRAYS] = buffer.getvalue()
+        members[ARRAYS] = buffer.getvalue()
     with replace_atomically(path) as unfinished:
         model.save(unfinished)
-        with zipfile.ZipFile(unfinished, "a") as archive:
+        members = _read_written(unfinished) | members
+        with zipfile.ZipFile(unfinished, "w") as archive:
             for name, content in members.items():
                 archive.writestr(zipfile.ZipInfo(name), content)  # without the time of writing
         load_model(unfinished)
     return path
+
+
+def _read_written(path):
+    """Read the members that Keras has written: a dict, without what differs when the same model is saved again.
+
+    Those are the time, and addresses in memory that stand for objects that are used in several places.
+    """
+    with zipfile.ZipFile(_find_archive(path)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    numbers = {}
+
+    def number_shared(value):
+        if "shared_object_id" in value:
+            value["shared_object_id"] = numbers.setdefault(value["shared_object_id"], 1 + len(numbers))
+        return value
+
+    metadata = json.loads(members[METADATA])
+    metadata.pop("date_saved", None)
+    config = json.loads(members[CONFIG], object_hook=number_shared)
+    return members | {METADATA: json.dumps(metadata), CONFIG: json.dumps(config)}
 
 
 def read_about(path):
@@ -70,45 +92,53 @@ def read_about(path):
 
     A missing file is a FileNotFoundError, one that is no Keras model or damaged a ValueError.
     """
-    about = _read_member(path, _ABOUT, json.loads)
+    about = _read_member(path, ABOUT, json.loads)
     if not isinstance(about, dict):
-        raise ValueError(f"{path}: {_ABOUT} in it is a {type(about).__name__}; expected an object.")
+        raise ValueError(f"{path}: {ABOUT} in it is a {type(about).__name__}; expected an object.")
     return about
 
 
 def read_arrays(path):
     """Read the arrays that `save_model` kept with a model: a dict, empty if there are none. Errors as `read_about`."""
-    return _read_member(path, _ARRAYS, lambda content: dict(np.load(io.BytesIO(content), allow_pickle=False)))
+    return _read_member(path, ARRAYS, _parse_arrays)
+
+
+def _parse_arrays(content):
+    with open_arrays(io.BytesIO(content)) as arrays:
+        return dict(arrays)
 
 
 def _read_member(path, name, parse):
     path = _find_archive(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            archive.getinfo("config.json")  # which every Keras model has
-            return parse(archive.read(name)) if name in archive.namelist() else {}
+        with open(path, "rb") as file, open_archive(file) as archive:
+            archive.getinfo(CONFIG)  # which every Keras model has
+            return parse(read_member(archive, name)) if name in archive.namelist() else {}
     except Exception as error:  # a damaged archive fails in many ways inside zipfile, zlib and NumPy
-        raise ValueError(f"{path}: this is no .keras model, or it is damaged: {error}") from error
+        raise ValueError(f"{path}: this is no .keras model, or it is damaged: {read_reason(error)}") from error
 
 
 def load_model(path):
     """Load a model that `save_model` wrote, ready to predict and to be trained further.
 
-    A missing file is a FileNotFoundError, one that is no Keras model or would run code of its own a ValueError.
+    It may come from others: see `helpers.training.checking` for what is refused before Keras reads it. A missing file
+    is a FileNotFoundError, one that is no Keras model, too large, or would run code of its own a ValueError.
     """
     path = _find_archive(path)
     try:
-        return keras.models.load_model(path, custom_objects=FUSED_LAYERS)
-    except Exception as error:
-        reason = read_reason(error)
-        raise ValueError(f"{path}: Keras could not load this model: {reason}") from error
+        with limit_weights(check_model(path)):
+            model = keras.models.load_model(path, custom_objects=FUSED_LAYERS, safe_mode=True)
+        check_inputs(model)
+    except Exception as error:  # Keras, h5py and zipfile fail in many ways
+        raise ValueError(f"{path}: Keras could not load this model: {read_reason(error)}") from error
+    return model
 
 
 def _find_archive(path):
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file. The notebooks save their models in models/: train one first.")
-    if not zipfile.is_zipfile(path):
+    if path.suffix != ".keras" or not zipfile.is_zipfile(path):
         raise ValueError(f"{path}: this is no .keras model (or it is truncated). Save it again with save_model.")
     return path
 
@@ -119,7 +149,7 @@ def _simplify(value):
         return dict(value)
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    raise TypeError(f"{value!r} cannot be kept in {_ABOUT}: JSON has no {type(value).__name__}.")
+    raise TypeError(f"{value!r} cannot be kept in {ABOUT}: JSON has no {type(value).__name__}.")
 
 
 def save_onnx(model, path, check_on, tolerance=1e-3):
@@ -170,8 +200,8 @@ def measure_forms(model, pixels, folder, name="model", seconds=1.0, tolerance=1e
         save_onnx(model, onnx, images, tolerance),
         _save_exported(model, litert, images, tolerance, "LiteRT", _export_litert, _run_litert),
     ]
-    with tempfile.TemporaryDirectory() as temporary:
-        model.save(kept := Path(temporary) / "model.keras")
+    with tempfile.TemporaryDirectory() as temporary, name_failed_writes(kept := Path(temporary) / "model.keras"):
+        model.save(kept)
         sizes = [path.stat().st_size / 1e6 for path in (kept, onnx, litert)]
     predict_keras = partial(predict_probabilities, model, batch_size=_BATCH)
     times = _measure_in_turn([predict_keras, _open_onnx(onnx), _open_litert(litert)], images, seconds)

@@ -12,7 +12,8 @@ from functools import partial
 import keras
 from keras import layers, ops
 
-from helpers.files import read_reason
+from helpers.files import InputError, read_reason
+from helpers.training.checking import check_weights
 from helpers.training.efficientnet_lite import PACKAGE, build_efficientnet_lite0
 from helpers.training.fast import predict_views
 from helpers.training.networks import build_resnet18_maps
@@ -135,7 +136,8 @@ def build_feature_extractor(input_shape, weights="imagenet", base="efficientnet_
         From `find_weights`, for the same ``base``; None for random ones, whose features mean nothing.
     until : str, optional
         Name of the last layer of the base network to keep, such as ``block_5_add`` of MobileNetV2; all by default. An
-        unknown name is a ValueError, as is an unknown base.
+        unknown name is a ValueError, as is an unknown base. A file of weights that is damaged, or is more than plain
+        arrays, is an InputError.
     prepare : function ``tensor -> tensor``, optional
         Changes raw pixels (n, height, width, channels) before the base network gets them; its result may have another
         height and width, and is from 0 to 255 too.
@@ -151,6 +153,8 @@ def build_feature_extractor(input_shape, weights="imagenet", base="efficientnet_
             pixels = layers.Rescaling(source.scale, offset=source.offset, name="to_range_of_base")(pixels)
         return ops.flip(pixels, axis=-1) if source.blue_first else pixels
 
+    if weights not in (None, "imagenet"):
+        _check_file(weights)
     network = source.build(prepare_for_base(layers.Input(input_shape)).shape[1:], weights)
     if until is not None:
         network = keras.Model(network.input, network.get_layer(until).output, name=network.name)
@@ -189,6 +193,16 @@ def build_head(features, n_classes, dropout=0.3):
     x = layers.Dropout(dropout, name="dropout")(x)
     outputs = layers.Dense(n_classes, activation="softmax", dtype="float32", name="probabilities")(x)
     return keras.Model(inputs, outputs, name="head")
+
+
+def _check_file(weights):
+    """Check a file of weights before Keras reads it."""
+    try:
+        check_weights(weights)
+    except Exception as error:  # a damaged file fails in many ways inside h5py
+        raise InputError(
+            f"{weights} cannot be read as weights ({read_reason(error)}). Fetch it again, or remove it."
+        ) from error
 
 
 def _get_base(name):

@@ -922,7 +922,8 @@ def test_archives_are_named_with_the_command_that_unpacks_them(folder, index):
     shutil.rmtree(folder / NORMAL)
     place = folder / "chest_xray/train"
     told = (
-        f"chest_xray/train/NORMAL.tar.gz is packed: unpack it with python -m tarfile -e {place}/NORMAL.tar.gz {place}"
+        "chest_xray/train/NORMAL.tar.gz is packed: "
+        f"unpack it with python -m tarfile --filter data -e {place}/NORMAL.tar.gz {place}"
     )
     with pytest.raises(InputError, match=re.escape(told)):
         index()

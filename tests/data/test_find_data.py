@@ -311,8 +311,8 @@ def test_the_table_of_lesions_is_found(place, table, read, tmp_path):
     ("name", "command"),
     [
         ("archive.zip", "python -m zipfile -e {}/archive.zip {}"),
-        ("a b.TAR.GZ", "python -m tarfile -e '{}/a b.TAR.GZ' {}"),
-        ("xrays.tgz", "python -m tarfile -e {}/xrays.tgz {}"),
+        ("a b.TAR.GZ", "python -m tarfile --filter data -e '{}/a b.TAR.GZ' {}"),
+        ("xrays.tgz", "python -m tarfile --filter data -e {}/xrays.tgz {}"),
         ("xrays.7z", "7z x {}/xrays.7z -o{}"),
         ("xrays.rar", "7z x {}/xrays.rar -o{}"),
     ],

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import gzip
+import math
 import re
 import shlex
 from collections import Counter
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from helpers.archives import bound_unpacked, open_arrays
 from helpers.data.listing import IMAGE_ENDINGS, list_files, tell_kind
 from helpers.data.reading import UNREADABLE, hash_contents
 from helpers.files import InputError, show_name
@@ -22,7 +24,7 @@ LEFT_OUT, IGNORED = "left out", "ignored"
 _PACKED = "is packed: unpack it with "
 _UNPACK = {  # how to unpack archives, by their endings; the first two on every system
     (".zip",): "python -m zipfile -e {} {}",
-    (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz"): "python -m tarfile -e {} {}",
+    (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz"): "python -m tarfile --filter data -e {} {}",
     (".7z", ".rar"): "7z x {} -o{}",
 }
 IDX_NAME = re.compile(r"(train|t10k)-(images|labels)[-.]idx[13]-ubyte(\.gz)?", re.IGNORECASE)
@@ -37,11 +39,9 @@ def read_arrays(path, names):
     if IDX_NAME.fullmatch(path.name):
         return dict.fromkeys(names, _read_idx(path))
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        with open(path, "rb") as file, open_arrays(file) as archive:
             found = {name: archive[name] for name in names if name in archive}
             held = ", ".join(archive) or "nothing"
-        if not all(isinstance(array, np.ndarray) for array in found.values()):
-            raise TypeError("a member is no array")
     except Exception as error:  # a damaged archive fails in many ways, inside NumPy, zipfile and zlib
         raise InputError(
             f"{path} cannot be read as an .npz file with the arrays {', '.join(names)} ({error}). "
@@ -55,12 +55,19 @@ def read_arrays(path, names):
 def _read_idx(path):
     """Read the array of an IDX file: zeros, type, number of axes, their lengths as big-endian int32, and the values."""
     try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
-        if content[:3] != b"\0\0\x08":
-            raise ValueError("it does not begin as an IDX file of whole numbers from 0 to 255")
-        shape = np.frombuffer(content, ">i4", content[3], offset=4)
-        return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
+        with open(path, "rb") as packed:
+            is_packed = packed.read(2) == b"\x1f\x8b"
+            packed.seek(0)
+            file = gzip.GzipFile(fileobj=packed) if is_packed else packed
+            head = file.read(4)
+            if head[:3] != b"\0\0\x08" or not 1 <= head[3] <= 3:
+                raise ValueError("it does not begin as an IDX file of whole numbers from 0 to 255")
+            shape = np.frombuffer(file.read(4 * head[3]), ">i4").tolist()
+            most = bound_unpacked(path.stat().st_size)
+            if min(shape) < 0 or math.prod(shape) > most:
+                raise ValueError(f"it claims to have {math.prod(shape):,} values; at most {most:,} are read")
+            content = file.read(math.prod(shape) + 1)  # and no more, whatever it would unpack to
+        return np.frombuffer(content, np.uint8).reshape(shape)
     except Exception as error:  # a damaged file fails in many ways, inside NumPy, gzip and zlib
         raise InputError(f"{path} cannot be read as an IDX file ({error}). It may be truncated. {REMEDY}") from error
 

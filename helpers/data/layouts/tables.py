@@ -13,6 +13,7 @@ from helpers.data.listing import PICTURE_ENDINGS
 from helpers.files import InputError
 
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+_MOST_COLUMNS, _MOST_BYTES = 10_000, 2**28  # of a table
 _SPREADSHEETS = (b"PK\3\4", b"\xd0\xcf\x11\xe0")  # how .xlsx and .ods begin, and .xls
 
 
@@ -30,6 +31,8 @@ def read_metadata(path, needed):
         with open(path, "rb") as file:
             if file.read(4) in _SPREADSHEETS:
                 raise ValueError("it is a file of a spreadsheet program: open it there and save it as CSV, in UTF-8")
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise ValueError(f"it has {size:,} bytes; at most {_MOST_BYTES:,} are read")
         dialect = sniff(path)
         try:
             text = path.read_text(dialect["encoding"])
@@ -38,6 +41,8 @@ def read_metadata(path, needed):
         if "\0" in text:
             raise ValueError("it is no text")
         (_, head), *rows = _read_rows(text, dialect["sep"])
+        if len(head) > _MOST_COLUMNS:
+            raise ValueError(f"it has {len(head):,} columns; at most {_MOST_COLUMNS:,} are read")
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a table with one row per image ({error}). {REMEDY}") from error
     rows = [(number, line, row) for number, (line, row) in enumerate(rows) if any(row)]
