@@ -321,8 +321,12 @@ def _add_foreign(cluster, path):
 def _lose_scheduler(here, place, cluster):
     """Kill the scheduler during a study, and go on with it on this machine."""
     into = place / "lost"
+
+    def is_in_the_middle():
+        return (into / "begun" / "wait").exists() and any(into.glob("[!.]*.json"))
+
     use_cluster(cluster.address)
-    killed = threading.Thread(target=lambda: (_wait_for((into / "begun" / "wait").exists), cluster.kill_scheduler()))
+    killed = threading.Thread(target=lambda: (_wait_for(is_in_the_middle), cluster.kill_scheduler()))
     with _deadly(into / "begun", "wait"), patch.object(parallel, "_CONNECT_SECONDS", 1):
         killed.start()
         message = _read_refusal(_study, into)
