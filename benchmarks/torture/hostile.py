@@ -198,7 +198,7 @@ def _deflate(n_bytes):
 
 def _write_zip(path, members):
     """Write an archive of ``name, packed bytes, method, size that it claims, flags, offset or None`` as it is told."""
-    body, entries = io.BytesIO(), b""
+    body, entries = io.BytesIO(), io.BytesIO()
     for name, packed, method, claimed, flags, offset in members:
         name = name.encode()
         place = body.tell() if offset is None else offset
@@ -206,10 +206,11 @@ def _write_zip(path, members):
         extra = struct.pack("<HHQ", 1, 8, claimed) if claimed >= 2**32 - 1 else b""
         lengths = struct.pack("<HH", len(name), len(extra))
         body.write(b"PK\3\4" + struct.pack("<H", 45) + fields + lengths + name + extra + packed)
-        entries += b"PK\1\2" + struct.pack("<HH", 45, 45) + fields + lengths
-        entries += struct.pack("<HHHLL", 0, 0, 0, 0, place) + name + extra
-    end = struct.pack("<HHHHLLH", 0, 0, len(members) % 65536, len(members) % 65536, len(entries), body.tell(), 0)
-    path.write_bytes(body.getvalue() + entries + b"PK\5\6" + end)
+        entries.write(b"PK\1\2" + struct.pack("<HH", 45, 45) + fields + lengths)
+        entries.write(struct.pack("<HHHLL", 0, 0, 0, 0, place) + name + extra)
+    count = len(members) % 65536
+    end = struct.pack("<HHHHLLH", 0, 0, count, count, entries.tell(), body.tell(), 0)
+    path.write_bytes(body.getvalue() + entries.getvalue() + b"PK\5\6" + end)
 
 
 def _store(name, content, offset=None, flags=0):
