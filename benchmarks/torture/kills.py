@@ -202,8 +202,6 @@ class Run:
         if path.suffix == ".md":
             text = re.sub(r"\S+ CPU-minutes", "", content.decode())
             return re.sub(r"(with this one: )(\d+)", lambda found: f"{found[1]}{int(found[2]) - before}", text)
-        if path.suffix == ".onnx":
-            return _predict(content)
         return content
 
 
@@ -215,16 +213,6 @@ def _leave_out_measured(value, before):
             if name not in _MEASURED
         }
     return value
-
-
-def _predict(content):
-    """Predict random pixels by an ONNX file, whose converter names and orders what it holds differently each time."""
-    import onnxruntime  # here only: it takes a second to import
-
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    shape = [8, *session.get_inputs()[0].shape[1:]]
-    pixels = np.random.default_rng(0).integers(0, 256, shape).astype("float32")
-    return session.run(None, {"pixels": pixels})[0].tobytes()
 
 
 def _leave_out(folder, names):

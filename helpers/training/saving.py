@@ -184,7 +184,7 @@ def measure_forms(model, pixels, folder, name="model", seconds=1.0, tolerance=1e
     -------
     DataFrame
         A row for ``keras`` (predicted by `helpers.training.fast.predict_probabilities`), ``onnx`` and ``litert``:
-        ``megabytes`` of the file (10^6 bytes), that of Keras as ``model.save`` writes it; ``largest_difference`` from a
+        ``megabytes`` of the file (10^6 bytes), that of Keras as `save_model` writes it; ``largest_difference`` from a
         probability of the Keras model in float32, which for a Keras model in bfloat16 is its rounding; ``ms_one``,
         milliseconds for one image alone; ``ms_batch``, milliseconds per image in a batch of 64. Times are the shortest
         of all repeats, with all cores of the processor; the forms take turns, so that other work on the computer slows
@@ -201,7 +201,7 @@ def measure_forms(model, pixels, folder, name="model", seconds=1.0, tolerance=1e
         _save_exported(model, litert, images, tolerance, "LiteRT", _export_litert, _run_litert),
     ]
     with tempfile.TemporaryDirectory() as temporary, name_failed_writes(kept := Path(temporary) / "model.keras"):
-        model.save(kept)
+        save_model(model, kept)
         sizes = [path.stat().st_size / 1e6 for path in (kept, onnx, litert)]
     predict_keras = partial(predict_probabilities, model, batch_size=_BATCH)
     times = _measure_in_turn([predict_keras, _open_onnx(onnx), _open_litert(litert)], images, seconds)
@@ -261,6 +261,38 @@ def _export_onnx(model, path):
     with _silent_start_up(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # of Keras 3.15
         named.export(path, format="onnx", verbose=False, input_signature=signature, opset_version=18)
+    _number_names(path)
+
+
+def _number_names(path):
+    """Number the names in an ONNX file, and store equal constants once, so that the same model is the same bytes.
+
+    The converter names and merges them in the order of sets, which is another one in each process.
+    """
+    import onnx  # here only: it takes a second to import
+
+    model = onnx.load(path)
+    graph, constants = model.graph, {}
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    names = {"": ""} | {value.name: value.name for value in (*graph.input, *graph.output)}
+
+    def rename(name):
+        if name not in stored:
+            return names.setdefault(name, f"value_{len(names)}")
+        stored[name].name = ""
+        content = stored[name].SerializeToString(deterministic=True)
+        constants.setdefault(content, f"constant_{len(constants)}")
+        return constants[content]
+
+    for number, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{number}"
+        node.input[:] = [rename(name) for name in node.input]
+        node.output[:] = [rename(name) for name in node.output]
+    del graph.initializer[:], graph.value_info[:]
+    for content, name in constants.items():
+        graph.initializer.add().ParseFromString(content)
+        graph.initializer[-1].name = name
+    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _open_onnx(path):
