@@ -120,7 +120,7 @@ class Run:
         except subprocess.TimeoutExpired:
             self._kill(process, seconds, victim)
         else:
-            for part in ("figures", "models", "cache"):
+            for part in ("figures/sample", "figures/quick", "models", "cache", "reports"):
                 shutil.rmtree(self.folder / part, ignore_errors=True)
             self.kill_after(seconds * 0.7, victim)
 
