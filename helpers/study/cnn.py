@@ -1,5 +1,8 @@
 """What a trial of a study trains: a convolutional network from scratch."""
 
+import random
+from unittest.mock import patch
+
 from helpers.training.augment import ImageDataGenerator  # isort: skip  (first: it starts TensorFlow without log lines)
 import keras
 import numpy as np
@@ -61,7 +64,9 @@ def train_cnn(settings, seed, pixels, y, sets, statistics):
         set_seed(seed)
         filters = [[s["filters"] * 2**block] * s["convolutions"] for block in range(s["blocks"])]
         options = {name: s[name] for name in ("first_stride", "average_pooling", "batch_norm", "residual", "dropout")}
-        model = build_cnn(pixels.shape[1:], y.shape[1], statistics, filters=filters, **options)
+        # Keras seeds the weights from Python's generator, from which the other threads of a Dask worker draw, too.
+        with patch.object(random, "randint", random.Random(seed).randint):
+            model = build_cnn(pixels.shape[1:], y.shape[1], statistics, filters=filters, **options)
         data = [(pixels, y[rows.get(name, [])], rows.get(name, [])) for name in ("train", "validation")]
         augment = ImageDataGenerator(**s["augmentation"]) if s["augmentation"] else None
         options = {name: s[name] for name in ("epochs", "batch_size", "learning_rate", "weight_decay")}
