@@ -108,8 +108,8 @@ class Run:
     def finish(self):
         """Run to the end, which takes the seconds that are returned. Raise RuntimeError if it fails."""
         start = time.perf_counter()
-        if self._start().wait():
-            raise RuntimeError(self._log.read_text()[-3000:])
+        if status := self._start().wait():
+            raise RuntimeError(f"{self._log.read_text()[-3000:].rstrip()} (status {status})")
         return time.perf_counter() - start
 
     def kill_after(self, seconds, victim=""):
@@ -133,7 +133,10 @@ class Run:
 
     def judge(self, reference):
         """Run the killed command again, and compare what there is then with a run that was not killed: a `Case`."""
-        self.finish()
+        try:
+            self.finish()
+        except RuntimeError as error:
+            return Case(self._killed, _EXPECTED, f"started again, it failed: {str(error).splitlines()[-1]}", False)
         happened, right = self.compare(reference)
         if self._left:
             happened += f"; left after {_PATIENCE} s: {', '.join(self._left)}"
@@ -158,7 +161,10 @@ class Run:
     def _kill(self, process, seconds, victim=""):
         victims = [pid for pid, command in self._find_processes().items() if victim in command]
         self._killed = f"killed after {seconds:.1f} s, in {self.stage or 'the start'}"
-        os.kill(victims[0] if victim and victims else process.pid, signal.SIGKILL)
+        if victim and victims:
+            os.kill(victims[0], signal.SIGKILL)
+        else:
+            process.kill()
         process.wait()  # of a kernel that was killed the runner ends by itself
         for path in (self.folder / "figures").glob("*/*/results.json"):
             self._opened[path.parent.name] = json.loads(path.read_text())["test_set_opened"]
