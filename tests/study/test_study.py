@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -642,6 +643,14 @@ def test_seeds_and_augmentation_play_a_part(drawn):
     assert augmenters[:2] == (None, None)
     image = np.arange(64.0).reshape(1, 8, 8, 1)
     assert not np.allclose(augmenters[2](image, np.random.default_rng(0)), image)
+
+
+def test_other_threads_that_draw_numbers_change_no_network(drawn, monkeypatch):
+    """As those of a Dask worker do; here it is drawn between the seed and the weights."""
+    train_tiny()
+    monkeypatch.setattr(cnn, "set_seed", lambda seed: (keras.utils.set_random_seed(seed), random.random()))
+    train_tiny()
+    assert drawn[0] == drawn[1]
 
 
 @pytest.mark.usefixtures("drawn")
