@@ -43,7 +43,9 @@ def show_name(path):
     >>> print(show_name("two\\nlines.png"))
     two\\nlines.png
     """
-    text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if (text := str(path)).isprintable():  # as nearly all are
+        return text
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
