@@ -28,7 +28,7 @@ from helpers.data.layouts.common import read_arrays, tell_packed
 from helpers.data.layouts.tables import read_metadata
 from helpers.files import read_reason
 
-_MOST_MEMORY, _MOST_SECONDS = 0.6e9, 60  # that a case may take
+_MOST_MEMORY, _MOST_SECONDS, _MOST_SIGNS = 0.6e9, 60, 1000  # that a case may take, and its message
 _HUGE = 4_900_000_000  # bytes that a bomb unpacks to
 _SHAPE, _CLASSES = (8, 8, 3), ["mole", "melanoma"]
 
@@ -51,7 +51,7 @@ class Doors:
         model = keras.Sequential(
             [keras.Input(_SHAPE), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, activation="softmax")]
         )
-        path = saving.save_model(model, folder / "good.keras", {"class_names": _CLASSES}, {"ids": np.arange(3)})
+        path = saving.save_model(model, folder / "good.keras", {"class_names": _CLASSES})
         with zipfile.ZipFile(path) as archive:
             self.members = {name: archive.read(name) for name in archive.namelist()}
         (images := folder / "images").mkdir()
@@ -132,12 +132,11 @@ class Doors:
 
 
 def run(short=False):
-    """Try all files: a `Case` for each; the short form leaves the largest out."""
+    """Try all files: a `Case` for each; the short form leaves audits out."""
     with tempfile.TemporaryDirectory() as folder:
         doors = Doors(Path(folder).resolve())
-        return [
-            _try(doors, *case) for case in [*_list_models(doors), *_list_weights(doors), *_list_others(doors)] if case
-        ]
+        cases = [*_list_models(doors), *_list_weights(doors), *_list_others(doors)]
+        return [_try(doors, *case) for case in cases if not (short and case[3] == doors.audit)]
 
 
 REFUSED, HARMLESS = "refused, the file named", "harmless"
@@ -154,7 +153,8 @@ def _try(doors, what, name, make, door, expected=REFUSED, check=None):
         found, happened = HARMLESS, "read; nothing happened"
     except (ValueError, OSError) as error:
         text = str(error).replace(str(doors.folder), "…")
-        found = REFUSED if name in text and "\n" not in text else f"not named, or on several lines: {type(error)}"
+        good = name in text and "\n" not in text and len(text) < _MOST_SIGNS
+        found = REFUSED if good else f"not named, on several lines or too long: {type(error).__name__}"
         happened = text if len(text) < 300 else f"{text[:300]} …"
     except Exception as error:  # anything else is a fault
         found = happened = f"{type(error).__name__}: {read_reason(error)[:200]}"
@@ -189,11 +189,12 @@ def _forget_peak():
 # Archives, written by hand so that they can lie
 
 
-def _deflate(n_bytes):
-    """Make a stream that unpacks to so many zeros, in no time: one part of it again and again."""
+def _deflate(n_bytes, head=b""):
+    """Make a stream that unpacks to so many zeros behind a head, in no time: one part of it again and again."""
     packer, part = zlib.compressobj(9, zlib.DEFLATED, -15), 10_000_000
-    first = packer.compress(bytes(part)) + packer.flush(zlib.Z_FULL_FLUSH)
-    return first * (n_bytes // part) + zlib.compressobj(9, zlib.DEFLATED, -15).flush()
+    begin = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
+    zeros = packer.compress(bytes(part)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return begin + zeros * (n_bytes // part) + zlib.compressobj(9, zlib.DEFLATED, -15).flush()
 
 
 def _write_zip(path, members):
@@ -376,8 +377,10 @@ def _write_header(shape):
     return content.getvalue()
 
 
-def _write_lying_zip(path, name, claimed=10_000):
-    _write_zip(path, [(name, _deflate(2_000_000_000), 8, claimed, 0, None)])
+def _write_lying_zip(path):
+    """Write an array of 1,000 values, as both its header and the list of members say, that unpacks to 2 GB."""
+    head = _write_header((1000,))
+    _write_zip(path, [("x.npy", _deflate(2_000_000_000, head), 8, len(head) + 4000, 0, None)])
 
 
 def _list_models(doors):
@@ -415,25 +418,25 @@ def _list_models(doors):
         (
             "model whose arrays unpack to 4.9 GB, within an archive within it",
             name,
-            lambda path: write(path, arrays=bomb.getvalue()),
+            lambda path: write(path, [_store("arrays.npz", bomb.getvalue())]),
             doors.arrays,
         ),
         (
             "model with an array that claims 10^12 values",
             name,
-            lambda p: write(p, arrays=claims.getvalue()),
+            lambda p: write(p, [_store("arrays.npz", claims.getvalue())]),
             doors.arrays,
         ),
         (
             "model with an array of pickles",
             name,
-            lambda p: write(p, arrays=_save_arrays(_pack_objects(doors))),
+            lambda p: write(p, [_store("arrays.npz", _save_arrays(_pack_objects(doors)))]),
             doors.arrays,
         ),
         (
             "model with pickles, as a classifier",
             name,
-            lambda p: write(p, arrays=_save_arrays(_pack_objects(doors))),
+            lambda p: write(p, [_store("arrays.npz", _save_arrays(_pack_objects(doors)))]),
             doors.classify,
         ),
         (
@@ -448,7 +451,12 @@ def _list_models(doors):
             lambda path: write(path, [("about.json", zeros, 8, _HUGE, 0, None)]),
             doors.list_models,
         ),
-        ("model with two descriptions", name, lambda p: write(p, [_store("a", b""), _store("a", b"")]), load),
+        (
+            "model with two descriptions",
+            name,
+            lambda p: write(p, [_store("config.json", overlap), _store("config.json", overlap)]),
+            load,
+        ),
         (
             "model with members that overlap",
             name,
@@ -509,7 +517,7 @@ def _list_models(doors):
             load,
         ),
         ("layer of a billion units", name, config(_put_layer("keras.layers", "Dense", units=10**9)), load),
-        ("description 5,000 levels deep", name, config(_nest(5000)), load),
+        ("description 500 levels deep", name, config(_nest(500)), load),
         (
             "description 100,000 levels deep",
             name,
@@ -533,17 +541,12 @@ def _list_models(doors):
         (
             "names of classes with HTML, a formula, two lines",
             name,
-            lambda p: write(p, about=json.dumps({"class_names": odd}).encode(), arrays=_save_nothing()),
+            lambda p: write(p, about=json.dumps({"class_names": odd}).encode()),
             doors.predict,
             HARMLESS,
             check_table,
         ),
     ]
-
-
-def _save_nothing():
-    np.savez(content := io.BytesIO())
-    return content.getvalue()
 
 
 def _list_weights(doors):
@@ -577,6 +580,7 @@ def _list_weights(doors):
 
 def _list_others(doors):
     huge = _deflate(_HUGE)
+    idx_head = b"\0\0\x08\3" + struct.pack(">3i", 60_000, 28, 28)
     gzip_head, idx = b"\x1f\x8b\x08" + bytes(7), "train-images-idx3-ubyte.gz"
     arrays = lambda path: read_arrays(path, ["x"])  # noqa: E731 - a door like the others
     table = lambda path: read_metadata(path, ["image_id"])  # noqa: E731
@@ -617,14 +621,14 @@ def _list_others(doors):
 
     return [
         (".npz that unpacks to 4.9 GB", "x.npz", lambda p: _write_zip(p, [("x.npy", huge, 8, _HUGE, 0, None)]), arrays),
-        (".npz that says 10 kB and unpacks to 2 GB", "x.npz", partial(_write_lying_zip, name="x.npy"), arrays),
+        (".npz that says 4 kB and unpacks to 2 GB", "x.npz", _write_lying_zip, arrays),
         (".npz with an array that claims 10^12 values", "x.npz", write_claim, arrays),
         (".npz of pickles", "x.npz", lambda p: np.savez(p, x=_pack_objects(doors)), arrays),
         ("pickle called .npz", "x.npz", lambda p: p.write_bytes(pickle.dumps(_Bomb(doors.marker))), arrays),
         (
             "IDX file that unpacks to 4.9 GB",
             idx,
-            lambda p: p.write_bytes(gzip_head + huge + bytes(8)),
+            lambda p: p.write_bytes(gzip_head + _deflate(_HUGE, idx_head) + bytes(8)),
             arrays,
         ),
         (

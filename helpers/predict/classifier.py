@@ -1,6 +1,7 @@
 """A saved model, ready to predict the images of a table."""
 
 import hashlib
+import reprlib
 from typing import NamedTuple
 
 import numpy as np
@@ -82,7 +83,7 @@ class Classifier:
             self._familiar = foreign.Familiar.from_arrays(arrays) if arrays else None
             self.training_ids = set(self._familiar.ids.tolist()) if arrays else set()
             if not len(set(self.class_names)) == len(self.class_names) == n_classes:
-                raise ValueError(f"it has {n_classes} classes, but class_names are {self.class_names}")
+                raise ValueError(f"it has {n_classes} classes, but class_names are {reprlib.repr(self.class_names)}")
             self.header = [*_BEFORE, *(f"p_{name}" for name in self.class_names), *_BEHIND]
             self._labels = [guard_cell(str(name)) for name in self.class_names]
             self.predict([Decoded(np.full(self.shape, level, "uint8"), "", "") for level in (0, 255)])
