@@ -176,12 +176,13 @@ def _kill_one(name, stage, here, place):
 
 def _kill_all(name, stage, here, place, cluster):
     into = place / "all" / name
-    replaced = threading.Thread(target=_replace_workers, args=(cluster, into / "begun" / "wait"))
+    marker = into / "begun" / "wait"
+    replaced = threading.Thread(target=_replace_workers, args=(cluster, marker))
     with _deadly(into / "begun", "wait"):
         replaced.start()
         found = stage(into)
     replaced.join()
-    return _compare(f"{name}: all workers killed, new ones started", here, found, True, "all were killed in the stage")
+    return _compare(f"{name}: all workers killed, new ones started", here, found, marker.exists(), "all were killed")
 
 
 def _replace_workers(cluster, marker):
