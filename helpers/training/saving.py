@@ -265,9 +265,9 @@ def _export_onnx(model, path):
 
 
 def _number_names(path):
-    """Number the names in an ONNX file, and store equal constants once, so that the same model is the same bytes.
+    """Order the steps in an ONNX file, number the names, and store equal constants once.
 
-    The converter names and merges them in the order of sets, which is another one in each process.
+    So the same model is the same bytes: the converter takes them in the order of sets, another one in each process.
     """
     import onnx  # here only: it takes a second to import
 
@@ -284,6 +284,18 @@ def _number_names(path):
         constants.setdefault(content, f"constant_{len(constants)}")
         return constants[content]
 
+    makers = {name: number for number, node in enumerate(graph.node) for name in node.output}
+    ordered, waiting = {}, [makers[value.name] for value in graph.output]
+    while waiting:  # each step after those whose results it takes, in the order in which it takes them
+        needed = [makers[name] for name in graph.node[waiting[-1]].input if name in makers]
+        needed = [number for number in needed if number not in ordered]
+        if needed:
+            waiting.append(needed[0])
+        else:
+            ordered[waiting.pop()] = None
+    nodes = [onnx.NodeProto.FromString(graph.node[number].SerializeToString()) for number in ordered]
+    del graph.node[:]
+    graph.node.extend(nodes)
     for number, node in enumerate(graph.node):
         node.name = f"{node.op_type}_{number}"
         node.input[:] = [rename(name) for name in node.input]
