@@ -100,16 +100,19 @@ def reserve_space(path, n_bytes):
     """Reserve the disk space of a file of so many bytes that is to be mapped into memory and written there.
 
     Without it a full disk would kill the process (SIGBUS) when a page is written. What does not fit is an OSError,
-    which `replace_atomically` turns into a WriteError.
+    which `replace_atomically` turns into a WriteError. Some file systems cannot reserve space, or do not tell how much
+    they have.
     """
-    free = shutil.disk_usage(Path(path).parent).free
+    total, _, free = shutil.disk_usage(Path(path).parent)
     try:
-        if n_bytes > free:
+        if n_bytes > free and total:
             raise OSError(errno.ENOSPC, "")
         with open(path, "rb+") as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, n_bytes)
     except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            return
         if error.errno != errno.ENOSPC:
             raise
         what = f"No space left on device: it needs {n_bytes:,} bytes, of which {free:,} are free"
@@ -161,7 +164,7 @@ def hold_lock(path, wait=False):
     """Keep other processes that ask for the same lock from working on ``path`` during the block.
 
     If another one holds it, raise InputError at once, or ``wait``. The lock is a hidden file beside ``path``; it ends
-    with the process, however that ends.
+    with the process, however that ends. Where the file system has no locks, as on some clusters, nobody is kept out.
     """
     path = Path(path)
     place = path.with_name(f".{path.name}.lock")
@@ -177,6 +180,8 @@ def hold_lock(path, wait=False):
                     f"{show_name(path)} is being written by another process. Wait until it has ended, or name another "
                     "file."
                 ) from None
+            except OSError:
+                break
             with suppress(OSError):
                 if os.path.samestat(os.fstat(file.fileno()), place.stat()):
                     break

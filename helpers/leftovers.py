@@ -16,8 +16,10 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# Older versions did not tell the process.
-_UNFINISHED = re.compile(r"\..*?-(?:([0-9a-f]{8})-(\d+)-(\d+)-)?[0-9a-f]{8}(\.[^.]*)?", re.DOTALL)
+# Older versions did not tell the process. Eight digits alone may be the date of somebody's copy.
+_UNFINISHED = re.compile(
+    r"\..*?-(?:([0-9a-f]{8})-(\d{1,9})-(\d+)-[0-9a-f]{8}|(?!\d{8})[0-9a-f]{8})(\.[^.]*)?", re.DOTALL
+)
 _MUCH = 10**6  # bytes, which are worth a line
 _FORGOTTEN = 86_400  # seconds, after which the unfinished file of a process that is not known here is nobody's
 
@@ -94,9 +96,9 @@ def count_bytes(path):
 
 def _is_left(path, machine, pid, start):
     if machine == _describe_machine():
-        return _read_start(int(pid)) != int(start)
-    with suppress(OSError):
-        return time.time() - path.stat().st_mtime > _FORGOTTEN
+        return _read_start(int(pid)) not in (int(start), 0)
+    with suppress(OSError):  # older versions have left files only
+        return (machine is not None or not path.is_dir()) and time.time() - path.stat().st_mtime > _FORGOTTEN
     return False
 
 
@@ -110,16 +112,15 @@ def _describe_machine():
 
 
 def _read_start(pid):
-    """Read when a process was started, in ticks of the clock; -1 if there is none, 0 where the system does not tell."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return -1
+    """Read when a process was started, in ticks of the clock; -1 if it is dead, 0 where the system does not tell."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return -1
     except PermissionError:
-        pass
-    return 0
+        pass  # another user's
+    try:
+        about = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:  # some systems have no /proc, or hide there what others run
+        return 0
+    return -1 if about[0] in b"ZX" else int(about[19])  # dead, but nobody has asked how it ended

@@ -47,10 +47,12 @@ def _list_settings():
     found = [(name, value.strip()) for name, value in os.environ.items()]
     addresses = [_USER_INFO.search(value) for name, value in found]
     found += [("PASSWORD", address[0][:-1].partition(":")[2]) for address in addresses if address]
-    folder = Path(os.environ.get("KAGGLE_CONFIG_DIR") or "~/.kaggle").expanduser()
-    named = [Path(os.environ[name]) for name in ("KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN") if os.environ.get(name)]
-    for path in [*folder.glob("*.json"), *folder.glob("access_token*"), *named]:
-        with suppress(OSError, ValueError):
+    paths = [Path(os.environ[name]) for name in ("KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN") if os.environ.get(name)]
+    with suppress(OSError, RuntimeError):  # there is no home, or it cannot be read
+        folder = Path(os.environ.get("KAGGLE_CONFIG_DIR") or "~/.kaggle").expanduser()
+        paths += [*folder.glob("*.json"), *folder.glob("access_token*")]
+    for path in paths:
+        with suppress(OSError, ValueError, AttributeError):  # it cannot be read, or holds no names
             text = path.read_text(encoding="utf-8").strip()
             values = json.loads(text) if path.suffix == ".json" else {"TOKEN": text}
             found += [(name, value) for name, value in values.items() if isinstance(value, str)]

@@ -289,10 +289,11 @@ def test_pixels_of_an_old_sample_are_stale_with_it(project, capsys):
 
 @pytest.mark.parametrize("kind", [".cache/pixels", ".cache/samples", "models/sample", "figures/sample", "reports"])
 def test_what_dead_processes_have_left_is_removed_everywhere(project, capsys, kind, monkeypatch):
-    dead = subprocess.Popen(["true"])
+    dead = subprocess.Popen(["sleep", "60"])
     with monkeypatch.context() as patch:
         patch.setattr(leftovers.os, "getpid", lambda: dead.pid)
         left = name_unfinished(project / kind / "table.csv")
+    dead.kill()
     dead.wait()
     living, before = name_unfinished(project / kind / "table.csv"), list_files(project)
     for path in (left, living):

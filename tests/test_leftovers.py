@@ -1,6 +1,9 @@
 """Leftovers: what a killed process has not finished is removed by the next one; what another one writes stays."""
 
+import errno
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,6 +61,34 @@ def test_the_process_that_has_the_number_of_a_dead_one_owns_nothing(tmp_path, mo
     assert find_unfinished(tmp_path) == []
     monkeypatch.setattr(leftovers, "_read_start", lambda pid: 12345)
     assert find_unfinished(tmp_path) == [path]
+
+
+def test_a_killed_process_that_nobody_has_waited_for_is_dead(writing, tmp_path):
+    writing.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, writing.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+    assert [path.suffix for path in find_unfinished(tmp_path)] == [".csv"]
+
+
+def test_a_process_that_the_system_hides_may_live(writing, tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        patch.setattr(Path, "read_text", refuse)
+        assert find_unfinished(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", [".table-20261129.csv", ".table-before-20261129", ".table-0a1b2c3d/kept.csv"])
+def test_old_copies_that_somebody_has_hidden_stay(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    for place in (path, path.parent):
+        os.utime(place, (0, 0))
+    with hold_lock(tmp_path / "table.csv"):
+        assert remove_unfinished(tmp_path) == 0
+    assert path.exists()
 
 
 def test_what_another_machine_writes_is_nobodys_after_a_day(tmp_path, monkeypatch):
@@ -121,3 +152,30 @@ def test_space_that_is_not_there_is_told_in_bytes(tmp_path):
     with pytest.raises(WriteError, match=r"b\.npy cannot be written .*needs 36,028,797,018,963,968 bytes, of which"):
         write()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_keeps_nobody_out(tmp_path, monkeypatch, number):
+    def refuse(file, operation):
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with hold_lock(tmp_path / "table.csv"):
+        (tmp_path / "table.csv").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system reserves no space")
+def test_a_file_system_that_cannot_reserve_space_is_written(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    (tmp_path / "a.npy").touch()
+    reserve_space(tmp_path / "a.npy", 1)
+
+
+def test_a_file_system_that_does_not_tell_its_space_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: (0, 0, 0))
+    (tmp_path / "a.npy").touch()
+    reserve_space(tmp_path / "a.npy", 1)

@@ -125,6 +125,18 @@ def test_a_token_in_a_named_file_is_hidden(tmp_path, monkeypatch):
     assert hide_keys("it is planted0named") == "it is ***"
 
 
+@pytest.mark.parametrize("home", ["missing", "refused", "list"])
+def test_a_message_is_shown_also_where_the_home_folder_cannot_be_read(tmp_path, monkeypatch, home):
+    def refuse(*_, **__):
+        raise RuntimeError("Could not determine home directory.") if home == "missing" else PermissionError(13, "no")
+
+    (tmp_path / "any.json").write_text("[]")
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path))
+    if home != "list":
+        monkeypatch.setattr(Path, "expanduser" if home == "missing" else "glob", refuse)
+    assert hide_keys("shown") == "shown"
+
+
 def test_user_names_of_a_scheduler_are_not_repeated():
     with pytest.raises(InputError, match=r"DASK_SCHEDULER=tcp://\*\*\*@host:8786: expected"):
         read_settings({"DASK_SCHEDULER": "tcp://planted0user:planted0word@host:8786"})
