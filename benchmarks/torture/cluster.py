@@ -24,6 +24,7 @@ from PIL import Image
 import helpers
 from benchmarks.torture import Case
 from benchmarks.torture.processes import Cluster
+from benchmarks.torture.trials import train
 from helpers import parallel
 from helpers.data import reading
 from helpers.data.pixels import hash_files, load_pixels, measure_images
@@ -104,14 +105,9 @@ def _average(values, weights):
     return {"mean": np.average(values, weights=weights) / 7}
 
 
-def _train(settings, seed, values):
-    time.sleep(0.02)
-    return {"score": float(np.random.default_rng(seed + settings["x"]).permutation(values)[:3] @ [1.0, 0.1, 0.01])}
-
-
 def _study(into):
     trials = pd.DataFrame({"settings": [{"x": number} for number in range(_TRIALS)], "seed": 5})
-    return runner.run_study(_train, trials, into, (np.arange(99.0),), n_jobs=1).drop(columns="wall_seconds")
+    return runner.run_study(train, trials, into, (np.arange(99.0),), n_jobs=1).drop(columns="wall_seconds")
 
 
 def _study_networks(into):

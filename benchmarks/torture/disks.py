@@ -21,6 +21,7 @@ import pandas as pd
 from benchmarks.common import draw_images, run_alone
 from benchmarks.torture import Case
 from benchmarks.torture.mounting import Disk, MountError, mount
+from benchmarks.torture.trials import train
 from helpers import audit, predict, reports
 from helpers import run as running
 from helpers.data import catalog, pixels
@@ -69,11 +70,7 @@ def _write_notebook(folder, number):
 
 def _write_study(folder, number):
     trials = pd.DataFrame({"settings": [{}], "seed": number})
-    runner.run_study(_train, trials, folder, n_jobs=1)
-
-
-def _train(settings, seed, *arrays):
-    return {"score": seed}
+    runner.run_study(train, trials, folder, n_jobs=1)
 
 
 def _write_sample(folder, number):
@@ -393,17 +390,17 @@ def _refuse_notebook(expected):
 
 def _fill_shared_arrays():
     trials, arrays = pd.DataFrame({"settings": [{}] * 2, "seed": range(2)}), (np.ones(10**6),)
-    told = "nothing was said"
+    scores, told = [train({}, seed, *arrays)["score"] for seed in range(2)], "nothing was said"
     with _make_disk(_fill) as disk, _make_disk(_remove) as other, patch.dict(os.environ):
         os.environ["JOBLIB_TEMP_FOLDER"] = str(disk.folder)
         disk.fill()
         try:
-            runner.run_study(_train, trials, other.folder, arrays, n_jobs=2)
+            runner.run_study(train, trials, other.folder, arrays, n_jobs=2)
         except WriteError as error:
             told = str(error)
         disk.empty()
-        results = runner.run_study(_train, trials, other.folder, arrays, n_jobs=2)
-    right = told.startswith(f"{disk.folder}, where") and _FULL in told and results["score"].tolist() == [0, 1]
+        results = runner.run_study(train, trials, other.folder, arrays, n_jobs=2)
+    right = told.startswith(f"{disk.folder}, where") and _FULL in told and results["score"].tolist() == scores
     return Case(
         "a full disk: arrays that the processes of a study share",
         "a line that names the folder; the study goes on when there is space",
