@@ -35,13 +35,19 @@ _MODELS = {
 }
 _LAYERS = set(
     """
-    Activation ActivityRegularization Add AlphaDropout Average AveragePooling2D BatchNormalization CenterCrop
-    Concatenate Conv2D Conv2DTranspose Cropping2D Dense DepthwiseConv2D Dot Dropout ELU Flatten GaussianDropout
-    GaussianNoise GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization Identity InputLayer
-    LayerNormalization LeakyReLU MaxPooling2D Maximum Minimum MultiHeadAttention Multiply Normalization PReLU
-    Permute RMSNormalization RandomBrightness RandomContrast RandomCrop RandomFlip RandomRotation RandomTranslation
-    RandomZoom ReLU RepeatVector Rescaling Reshape Resizing SeparableConv2D Softmax SpatialDropout2D Subtract
-    UnitNormalization UpSampling2D ZeroPadding2D
+    Activation ActivityRegularization Add AdditiveAttention AlphaDropout Attention AutoContrast Average
+    AveragePooling1D AveragePooling2D AveragePooling3D BatchNormalization Bidirectional CenterCrop Concatenate Conv1D
+    Conv1DTranspose Conv2D Conv2DTranspose Conv3D Conv3DTranspose ConvLSTM2D Cropping1D Cropping2D Cropping3D Dense
+    DepthwiseConv1D DepthwiseConv2D Dot Dropout ELU EinsumDense Embedding Equalization Flatten GRU GRUCell
+    GaussianDropout GaussianNoise GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D
+    GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D GroupNormalization GroupQueryAttention Identity InputLayer
+    LSTM LSTMCell LayerNormalization LeakyReLU Masking MaxPooling1D MaxPooling2D MaxPooling3D Maximum Minimum
+    MultiHeadAttention Multiply Normalization PReLU Permute RMSNormalization RandomBrightness RandomContrast RandomCrop
+    RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale RandomHue RandomPerspective RandomRotation
+    RandomSaturation RandomSharpness RandomShear RandomTranslation RandomZoom ReLU RepeatVector Rescaling Reshape
+    Resizing SeparableConv1D SeparableConv2D SimpleRNN SimpleRNNCell Softmax Solarization SpatialDropout1D
+    SpatialDropout2D SpatialDropout3D SpectralNormalization Subtract TimeDistributed UnitNormalization UpSampling1D
+    UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D ZeroPadding3D
     """.split()  # noqa: SIM905 - so many are easier to read so
 )
 _OPERATIONS = set(
@@ -151,8 +157,10 @@ def _check_config(config):
 
 
 def _check_class(value):
-    """Check a class or a function that the description of a model names."""
+    """Check a class or a function that the description of a model names; what this process has registered is known."""
     module, name, registered = (value.get(key) for key in ("module", "class_name", "registered_name"))
+    if isinstance(registered, str) and ">" in registered and keras.saving.get_registered_object(registered):
+        return  # by `keras.saving.register_keras_serializable`, and Keras takes that one, whatever the module
     if name == "function":
         known, name = module in _FUNCTIONS, value.get("config")
     elif name in _VALUES:

@@ -61,7 +61,24 @@ def build_simple():
     return build_simple_model((16, 16, 3), np.ones((count, 3)), np.zeros(3))
 
 
+@keras.saving.register_keras_serializable("tests")
+class Doubling(layers.Layer):
+    """A layer of one's own."""
+
+    def call(self, inputs):
+        return 2 * inputs
+
+
+def build_with_own_layer():
+    """Build a network as a reader might: layers of other kinds, and one that the notebook itself registers."""
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Reshape((64, 12))(Doubling()(inputs))
+    x = layers.GlobalAveragePooling1D()(layers.Attention()([x, layers.Conv1D(12, 3, padding="same")(x)]))
+    return keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
+
+
 BUILDERS = {
+    "own": build_with_own_layer,
     "compiled": build_compiled,
     "combined": build_combined,
     "views": lambda: combine_networks([make_square_cnn()], "views", 8, 1.3),
@@ -78,6 +95,16 @@ def test_networks_of_the_notebooks_are_let_in(tmp_path, name):
     loaded = load_model(save_model(model, tmp_path / "model.keras"))
     pixels = np.random.default_rng(0).integers(0, 256, (2, *model.input_shape[1:])).astype("float32")
     np.testing.assert_allclose(loaded(pixels), model(pixels), atol=1e-5)
+
+
+def test_a_layer_that_this_process_has_not_registered_is_refused(tmp_path):
+    path = save_model(build_with_own_layer(), tmp_path / "model.keras")
+    keras.saving.get_custom_objects().pop("tests>Doubling")
+    try:
+        with pytest.raises(ValueError, match="registered as 'tests>Doubling', which is not one of those"):
+            load_model(path)
+    finally:
+        keras.saving.register_keras_serializable("tests")(Doubling)
 
 
 SAVE_TWICE = """
