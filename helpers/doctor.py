@@ -8,7 +8,6 @@ import argparse
 import json
 import shutil
 import sys
-import zipfile
 from collections import Counter
 from contextlib import suppress
 from importlib.metadata import version
@@ -18,14 +17,14 @@ from typing import NamedTuple
 import pandas as pd
 
 from helpers import progress
+from helpers.archives import MOST_BYTES, open_archive, read_member
 from helpers.data import pixels
 from helpers.files import InputError, read_reason, show_name
 from helpers.leftovers import count_bytes, find_unfinished
 from helpers.seals import DamagedError, read_seal
-from helpers.settings import PROJECT_FOLDER, read_settings
+from helpers.settings import CACHES, PROJECT_FOLDER, read_settings
 from helpers.study.runner import read_record
 
-_CACHES = ("pixels", "measured", "hashes", "samples", "checkpoints", "studies")  # folders, all of which is made again
 _PROJECT = {"models": "models", "results": "figures", "reports": "reports"}
 _STATES = ("fine", "other version", "damaged", "half-written", "stale")
 _USABLE = _STATES[:2]
@@ -49,8 +48,8 @@ class Finding(NamedTuple):
 
     @property
     def is_removable(self):
-        """Whether a repair removes it: it will be made again, or is of no use to anybody."""
-        return self.state == "half-written" or (self.kind in _CACHES and self.state not in _USABLE)
+        """Whether a repair removes it: all of a cache will be made again, and what is half-written is of no use."""
+        return self.state == "half-written" or (self.kind in CACHES and self.state not in _USABLE)
 
 
 def main(arguments=None):
@@ -85,7 +84,7 @@ def examine(cache_dir, project):
     """Examine a cache, and what a project has in ``models/``, ``figures/`` and ``reports/``: a list of `Finding`."""
     from samples import VERSION  # here only: it brings what draws them
 
-    folders = {kind: cache_dir / kind for kind in _CACHES} | {kind: project / name for kind, name in _PROJECT.items()}
+    folders = {kind: cache_dir / kind for kind in CACHES} | {kind: project / name for kind, name in _PROJECT.items()}
     about = {"folders": folders, "samples": f"v{VERSION}"}
     found = [(kind, path, _judge_left) for kind, folder in folders.items() for path in find_unfinished(folder)]
     for kind, pattern, judge in _JUDGES:
@@ -154,7 +153,8 @@ def _judge_record(path, **_):
 def _judge_keras(path, **_):
     contents = _test_archive(path, ["config.json", "metadata.json", "model.weights.h5"])
     texts = {name: _parse(json.loads, content) for name, content in contents.items()}
-    return _compare_versions({"keras": texts["metadata.json"].get("keras_version")}, "other version")
+    made = _parse(lambda: {"keras": texts["metadata.json"]["keras_version"]})
+    return _compare_versions(made, "other version")
 
 
 def _judge_onnx(path, **_):
@@ -170,8 +170,9 @@ def _judge_litert(path, **_):
 
 
 def _judge_results(path, **_):
-    made = _parse(lambda: json.loads(path.read_bytes())["versions"])
-    return _compare_versions({name: made[name] for name in ("tensorflow", "keras")}, "other version")
+    versions = _parse(lambda: json.loads(path.read_bytes())["versions"])
+    made = _parse(lambda: {name: versions[name] for name in ("tensorflow", "keras")})
+    return _compare_versions(made, "other version")
 
 
 def _judge_json(path, **_):
@@ -216,12 +217,12 @@ def _parse(read, *given):
 def _test_archive(path, names):
     """Check all checksums of a zip archive, and that it has some members: the content of its ``.json`` files."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open(path, "rb") as file, open_archive(file, max(MOST_BYTES, path.stat().st_size)) as archive:
             if (broken := archive.testzip()) is not None:
                 raise DamagedError(f"the checksum of {broken} in it differs")
             if missing := sorted(set(names) - set(archive.namelist())):
                 raise DamagedError(f"it lacks {', '.join(missing)}")
-            return {name: archive.read(name) for name in archive.namelist() if name.endswith(".json")}
+            return {name: read_member(archive, name) for name in archive.namelist() if name.endswith(".json")}
     except DamagedError:
         raise
     except Exception as error:  # which fails in many ways inside zipfile and zlib
@@ -239,7 +240,7 @@ def _compare_versions(made, state):
 def _format_table(findings):
     """Format how many things of each kind there are, their bytes, and how they are."""
     rows = {}
-    for kind in (*_CACHES, *_PROJECT):
+    for kind in (*CACHES, *_PROJECT):
         own = [finding for finding in findings if finding.kind == kind]
         states = Counter(finding.state for finding in own)
         numbers = len(own), sum(finding.n_bytes for finding in own), *(states[state] for state in _STATES)

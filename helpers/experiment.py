@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,7 +31,7 @@ from helpers.evaluation.report import Report, make_key, tabulate_scores
 from helpers.files import InputError
 from helpers.leftovers import tidy_up
 from helpers.parallel import count_workers, use_cluster
-from helpers.settings import PROJECT_FOLDER, read_settings
+from helpers.settings import CACHES, PROJECT_FOLDER, read_settings
 from helpers.study import cnn, design, runner
 from samples.strangers import draw_strangers
 
@@ -106,7 +107,8 @@ class Experiment:
         self.precision = fast.set_precision(self.settings.precision)
         plots.set_style()
         _shorten_interrupts()
-        tidy_up(self.settings.cache_dir, self.folder / "models", self.folder / "figures")
+        caches = [self.settings.cache_dir / name for name in CACHES]  # beside which may be what is not ours
+        tidy_up(*caches, self.folder / "models", self.folder / "figures")
         _forget_trainings(self.settings.cache_dir / "checkpoints")
         self.data = self.report = self.chosen = self.lead = self.base = None
         self.models, self.histories, self.predictions, self.temperatures, self.scores = {}, {}, {}, {}, {}
@@ -798,9 +800,12 @@ def _building(precision, seed):
 def _forget_trainings(folder):
     """Remove the checkpoints that no run has gone on with for 90 days, such as those of a name that is used no more."""
     for path in folder.rglob("*.npz"):
-        with suppress(OSError):  # another process may remove it too
+        with suppress(OSError, BadZipFile):  # another process may remove it too
             if time.time() - path.stat().st_mtime > _FORGOTTEN:
-                path.unlink()
+                with ZipFile(path) as archive:
+                    is_ours = "about.npy" in archive.namelist()
+                if is_ours:
+                    path.unlink()
 
 
 def _shorten_interrupts():

@@ -30,6 +30,8 @@ from pathlib import Path
 from helpers.files import InputError
 from helpers.redaction import hide_secrets
 
+CACHES = ("pixels", "measured", "hashes", "samples", "checkpoints", "studies")  # folders below CACHE_DIR
+
 
 def _find_project():
     """Find the folder of the project: where this package lies, or, where it is installed as a copy, where work goes on.

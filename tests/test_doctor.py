@@ -189,6 +189,21 @@ def test_a_model_that_lacks_something_is_damaged(project, capsys, missing):
     assert f": it lacks {missing}." in check(capsys)[2][0]
 
 
+@pytest.mark.parametrize("versions", [{}, [], "3.0", None])
+def test_models_and_results_that_tell_no_version_are_damaged(project, capsys, versions):
+    write_model(find(project, "models/*/*/*.keras"), **{"metadata.json": json.dumps(versions)})
+    write_results(find(project, "figures/*/*/results.json"), versions)
+    assert check(capsys)[1]["damaged"].tolist() == [0] * 6 + [1, 1, 0]
+
+
+def test_a_model_that_would_fill_the_memory_is_damaged(project, capsys):
+    path = find(project, "models/*/*/*.keras")
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive, archive.open("more.json", "w") as member:
+        for _ in range(300):
+            member.write(bytes(10**6))
+    assert "would unpack to 300,0" in check(capsys)[2][0]
+
+
 def test_models_and_results_of_other_versions_can_be_used(project, capsys):
     write_model(find(project, "models/*/*/*.keras"), "3.0")
     write_results(find(project, "figures/*/*/results.json"), VERSIONS | {"tensorflow": "2.0"})

@@ -232,11 +232,23 @@ def test_what_a_killed_run_has_left_is_removed_at_the_start_and_a_forgotten_trai
             patch.setattr(leftovers, "_read_start", lambda pid: 12345)  # of a process that is no more
             leftovers.name_unfinished(folder / "half.npz").write_bytes(bytes(10**6))
     for name, days in {"recent": 80, "forgotten": 100}.items():
-        (trainings / f"{name}.npz").touch()
+        np.savez(trainings / f"{name}.npz", about="{}")
         os.utime(trainings / f"{name}.npz", (time.time() - days * 86_400,) * 2)
     Experiment("07_sweets", tmp_path)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["recent.npz"]
     assert capsys.readouterr().out == "3 MB were removed that a run that was killed had left unfinished\n"
+
+
+def test_what_is_not_ours_stays_beside_the_caches(environment, tmp_path, monkeypatch):
+    monkeypatch.setenv("CACHE_DIR", str(tmp_path / "scratch"))
+    others = [tmp_path / "scratch" / name for name in ("checkpoints/other/best.npz", "data/.notes-1a2b3c4d.txt")]
+    for path in others:
+        path.parent.mkdir(parents=True)
+        with open(path, "wb") as file:
+            np.savez(file, weights=[1.0])
+        os.utime(path, (0, 0))
+    Experiment("07_sweets", tmp_path)
+    assert [path.exists() for path in others] == [True, True]
 
 
 def test_another_run_gives_the_same_and_a_fit_repeated_too(fitted, tmp_path):
