@@ -185,7 +185,6 @@ def test_ctrl_c_stops_at_once_and_leaves_no_kernel(project):
 import sys
 from pathlib import Path
 from helpers import reports, run
-from helpers.files import hold_lock
 for constant, name in {FOLDERS}.items():
     setattr(reports, constant, Path({str(project)!r}) / name)
 sys.exit(run.main(["--jobs", "2"]))

@@ -7,7 +7,16 @@
 from importlib import import_module
 from typing import NamedTuple
 
-PARTS = ("kills", "disks", "caches", "together", "hostile", "fuzz", "large", "cluster")
+PARTS = {
+    "kills": "runs killed at random",
+    "disks": "full, read-only and vanishing disks",
+    "caches": "damaged caches",
+    "together": "two at once",
+    "hostile": "hostile files",
+    "fuzz": "images damaged at random",
+    "large": "100,000 images",
+    "cluster": "workers of a cluster that die or differ",
+}
 
 
 class Case(NamedTuple):

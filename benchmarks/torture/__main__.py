@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 import time
 from datetime import date
@@ -13,16 +14,6 @@ from helpers.files import replace_atomically
 
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = Path(__file__).parents[2] / "docs" / "torture.md"
-_TITLES = {
-    "kills": "runs killed at random",
-    "disks": "full, read-only and vanishing disks",
-    "caches": "damaged caches",
-    "together": "two at once",
-    "hostile": "hostile files",
-    "fuzz": "images damaged at random",
-    "large": "100,000 images",
-    "cluster": "workers of a cluster that die or differ",
-}
 
 
 def main(arguments=None):
@@ -31,7 +22,7 @@ def main(arguments=None):
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--short", action="store_true", help="the form of make test; nothing is written")
     options = parser.parse_args(arguments)
-    if unknown := set(options.parts) - set(PARTS):
+    if unknown := set(options.parts) - PARTS.keys():
         parser.error(f"no part is called {', '.join(sorted(unknown))}; known: {', '.join(PARTS)}")
     wrong = 0
     for part in options.parts or PARTS:
@@ -75,12 +66,12 @@ def format_page(results):
         right = sum(Case(*case).right for case in found["cases"])
         counted = f"{right:,} of {len(found['cases']):,}"
         lines.append(
-            f"| {part} | {_TITLES[part]} | {counted} | {found['seconds']:,} | {found['date']} | {found['machine']} |"
+            f"| {part} | {PARTS[part]} | {counted} | {found['seconds']:,} | {found['date']} | {found['machine']} |"
         )
     for part in (name for name in PARTS if name in results):
-        lines += ["", f"## {_TITLES[part].capitalize()}", "", "| tried | expected | happened |", "|---|---|---|"]
+        lines += ["", f"## {PARTS[part].capitalize()}", "", "| tried | expected | happened |", "|---|---|---|"]
         for case in (Case(*case) for case in results[part]["cases"]):
-            cells = [text.replace("|", "\\|").replace("\n", " ") for text in case[:3]]
+            cells = [re.sub(r"([|<*_])", r"\\\1", text).replace("\n", " ") for text in case[:3]]
             lines.append(f"| {' | '.join(cells)}{'' if case.right else ' **wrong**'} |")
     return "\n".join(lines) + "\n"
 
