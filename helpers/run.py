@@ -28,6 +28,8 @@ from helpers.settings import PROJECT_FOLDER, read_settings
 
 # A kernel looks itself whether its parent lives, but not before it has started: one whose parent is killed then stays.
 _LAUNCH = """
+import sys
+sys.path = [place for place in sys.path if place]  # IPython adds the folder of the notebook later
 from runpy import run_module
 from helpers.parallel import end_with_parent
 end_with_parent({})

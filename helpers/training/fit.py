@@ -341,6 +341,8 @@ def _read_checkpoint(path):
                 about = json.loads(str(state["about"]))
                 counts = about["arrays"].items()
                 return about, {name: [state[f"{name}_{i}"] for i in range(count)] for name, count in counts}
+        except MemoryError:  # of which no file is to blame
+            raise
         except Exception as error:  # which fails in many ways inside NumPy and zipfile
             raise DamagedError(read_reason(error)) from error
 

@@ -665,6 +665,16 @@ def test_damaged_checkpoint_is_named_and_ignored(find_start, checkpoint, kept_ch
     assert [str(warning.message) for warning in caught] == []
 
 
+def test_a_checkpoint_for_which_there_is_no_memory_stays(checkpoint, kept_checkpoint, monkeypatch):
+    def fill_memory(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("helpers.training.fit.open_arrays", fill_memory)
+    with pytest.raises(MemoryError):
+        run(make_mlp(), checkpoint=checkpoint)
+    assert checkpoint.read_bytes() == kept_checkpoint
+
+
 def test_checkpoint_of_other_mixup_or_class_weights_is_ignored(find_start, tmp_path):
     checkpoint, settings = tmp_path / "checkpoint.npz", {"mixup": 0.4, "class_weights": [0.5, 1.5, 1.0]}
     train_until_killed(make_mlp(), checkpoint, **settings)
