@@ -24,9 +24,7 @@ class Cluster:
     def _start(self, *arguments, path=()):
         command = [sys.executable, "-m", "dask", *arguments, "--host", "127.0.0.1", "--no-dashboard"]
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(
-                [*map(str, path), *sys.path]
-            ),  # what tests send to the workers lies in modules of theirs
+            "PYTHONPATH": os.pathsep.join([*map(str, path), *sys.path]),  # as tests send functions of their own modules
             "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",  # so that an item kills two workers at most
         }
         with open(self._folder / f"{len(self._processes)}.log", "w") as log:
