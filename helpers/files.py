@@ -5,6 +5,7 @@ import fcntl
 import mmap
 import os
 import shutil
+import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -85,13 +86,13 @@ def name_failed_writes(path, unfinished=None):
 
     ``unfinished`` is the name that the file, or the folder, has until it is complete.
     """
-    path = Path(path)
+    path, before = Path(path), sys.exception()
     try:
         yield
     except InputError:
         raise
     except Exception as error:
-        if (reason := _find_refusal(error, path, unfinished)) is None:
+        if (reason := _find_refusal(error, path, unfinished, before)) is None:
             raise
         raise WriteError(_describe_refusal(path, reason)) from error
 
@@ -119,10 +120,10 @@ def reserve_space(path, n_bytes):
         raise OSError(errno.ENOSPC, what) from error
 
 
-def _find_refusal(error, path, unfinished):
-    """Find what the disk refused in an error or in what led to it; None if it is about something else."""
+def _find_refusal(error, path, unfinished, before):
+    """Find what the disk refused in an error or in what led to it since ``before``; None if it is something else."""
     places = {str(place) for place in (path, unfinished, *path.parents) if place}
-    while error is not None:
+    while error not in (None, before):
         named = getattr(error, "filename", None)
         inside = unfinished is not None and f"{named}".startswith(f"{unfinished}{os.sep}")  # of a folder
         if isinstance(error, OSError) and (named is None or inside or str(named) in places):

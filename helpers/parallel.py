@@ -79,8 +79,9 @@ def count_workers():
 def describe_versions():
     """Describe what the results of this process depend on: a dict of names to versions, "none" where one is missing."""
     digest, folder = hashlib.sha256(), Path(__file__).parent
-    for path in sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).as_posix()):
-        digest.update(f"{path.relative_to(folder).as_posix()}\n".encode() + path.read_bytes())
+    for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py")):
+        if "/." not in f"/{name}":  # where JupyterLab keeps older copies
+            digest.update(f"{name}\n".encode() + (folder / name).read_bytes())
     project = f"{_read_version('image-classification-notebooks')} (code {digest.hexdigest()[:8]})"
     packages = {name: _read_version(package) for name, package in _PACKAGES.items()}
     return {"Python": "{}.{}".format(*sys.version_info), "this project": project} | packages

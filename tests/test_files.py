@@ -66,6 +66,19 @@ def test_a_failing_block_leaves_the_old_file(path, error):
     assert_only_the_old_file(path)
 
 
+def test_what_the_disk_refused_before_the_block_is_not_what_failed_in_it(path):
+    def write():
+        try:
+            raise OSError(errno.EACCES, "Permission denied")
+        except OSError:
+            with replace_atomically(path):
+                raise RuntimeError("failed") from None
+
+    with pytest.raises(RuntimeError, match="failed"):
+        write()
+    assert_only_the_old_file(path)
+
+
 def test_a_block_that_writes_nothing_leaves_the_old_file(path):
     with pytest.raises(FileNotFoundError), replace_atomically(path):
         pass

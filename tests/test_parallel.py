@@ -207,6 +207,16 @@ def test_clusters_that_cannot_work_are_told(make_cluster, monkeypatch, tmp_path)
         use_cluster("")
 
 
+def test_hidden_copies_of_the_code_make_no_other_version(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "__file__", str(tmp_path / "parallel.py"))
+    versions = []
+    for name in ("parallel.py", ".ipynb_checkpoints/parallel-checkpoint.py", "study/cnn.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        versions.append(describe_versions.__wrapped__()["this project"])
+    assert versions[0] == versions[1] != versions[2]
+
+
 def test_versions_are_told_without_starting_tensorflow(tmp_path):
     change_code(tmp_path)
     code = (
