@@ -63,6 +63,7 @@ def test_the_process_that_has_the_number_of_a_dead_one_owns_nothing(tmp_path, mo
     assert find_unfinished(tmp_path) == [path]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="whether a process is dead is read from /proc")
 def test_a_killed_process_that_nobody_has_waited_for_is_dead(writing, tmp_path):
     writing.send_signal(signal.SIGKILL)
     os.waitid(os.P_PID, writing.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
