@@ -120,7 +120,7 @@ def _read_start(pid):
     except PermissionError:
         pass  # another user's
     try:
-        about = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        about = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:  # some systems have no /proc, or hide there what others run
         return 0
-    return -1 if about[0] in b"ZX" else int(about[19])  # dead, but nobody has asked how it ended
+    return -1 if about[0] in "ZX" else int(about[19])  # dead, but nobody has asked how it ended

@@ -71,11 +71,10 @@ def test_a_killed_process_that_nobody_has_waited_for_is_dead(writing, tmp_path):
 
 
 def test_a_process_that_the_system_hides_may_live(writing, tmp_path, monkeypatch):
-    def refuse(path):
+    def refuse(path, **_):
         raise PermissionError(13, "Permission denied", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", refuse)
         patch.setattr(Path, "read_text", refuse)
         assert find_unfinished(tmp_path) == []
 

@@ -4,7 +4,6 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -413,7 +412,7 @@ def test_the_space_of_a_failed_build_is_free_though_the_error_is_kept(files, cac
 
 def test_a_full_disk_is_told_before_anything_is_decoded(table, folder, cache, monkeypatch):
     forbid_decoding(monkeypatch)
-    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=40_000))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: (10**6, 960_000, 40_000))
     with pytest.raises(WriteError, match=r"pixels/\w+\.npy cannot be written .*needs 47,168 bytes, of which 40,000"):
         load_pixels(table, folder, SHAPE, cache)
     assert list_cached(cache) == []
