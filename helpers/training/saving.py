@@ -261,13 +261,14 @@ def _export_onnx(model, path):
     with _silent_start_up(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # of Keras 3.15
         named.export(path, format="onnx", verbose=False, input_signature=signature, opset_version=18)
-    _number_names(path)
+    _normalize_onnx(path)
 
 
-def _number_names(path):
+def _normalize_onnx(path):
     """Order the steps in an ONNX file, number the names, and store equal constants once.
 
-    So the same model is the same bytes: the converter takes them in the order of sets, another one in each process.
+    So the same model is the same bytes: the converter takes steps in the order of sets, another one in each process,
+    and counts on in names whatever the process has converted or computed before.
     """
     import onnx  # here only: it takes a second to import
 
@@ -301,6 +302,9 @@ def _number_names(path):
         node.input[:] = [rename(name) for name in node.input]
         node.output[:] = [rename(name) for name in node.output]
     del graph.initializer[:], graph.value_info[:]
+    graph.ClearField("doc_string")
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "images"
     for content, name in constants.items():
         graph.initializer.add().ParseFromString(content)
         graph.initializer[-1].name = name
