@@ -155,8 +155,8 @@ def test_pickles_are_not_read():
 
 
 UNSAFE = (
-    r"import pickle|from pickle import (?!PicklingError\b)|cPickle|\bdill\b|joblib\.load|torch\.load|read_pickle"
-    r"|marshal\.loads|allow_pickle=True|safe_mode=False|enable_unsafe_deserialization|yaml\.(unsafe_)?load\("
+    r"import ([\w, ]+, )?pickle\b|from pickle import (?!PicklingError\b)|cPickle|\bdill\b|joblib\.load"
+    r"|torch\.load|read_pickle|marshal\.loads|allow_pickle=True|safe_mode=False|enable_unsafe_deserialization|yaml\.(unsafe_)?load\("
 )
 ALLOWED = {"helpers/training/efficientnet_lite.py", "benchmarks/torture/hostile.py"}  # the one pinned file; made there
 

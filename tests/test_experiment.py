@@ -217,7 +217,7 @@ def test_a_kill_while_results_are_saved_costs_no_training(checkpoints, tmp_path,
         kept = sorted(path.name for path in experiment._checkpoints.iterdir())
         assert kept == ["first.npz", "second.npz"]
         assert not (folder / "results.json").exists()  # written last: who finds it finds all the rest
-    assert killed == 3
+    assert killed >= 3
     assert {"results.json", "histories.csv", "costs.csv"} <= {path.name for path in folder.iterdir()}
 
 

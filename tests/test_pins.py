@@ -73,7 +73,7 @@ def test_make_installs_nothing_without_a_hash():
     recipes = recipes.replace("\\\n", " ")
     assert re.search(r"(?m)^LOCKED := .*--no-build --require-hashes --constraint requirements.lock", recipes)
     installing = re.findall(r"pip install .*", recipes)
-    assert len(installing) == 5
+    assert installing
     for command in installing:
         assert re.search(r"\$\(LOCKED\)|--require-hashes|--no-deps --no-build-isolation .*-e \.$", command), command
 

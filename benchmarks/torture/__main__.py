@@ -5,6 +5,7 @@ import json
 import re
 import sys
 import time
+import traceback
 from datetime import date
 from pathlib import Path
 
@@ -27,7 +28,11 @@ def main(arguments=None):
     wrong = 0
     for part in options.parts or PARTS:
         start = time.perf_counter()
-        cases = [Case(*case) for case in run_alone(run_part, part, options.short)]
+        try:
+            cases = [Case(*case) for case in run_alone(run_part, part, options.short)]
+        except Exception as error:  # the other parts are tried all the same
+            traceback.print_exc()
+            cases = [Case("the part itself", "it ends", f"{type(error).__name__}: {error}", False)]
         seconds = time.perf_counter() - start
         failed = [case for case in cases if not case.right]
         wrong += len(failed)

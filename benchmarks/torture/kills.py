@@ -26,6 +26,7 @@ from helpers.seals import read_sealed
 from helpers.settings import PROJECT_FOLDER
 
 _KILLS, _SEED = 20, 23
+_LONGEST = 1800  # seconds; what takes longer hangs
 _PATIENCE = 5  # seconds, in which what a killed process has started has to end
 _EXPECTED = "its workers end; started again, it ends with the same files, none unfinished"
 _COMPARED = ("figures", "models", "cache/pixels", "cache/measured", "cache/samples")
@@ -75,7 +76,7 @@ def main(notebooks):
             killed.kill_after(rng.uniform(0.1, 1) * reference.finish(), victim)
             case = killed.judge(reference)
         wrong += not case.right
-        print(f"{name}: {victim} {case.name}: {case.happened}", flush=True)
+        print(f"{name}: {case.name}: {case.happened}", flush=True)
     return int(bool(wrong))
 
 
@@ -106,9 +107,14 @@ class Run:
         return (["", *re.findall(r"(?m)^(?:## |\w+  (?=cell ))(.*)\n", self._log.read_text())])[-1]
 
     def finish(self):
-        """Run to the end, which takes the seconds that are returned. Raise RuntimeError if it fails."""
-        start = time.perf_counter()
-        if status := self._start().wait():
+        """Run to the end, which takes the seconds that are returned. Raise RuntimeError if it fails, or hangs."""
+        start, process = time.perf_counter(), self._start()
+        try:
+            status = process.wait(_LONGEST)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = f"none after {_LONGEST:,} seconds"
+        if status:
             raise RuntimeError(f"{self._log.read_text()[-3000:].rstrip()} (status {status})")
         return time.perf_counter() - start
 
@@ -125,9 +131,11 @@ class Run:
             self.kill_after(seconds * 0.7, victim)
 
     def kill_when(self, condition):
-        """Start it, and kill it when ``condition()`` holds."""
+        """Start it, and kill it when ``condition()`` holds. Raise RuntimeError if it ends before."""
         start, process = time.perf_counter(), self._start()
-        while process.poll() is None and not condition():
+        while not condition():
+            if process.poll() is not None:
+                raise RuntimeError(f"it ended before it was killed: {self._log.read_text()[-3000:].rstrip()}")
             time.sleep(0.02)
         self._kill(process, time.perf_counter() - start)
 
@@ -159,12 +167,11 @@ class Run:
             return subprocess.Popen(self._command, cwd=self._project, env=os.environ | settings, stdout=log, stderr=log)
 
     def _kill(self, process, seconds, victim=""):
-        victims = [pid for pid, command in self._find_processes().items() if victim in command]
-        self._killed = f"killed after {seconds:.1f} s, in {self.stage or 'the start'}"
-        if victim and victims:
-            os.kill(victims[0], signal.SIGKILL)
-        else:
-            process.kill()
+        victims = {pid: command for pid, command in self._find_processes().items() if victim and victim in command}
+        pid = next(iter(victims), process.pid)  # a kernel may not be there yet
+        what = f"{victim} " if victims else ""
+        self._killed = f"{what}killed after {seconds:.1f} s, in {self.stage or 'the start'}"
+        os.kill(pid, signal.SIGKILL)
         process.wait()  # of a kernel that was killed the runner ends by itself
         for path in (self.folder / "figures").glob("*/*/results.json"):
             self._opened[path.parent.name] = json.loads(path.read_text())["test_set_opened"]

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,7 +46,8 @@ def mount(folder, megabytes=2):
     try:
         yield Disk(Path(folder))
     finally:
-        _call("umount", "--lazy", folder)
+        with suppress(MountError):  # which would hide the error of the block
+            _call("umount", "--lazy", folder)
 
 
 def _call(*command):
