@@ -1,5 +1,6 @@
 """Archives from others: what they would unpack to is bounded before anything of it is unpacked."""
 
+import copy
 import io
 import math
 import os
@@ -11,6 +12,7 @@ import numpy as np
 MOST_BYTES = 2**31  # that are read from one file
 _ALWAYS = 2**28  # bytes that even a small file may unpack to
 _GROWTH = 20  # times its size a larger file may unpack to; MNIST takes 5
+_MOST_TEXT = 2**24  # bytes of a member of JSON, of which each three may become 72 in memory
 _MOST_LISTED = 2**20  # bytes of the list of members: some 10,000 of them
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -40,10 +42,21 @@ def open_archive(file, most=MOST_BYTES):
 
 
 def read_member(archive, name):
-    """Read a member of an archive: bytes, never more than its header says, which `open_archive` has bounded."""
-    member = archive.getinfo(name)
+    """Read a member of an archive: bytes, as many as its header says, which `open_archive` has bounded.
+
+    One that would unpack to another number is a `zipfile.BadZipFile` or a ValueError: others, such as Keras, would
+    unpack whatever there is. So is JSON that would fill the memory when it is parsed.
+    """
+    member = copy.copy(archive.getinfo(name))
+    claimed = member.file_size
+    if name.endswith(".json") and claimed > _MOST_TEXT:
+        raise ValueError(f"{name!r} has {claimed:,} bytes; at most {_MOST_TEXT:,} of JSON are read")
+    member.file_size += 1  # `zipfile` cuts off what is beyond
     with archive.open(member) as file:
-        return file.read(member.file_size)  # whereas read() without a number would unpack whatever there is
+        content = file.read(member.file_size)
+    if len(content) != claimed:
+        raise ValueError(f"{name!r} has another size than it claims")
+    return content
 
 
 @contextmanager

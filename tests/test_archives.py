@@ -75,6 +75,26 @@ def test_a_member_that_unpacks_to_more_than_it_says_takes_no_memory():
     tracemalloc.stop()
 
 
+@pytest.mark.parametrize(("text", "claimed"), [("text and more", 4), ("text", 3)])
+def test_a_member_that_holds_more_than_it_says_is_refused_whatever_its_checksum(text, claimed):
+    """Others would read all of it."""
+    content = make_archive(a=text.encode())
+    content = change(content, struct.pack("<L", len(text)), struct.pack("<L", claimed))
+    for length in (claimed, claimed + 1):
+        checksums = [struct.pack("<L", zlib.crc32(part.encode())) for part in (text, text[:length])]
+        lying = io.BytesIO(content.getvalue().replace(*checksums))
+        with pytest.raises((ValueError, zipfile.BadZipFile)), open_archive(lying) as archive:
+            read_member(archive, "a")
+
+
+def test_json_that_would_fill_the_memory_when_parsed_is_refused():
+    content = make_archive(**{"a.json": bytes(2**24 + 1), "b.json": bytes(2**24)})
+    with open_archive(content) as archive:
+        assert len(read_member(archive, "b.json")) == 2**24
+        with pytest.raises(ValueError, match="16,777,217 bytes; at most 16,777,216 of JSON are read"):
+            read_member(archive, "a.json")
+
+
 def list_too_much():
     with zipfile.ZipFile(content := io.BytesIO(), "w") as archive:
         for number in range(30_000):

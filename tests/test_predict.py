@@ -685,6 +685,13 @@ def write_text_model(path):
         (lambda path: save_cnn(path, about={"class_names": ["a", "b"]}), r"it has 3 classes, but class_names are \['a"),
         (lambda path: save_cnn(path, about={"class_names": ["a", "b", "b"]}), r"it has 3 classes"),
         (lambda path: save_cnn(path, about={"class_names": 3}), r"m.keras cannot be used"),
+        (
+            lambda path: save_cnn(path, about={"class_names": "abc"}),
+            r"m.keras cannot be used: .* class_names are 'abc'",
+        ),
+        (lambda path: save_cnn(path, about={"background": "x"}), r"m.keras cannot be used: its background is 'x'"),
+        (lambda path: save_cnn(path, about={"data_set": [1]}), r"m.keras cannot be used: its data_set is \[1\]"),
+        (lambda path: save_cnn(path, about={"conformal": dict.fromkeys("abc", 10**400)}), r"m.keras cannot be used"),
         (lambda path: save_cnn(path, about={"conformal": {"a": 0.5}}), r"m.keras cannot be used: .*expected those of"),
         (lambda path: save_cnn(path, about={"conformal": 0.5}), r"m.keras cannot be used"),
         (lambda path: save_cnn(path, about={"views": 3}), r"m.keras cannot be used: views=3"),
@@ -794,7 +801,7 @@ def test_the_second_of_two_on_one_table_ends_and_tears_nothing(saved, folder, ca
 
     monkeypatch.setattr(predict.Classifier, "predict", start_another)
     assert run(saved["full"], "scans") == 0
-    error = "predictions.csv is being written by another process. Wait until it has ended, or name another file."
+    error = "predictions.csv is being written by another process. Wait until it has ended."
     assert ended == [(2, f"error: {error}\n")]
     assert sorted(read_table()["file"]) == sorted(f"scans/{name}" for name in NAMES)
     assert sorted(path.name for path in Path().iterdir() if path.is_file()) == ["predictions.csv"]

@@ -71,26 +71,40 @@ class Classifier:
         if n_outputs == 1 and getattr(last, "__name__", "") != "sigmoid":
             raise InputError(f"{path} has one output, which is no probability: end it with a sigmoid.")
         n_classes = max(n_outputs, 2)
-        self.class_names = about.get("class_names") or [f"class_{number}" for number in range(n_classes)]
-        self.data_set = about.get("data_set", "")
-        self.thresholds = about.get("conformal") or {}
-        self._may_be_inverted = about.get("may_be_inverted", False)
-        self.background = about.get("background", 255)
-        self.views = views or about.get("views") or 1
         with open(path, "rb") as file:
             self.digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
         try:
+            self._take(about, n_classes, views)
             self._familiar = foreign.Familiar.from_arrays(arrays) if arrays else None
             self.training_ids = set(self._familiar.ids.tolist()) if arrays else set()
-            if not len(set(self.class_names)) == len(self.class_names) == n_classes:
-                raise ValueError(f"it has {n_classes} classes, but class_names are {reprlib.repr(self.class_names)}")
             self.header = [*_BEFORE, *(f"p_{name}" for name in self.class_names), *_BEHIND]
-            self._labels = [guard_cell(str(name)) for name in self.class_names]
+            self._labels = [guard_cell(name) for name in self.class_names]
             self.predict([Decoded(np.full(self.shape, level, "uint8"), "", "") for level in (0, 255)])
         except InputError:
             raise
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise InputError(f"{path} cannot be used: {error}") from error
+
+    def _take(self, about, n_classes, views):
+        """Take what a model says of itself, which may be anything that JSON can hold; ValueError if it will not do."""
+        names = about.get("class_names") or [f"class_{number}" for number in range(n_classes)]
+        known = isinstance(names, list) and all(isinstance(name, str | int) for name in names)
+        self.class_names = [str(name) for name in names] if known else []
+        if not len(set(self.class_names)) == len(self.class_names) == n_classes:
+            raise ValueError(f"it has {n_classes} classes, but class_names are {reprlib.repr(names)}")
+        "".join(self.class_names).encode()  # half a pair of surrogates cannot be written
+        self.thresholds = about.get("conformal") or {}
+        if self.thresholds and not _are_thresholds(self.thresholds, self.class_names):
+            found, expected = reprlib.repr(self.thresholds), reprlib.repr(self.class_names)
+            raise ValueError(f"its conformal thresholds are {found}; expected those of {expected}, from 0 to 1")
+        if (background := about.get("background", 255)) not in range(256):
+            raise ValueError(f"its background is {reprlib.repr(background)}; expected a grey level from 0 to 255")
+        if (views := views or about.get("views") or 1) not in (1, 4, 8):
+            raise ValueError(f"views={reprlib.repr(views)}; expected 1, 4 or 8")
+        if not isinstance(data_set := about.get("data_set", ""), str):
+            raise ValueError(f"its data_set is {reprlib.repr(data_set)}; expected a name")
+        self.background, self.views, self.data_set = int(background), int(views), data_set
+        self._may_be_inverted = bool(about.get("may_be_inverted"))
 
     def predict(self, images):
         """Predict images; return for each its row of the table, without the file's name, and how many are foreign."""
@@ -179,6 +193,12 @@ class Classifier:
         if not (y_prob.min() >= 0 and np.abs(y_prob.sum(axis=1) - 1).max() <= _ROUNDING):  # or NaN
             raise InputError(f"{self._path} cannot be used: its outputs are no probabilities: add a softmax.")
         return y_prob, distances, nearest
+
+
+def _are_thresholds(value, names):
+    if not isinstance(value, dict) or set(value) != set(names):
+        return False
+    return all(isinstance(threshold, int | float) and 0 <= threshold <= 1 + _ROUNDING for threshold in value.values())
 
 
 def _exchange_light_and_dark(pixels):

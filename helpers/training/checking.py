@@ -20,7 +20,6 @@ from helpers.training import tf
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"  # the members that Keras writes
 ABOUT, ARRAYS = "about.json", "arrays.npz"  # those that `helpers.training.saving.save_model` adds
 MOST_VALUES = 2**26  # that an image may have in any layer: 64 channels of 1024 x 1024
-_MOST_TEXT = 2**24  # bytes of a member of JSON
 _MOST_CALLS = 300_000  # of layers, with all that belongs to them: 8 views by 10 networks take 50,000
 _DEEPEST = 60  # levels of the description of a model; ours have 13
 _SLACK = 2**24  # bytes of weights that a model may have without finding them in its file, such as counters
@@ -83,9 +82,6 @@ def check_model(path):
         names = set(archive.namelist())
         if unknown := names - {CONFIG, METADATA, WEIGHTS, ABOUT, ARRAYS}:
             raise ValueError(f"it holds {min(unknown)!r}, which no model of images needs")
-        for name in {CONFIG, METADATA, ABOUT} & names:
-            if archive.getinfo(name).file_size > _MOST_TEXT:
-                raise ValueError(f"{name!r} in it has more than {_MOST_TEXT:,} bytes")
         _check_config(json.loads(read_member(archive, CONFIG)))
         return _check_hdf5(io.BytesIO(read_member(archive, WEIGHTS)))
 
