@@ -8,12 +8,14 @@ import argparse
 import json
 import shutil
 import sys
+import time
 from collections import Counter
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from helpers import progress
@@ -26,17 +28,24 @@ from helpers.settings import CACHES, PROJECT_FOLDER, read_settings
 from helpers.study.runner import read_record
 
 _PROJECT = {"models": "models", "results": "figures", "reports": "reports"}
-_STATES = ("fine", "other version", "damaged", "half-written", "stale")
-_USABLE = _STATES[:2]
+_STATES = ("fine", "other version", "unused", "unreadable", "damaged", "half-written", "stale")
+_USABLE = _STATES[:3]
+_KEPT = {  # also in a repair, and what is told of them
+    "unused": "A repair keeps it; remove it yourself if the images will not come back",
+    "unreadable": "A repair keeps it; see who may read it",
+}
+_DAY = 86_400  # seconds
 _TAIL = 2048  # bytes, within which a page says that it ends
 
 
 class Finding(NamedTuple):
     """A thing that was found, and how it is.
 
-    ``kind`` is "pixels", "measured" and so on; ``n_bytes`` are those on disk; ``state`` is "fine", "other version" (it
-    can be used), "damaged", "half-written" (by a process that is dead) or "stale" (nothing will ever use it again);
-    ``why`` says more about it, and ``seen`` tells it from what another process may put in its place.
+    ``kind`` is "pixels", "measured" and so on; ``n_bytes`` are those on disk; ``why`` says more about its ``state``;
+    and ``seen`` tells it from what another process may put in its place. The states:
+
+    fine, other version (it can be used), unused (its images are not there, as when a disk is not mounted), unreadable
+    (this user may not read it), damaged, half-written (by a process that is dead), stale (nothing will use it again).
     """
 
     kind: str
@@ -49,7 +58,7 @@ class Finding(NamedTuple):
     @property
     def is_removable(self):
         """Whether a repair removes it: all of a cache will be made again, and what is half-written is of no use."""
-        return self.state == "half-written" or (self.kind in CACHES and self.state not in _USABLE)
+        return self.state == "half-written" or (self.kind in CACHES and self.state in ("damaged", "stale"))
 
 
 def main(arguments=None):
@@ -106,6 +115,8 @@ def _examine(kind, path, judge, about):
             state, why = judge(path, **about) or ("fine", "")
         except FileNotFoundError:
             raise
+        except PermissionError as error:
+            state, why = "unreadable", read_reason(error)
         except (DamagedError, OSError) as error:
             state, why = "damaged", read_reason(error)
     except FileNotFoundError:
@@ -131,7 +142,9 @@ def _judge_sealed(path, folders, samples):
         return "stale", "another version of this project has made it"
     folder = Path(about["folder"])
     is_old = folders["samples"] in folder.parents and folders["samples"] / samples not in folder.parents
-    return ("stale", f"its images, in {_show(folder)}, are gone") if is_old or not folder.is_dir() else None
+    if is_old or not folder.is_dir():
+        return "stale" if is_old else "unused", f"its images, in {_show(folder)}, are gone"
+    return None
 
 
 def _judge_sample(path, samples, **_):
@@ -141,7 +154,8 @@ def _judge_sample(path, samples, **_):
 def _judge_checkpoint(path, folders, **_):
     _test_archive(path, ["about.npy"])
     results = folders["results"] / path.parent.relative_to(folders["checkpoints"]) / "results.json"
-    if results.is_file() and results.stat().st_mtime > path.stat().st_mtime:
+    ended = results.stat().st_mtime if results.is_file() else np.inf
+    if path.stat().st_mtime < ended < time.time() - _DAY:  # sooner, another run of the notebook may still need it
         return "stale", "its run has ended without it"
     return None
 
@@ -253,6 +267,8 @@ def _tell_remedy(finding, repair, removed):
     if finding.is_removable:
         done = "It was removed" if removed else "It could not be removed" if repair else "REPAIR=1 removes it"
         return f"{done}."
+    if finding.state in _KEPT:
+        return f"{_KEPT[finding.state]}."
     return f"{'It can be used; ' if finding.state in _USABLE else ''}`{_tell_command(finding)}` makes it again."
 
 

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import mmap
 import os
+import re
 import shutil
 import sys
 from contextlib import contextmanager, suppress
@@ -127,7 +128,8 @@ def _find_refusal(error, path, unfinished, before):
         named = getattr(error, "filename", None)
         inside = unfinished is not None and f"{named}".startswith(f"{unfinished}{os.sep}")  # of a folder
         if isinstance(error, OSError) and (named is None or inside or str(named) in places):
-            if error.errno in _REFUSALS or (error.errno is None and type(error) is OSError):  # as of NumPy and h5py
+            unnumbered = error.errno is None and type(error) is OSError and re.search("writ", str(error))
+            if error.errno in _REFUSALS or unnumbered:  # the latter as of NumPy and h5py
                 return error
             if error.errno == errno.ENOENT and not path.parent.is_dir():
                 return error
@@ -178,8 +180,7 @@ def hold_lock(path, wait=False):
             except BlockingIOError:
                 file.close()
                 raise InputError(
-                    f"{show_name(path)} is being written by another process. Wait until it has ended, or name another "
-                    "file."
+                    f"{show_name(path)} is being written by another process. Wait until it has ended."
                 ) from None
             except OSError:
                 break

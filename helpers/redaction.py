@@ -25,7 +25,7 @@ def hide_secrets(text):
     'no connection to http://***@proxy:3128 (for https://host/file?***)'
     """
     text = _HEADER.sub(rf"\1 {_HIDDEN}", _QUERY.sub(f"?{_HIDDEN}", _USER_INFO.sub(f"{_HIDDEN}@", text)))
-    return _hide(hide_keys(text), _USER_NAMES)
+    return _hide(hide_keys(text), _USER_NAMES, before=r"(?<![\w/])")  # in a path it is the name of a folder
 
 
 def hide_keys(text):
@@ -33,12 +33,12 @@ def hide_keys(text):
     return _hide(text, _KEYS)
 
 
-def _hide(text, names):
+def _hide(text, names, before=""):
     values = [value for name, value in _list_settings() if names.search(name)]
     forms = {form for value in values for form in (value, quote(value, safe=""), json.dumps(value)[1:-1])}
     for form in sorted(forms, key=len, reverse=True):
         if len(form) >= _LEAST:
-            text = text.replace(form, _HIDDEN)
+            text = re.sub(before + re.escape(form), _HIDDEN, text)
     return text
 
 

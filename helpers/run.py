@@ -17,6 +17,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 
 from helpers import reports
@@ -259,8 +260,10 @@ def _describe_end(status):
         return "the kernel does not answer"
     if status >= 0:
         return f"the kernel ended with status {status}"
-    name = signal.Signals(-status).name
-    return f"the kernel {_ENDS.get(name, 'was ended')} ({name})"
+    with suppress(ValueError):  # of signals without a name
+        name = signal.Signals(-status).name
+        return f"the kernel {_ENDS.get(name, 'was ended')} ({name})"
+    return f"the kernel was ended (signal {-status})"
 
 
 _ENDS = {

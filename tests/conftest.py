@@ -3,6 +3,7 @@
 import time
 from contextlib import ExitStack
 
+import matplotlib
 import pytest
 from PIL import Image
 
@@ -65,7 +66,7 @@ def draw_experiment(tmp_path_factory):
     """Draw a data set of class folders and open it in an experiment that no setting from outside reaches."""
     from helpers import Experiment, open_data_set  # here only: they start TensorFlow, which most tests do not need
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, matplotlib.rc_context():  # an experiment sets the style of figures
 
         def draw(name, record, draw_image, counts, validation, change=None):
             """``change`` alters the files, whose folder it gets, before they are opened."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import zipfile
 from importlib.metadata import version
@@ -216,11 +217,6 @@ def test_models_and_results_of_other_versions_can_be_used(project, capsys):
 # Stale
 
 
-def move_images(project):
-    (project / "data").rename(project / "moved")
-    return [find(project, f".cache/{kind}/*") for kind in KINDS[:3]], "its images, in data, are gone"
-
-
 def leave_an_old_sample(project):
     path = project / ".cache/samples/v3"
     (path / "plants").mkdir(parents=True)
@@ -231,6 +227,7 @@ def leave_an_old_sample(project):
 def end_the_run(project):
     path = find(project, ".cache/checkpoints/*/*/*")
     os.utime(path, (1000, 1000))
+    os.utime(find(project, "figures/*/*/results.json"), (2000, 2000))
     return [path], "its run has ended without it"
 
 
@@ -251,7 +248,7 @@ def update_project(project):
     return [min(paths, key=lambda path: path.stat().st_size)], "another version of this project has made it"
 
 
-STALE = [move_images, leave_an_old_sample, end_the_run, update_keras, update_project]
+STALE = [leave_an_old_sample, end_the_run, update_keras, update_project]
 
 
 @pytest.mark.parametrize("grow_old", STALE)
@@ -278,24 +275,42 @@ def test_an_old_sample_is_removed_with_what_was_left_in_it(project, capsys):
     assert not old.exists()
 
 
-def test_what_the_system_does_not_read_is_removed(project, capsys, monkeypatch):
+def test_what_this_user_may_not_read_is_kept(project, capsys, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(doctor, "read_record", refuse)
-    status, table, lines = check(capsys)
-    assert (status, table.loc["studies", "damaged"]) == (1, 1)
-    assert "Permission denied" in lines[0]
-    assert check(capsys, "--repair")[0] == 0
+    before = list_files(project)
+    status, table, lines = check(capsys, "--repair")
+    assert (status, table.loc["studies", "unreadable"]) == (1, 1)
+    assert lines[0].endswith("'. A repair keeps it; see who may read it.")
+    assert list_files(project) == before
+
+
+def test_pixels_are_kept_when_the_disk_of_their_images_is_not_there(project, capsys):
+    (project / "data").rename(project / "moved")
+    before = list_files(project)
+    status, table, lines = check(capsys, "--repair")
+    assert (status, table["unused"].sum(), len(lines)) == (0, 3, 3)
+    kept = "A repair keeps it; remove it yourself if the images will not come back."
+    assert all(line.endswith(f" bytes: its images, in data, are gone. {kept}") for line in lines)
+    assert list_files(project) == before
+
+
+def test_a_training_is_kept_that_another_run_may_still_need(project, capsys):
+    end_the_run(project)
+    results = find(project, "figures/*/*/results.json")
+    os.utime(results)
+    assert check(capsys)[::2] == (0, [])
 
 
 def test_pixels_of_an_old_sample_are_stale_with_it(project, capsys):
     old = project / ".cache/samples/v3/plants"
-    old.parent.mkdir()
-    (project / "data").rename(old)
-    load_pixels(pd.DataFrame({"path": ["one.png"]}), old, (6, 8, 3), project / ".cache")
+    before = find(project, ".cache/pixels/*")
+    shutil.copytree(project / "data", old)
+    load_pixels(pd.DataFrame({"path": ["one.png"]}), old, (6, 7, 3), project / ".cache")
     assert check(capsys, "--repair")[0] == 0
-    assert list((project / ".cache/pixels").iterdir()) == []
+    assert find(project, ".cache/pixels/*") == before
     assert check(capsys)[::2] == (0, [])
 
 

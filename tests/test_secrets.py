@@ -107,7 +107,7 @@ def test_secrets_of_messages_are_hidden():
         "('***', '***', '***'), ['***', '***', '***', '***']"
     )
     assert doctest.testmod(redaction).failed == 0
-    plain = "no such file: /home/me/data (https://host/page?), as 1 of 2 tokens: what is the key?"
+    plain = f"no such file: /home/{VARIABLES['KAGGLE_USERNAME']}/data (https://host/page?): what is the key?"
     assert hide_secrets(plain) == plain
 
 
