@@ -434,20 +434,22 @@ def _list_models(doors):
         write(path, [_pack("about.json", zlib.compress(text, 9, -15), len(text), text)])
 
     name, load, outside = "m.keras", doors.load, doors.outside
-    odd = ["<script>alert(1)</script>", '=cmd|" /C calc"!A0\nsecond line']
+    odd = ["=<script>alert(1)</script>", '=cmd|" /C calc"!A0\nsecond line']
 
     def nest_about(path):
         write(path, about=b'{"a":' * 100_000 + b"1" + b"}" * 100_000)
 
     def check_answer():
         page = (doors.inside / "answer.html").read_text()
-        good = page.count(escape(odd[0])) >= 2 and escape(odd[1]) in page and escape(doors.picture) in page
-        return "" if good and "<script" not in page and "<img src=x" not in page else "the page has the names as HTML"
+        good = all(page.count(escape(name)) >= 2 for name in odd) and escape(doors.picture) in page
+        if "<script" in page or "<img src=x" in page:
+            return "the page has the names as HTML"
+        return "" if good else "the page lacks names"
 
     def check_table():
         with open(doors.inside / "table.csv", newline="") as file:
             head, *rows = csv.reader(file)
-        good = f"p_{odd[1]}" in head and len(rows) == 3 and not any(row[1].startswith("=") for row in rows)
+        good = f"p_{odd[1]}" in head and len(rows) == 3 and all(row[1].startswith("'=") for row in rows)
         return "" if good else "the table is not as it has to be"
 
     return [
@@ -680,7 +682,7 @@ def _list_models(doors):
         (
             "names of classes with HTML, a formula, two lines",
             name,
-            tell(class_names=odd, conformal=dict.fromkeys(odd, 0.1)),
+            tell(class_names=odd, conformal=dict.fromkeys(odd, 0)),
             doors.predict,
             HARMLESS,
             check_table,
@@ -688,7 +690,7 @@ def _list_models(doors):
         (
             "the same on the page `Your own image`, with HTML in the name of the picture",
             name,
-            tell(class_names=odd, conformal=dict.fromkeys(odd, 0.1)),
+            tell(class_names=odd, conformal=dict.fromkeys(odd, 0)),
             doors.ask,
             HARMLESS,
             check_answer,
