@@ -8,14 +8,12 @@ import argparse
 import json
 import shutil
 import sys
-import time
 from collections import Counter
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from helpers import progress
@@ -34,7 +32,6 @@ _KEPT = {  # also in a repair, and what is told of them
     "unused": "A repair keeps it; remove it yourself if the images will not come back",
     "unreadable": "A repair keeps it; see who may read it",
 }
-_DAY = 86_400  # seconds
 _TAIL = 2048  # bytes, within which a page says that it ends
 
 
@@ -64,7 +61,8 @@ class Finding(NamedTuple):
 def main(arguments=None):
     """Run the command line; return the exit status: 0 (all is fine, or repaired), 1 (it is not) or 2 (bad input)."""
     parser = argparse.ArgumentParser(prog="python -m helpers.doctor", description="Check caches, models and results.")
-    parser.add_argument("--repair", action="store_true", help="remove what is of no use; never a model or a result")
+    told = "remove half-written files, and from the caches what is damaged or stale; never a model or a result"
+    parser.add_argument("--repair", action="store_true", help=told)
     options = parser.parse_args(arguments)
     try:
         settings = read_settings()
@@ -85,16 +83,17 @@ def main(arguments=None):
     if options.repair and freed:
         print(f"{freed:,} bytes were freed.")
     elif removable and not options.repair:
-        print(f"`make doctor REPAIR=1` frees {removable:,} bytes.")
+        print(f"A repair, `make doctor REPAIR=1` or `python -m helpers.doctor --repair`, frees {removable:,} bytes.")
+    print(f"{left:,} of these cannot be used." if left else "All is fine, or can be used.")
     return int(bool(left))
 
 
 def examine(cache_dir, project):
     """Examine a cache, and what a project has in ``models/``, ``figures/`` and ``reports/``: a list of `Finding`."""
-    from samples import VERSION  # here only: it brings what draws them
+    from samples import VERSION, find_damage  # here only: it brings what draws them
 
     folders = {kind: cache_dir / kind for kind in CACHES} | {kind: project / name for kind, name in _PROJECT.items()}
-    about = {"folders": folders, "samples": f"v{VERSION}"}
+    about = {"folders": folders, "samples": f"v{VERSION}", "find_damage": find_damage}
     found = [(kind, path, _judge_left) for kind, folder in folders.items() for path in find_unfinished(folder)]
     for kind, pattern, judge in _JUDGES:
         paths = sorted(folders[kind].glob(pattern))
@@ -136,7 +135,7 @@ def _judge_left(path, **_):
     return "half-written", "the process that wrote it is dead"
 
 
-def _judge_sealed(path, folders, samples):
+def _judge_sealed(path, folders, samples, **_):
     about, _ = read_seal(path)
     if about.get("version", pixels.VERSION) != pixels.VERSION:
         return "stale", "another version of this project has made it"
@@ -147,17 +146,17 @@ def _judge_sealed(path, folders, samples):
     return None
 
 
-def _judge_sample(path, samples, **_):
-    return None if path.name == samples else ("stale", f"it is of another version of the samples than {samples}")
-
-
-def _judge_checkpoint(path, folders, **_):
-    _test_archive(path, ["about.npy"])
-    results = folders["results"] / path.parent.relative_to(folders["checkpoints"]) / "results.json"
-    ended = results.stat().st_mtime if results.is_file() else np.inf
-    if path.stat().st_mtime < ended < time.time() - _DAY:  # sooner, another run of the notebook may still need it
-        return "stale", "its run has ended without it"
+def _judge_samples(path, samples, find_damage, **_):
+    if path.name != samples:
+        return "stale", f"it is of another version of the samples than {samples}"
+    for folder in filter(Path.is_dir, path.glob("[!.]*")):
+        if damage := find_damage(folder):
+            raise DamagedError(f"{folder.name}: {damage}")
     return None
+
+
+def _judge_checkpoint(path, **_):
+    _test_archive(path, ["about.npy"])
 
 
 def _judge_record(path, **_):
@@ -200,11 +199,12 @@ def _judge_page(path, **_):
             raise DamagedError("its end is missing")
 
 
+_HASHED = "[0-9a-f]" * 32  # so files are called whose names come from what they are made of
 _JUDGES = (
-    ("pixels", "*.npy", _judge_sealed),
-    ("measured", "*.csv", _judge_sealed),
-    ("hashes", "*.txt", _judge_sealed),
-    ("samples", "v*", _judge_sample),
+    ("pixels", f"{_HASHED}.npy", _judge_sealed),
+    ("measured", f"{_HASHED}.csv", _judge_sealed),
+    ("hashes", f"{_HASHED}.txt", _judge_sealed),
+    ("samples", "v*", _judge_samples),
     ("checkpoints", "**/*.npz", _judge_checkpoint),
     ("studies", "**/*.json", _judge_record),
     ("models", "**/*.keras", _judge_keras),
@@ -265,7 +265,7 @@ def _format_table(findings):
 def _tell_remedy(finding, repair, removed):
     """Tell what a repair has done or would do, or what to run."""
     if finding.is_removable:
-        done = "It was removed" if removed else "It could not be removed" if repair else "REPAIR=1 removes it"
+        done = "It was removed" if removed else "It could not be removed" if repair else "A repair removes it"
         return f"{done}."
     if finding.state in _KEPT:
         return f"{_KEPT[finding.state]}."

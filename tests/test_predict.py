@@ -679,7 +679,7 @@ def write_text_model(path):
     [
         (lambda path: None, r"m.keras: no such file"),
         (lambda path: path.write_text("no model"), r"m.keras: this is no .keras model"),
-        (write_lambda, r"m.keras: Keras could not load this model: .*Lambda.*arbitrary code"),
+        (write_lambda, r"m.keras cannot be loaded as a model: .*Lambda.*arbitrary code"),
         (write_text_model, r"m.keras is no classifier of grey or colour images: from \(None, 4\) to \(None, 3\)"),
         (lambda path: save_cnn(path, (16, 16, 2)), r"m.keras is no classifier of grey or colour images"),
         (lambda path: save_cnn(path, about={"class_names": ["a", "b"]}), r"it has 3 classes, but class_names are \['a"),

@@ -584,7 +584,7 @@ def _list_models(doors):
             name,
             config(_put_activation({"class_name": "__lambda__", "config": {"value": "YQ=="}})),
             load,
-            "asks for None.__lambda__",
+            "asks for __lambda__",
         ),
         (
             "function of another module: os.system",

@@ -14,6 +14,7 @@ from helpers.data.layouts.common import LEFT_OUT, PROBLEM_COLUMNS
 from helpers.files import InputError, show_name
 
 MOST_UNUSABLE = 0.05  # share of the images above which there is something wrong with the data set as a whole
+_SHOWN = 5  # problems that are told
 
 
 def count_images(images, by=("part", "label")):
@@ -53,8 +54,8 @@ def leave_out_unusable(images, problems, measured=None):
     left_out = len(set(problems.loc[problems["action"] == LEFT_OUT, "image_id"]) - set(images["image_id"]))
     share = left_out / max(1, left_out + len(images))
     if share > MOST_UNUSABLE:
-        shown = "\n".join(f"{row.file}: {row.problem} ({row.action})" for row in problems.head(20).itertuples())
-        more = f"\n… and {len(problems) - 20:,} more" if len(problems) > 20 else ""
+        shown = "\n".join(f"{row.file}: {row.problem} ({row.action})" for row in problems.head(_SHOWN).itertuples())
+        more = f"\n… and {len(problems) - _SHOWN:,} more" if len(problems) > _SHOWN else ""
         raise InputError(
             f"{share:.1%} of the images cannot be used, more than the {MOST_UNUSABLE:.0%} that a run goes on without. "
             f"Mend the files or fetch them again:\n{shown}{more}"

@@ -176,7 +176,7 @@ def _check_class(value):
             if name in ("Lambda", "__lambda__")
             else "is not one of those that are let in"
         )
-        raise ValueError(f"it asks for {module}.{name}{also}, which {why}")
+        raise ValueError(f"it asks for {'.'.join(filter(None, [module, name]))}{also}, which {why}")
 
 
 def _check_hdf5(file, most_names=1):

@@ -130,16 +130,18 @@ def load_model(path):
             model = keras.models.load_model(path, custom_objects=FUSED_LAYERS, safe_mode=True)
         check_inputs(model)
     except Exception as error:  # Keras, h5py and zipfile fail in many ways
-        raise ValueError(f"{path}: Keras could not load this model: {read_reason(error)}") from error
+        raise ValueError(f"{path} cannot be loaded as a model: {read_reason(error)}") from error
     return model
 
 
 def _find_archive(path):
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; expected a .keras file.")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file. The notebooks save their models in models/: train one first.")
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: this is no .keras model (or it is truncated). Save it again with save_model.")
+        raise ValueError(f"{path}: this is no .keras model, or it was cut. The notebooks save such models in models/.")
     return path
 
 

@@ -41,6 +41,29 @@ def test_a_full_disk_is_told_and_leaves_nothing(small_disk):
     assert make_sample(get_data_set("mnist"), small_disk.folder).is_dir()
 
 
+@pytest.mark.parametrize("change", ["cut", "removed", "added", "copied without its checksum"])
+def test_a_damaged_sample_is_named_and_drawn_again(tmp_path, monkeypatch, capsys, change):
+    monkeypatch.setattr(sample, "_whole", set())
+    folder = make_sample(get_data_set("mnist"), tmp_path)
+    content = (folder / "mnist.npz").read_bytes()
+    match change:
+        case "cut":
+            (folder / "mnist.npz").write_bytes(content[:-1])
+        case "removed":
+            (folder / "mnist.npz").unlink()
+        case "added":
+            (folder / "other.npz").touch()
+        case _:
+            folder.with_name("mnist.checksum").unlink()
+    assert make_sample(get_data_set("mnist"), tmp_path) == folder  # which this process has found whole before
+    assert capsys.readouterr().out == ""
+    sample._whole.clear()
+    assert make_sample(get_data_set("mnist"), tmp_path) == folder
+    assert capsys.readouterr().out.startswith(f"{folder} was damaged (it")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"mnist.npz": content}
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["mnist", "mnist.checksum"]
+
+
 def list_entries(folder):
     return sorted(folder.rglob("*"))
 
@@ -149,7 +172,8 @@ def test_drawn_once(data_set, tmp_path, monkeypatch):
     (folder,) = folders
     assert folder.name == "mnist"
     assert len(drawn) == 1
-    assert list_entries(tmp_path) == [folder.parent, folder, folder / "mnist.npz"]
+    checksum = folder.with_name("mnist.checksum")
+    assert list_entries(tmp_path) == [folder.parent, folder, folder / "mnist.npz", checksum]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, ValueError])
@@ -211,7 +235,7 @@ def test_the_sample_of_a_run_that_was_faster_is_taken(data_set, tmp_path, monkey
     monkeypatch.setattr(sample, "_DRAWERS", {"mnist": draw})
     folder = make_sample(data_set, tmp_path)
     assert (folder / "mnist.npz").read_bytes() == b"theirs"
-    assert list_entries(folder.parent) == [folder, folder / "mnist.npz"]
+    assert list_entries(folder.parent) == [folder, folder / "mnist.npz", folder.with_name("mnist.checksum")]
 
 
 def test_find_data_gives_the_sample(folder, data_set, tmp_path, monkeypatch):
