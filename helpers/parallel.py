@@ -221,6 +221,7 @@ def _connect():
     except TimeoutError as error:
         raise InputError(
             f"{where} has had no worker for {_WORKERS_SECONDS} seconds. Start some: dask worker --nthreads 1 {_address}"
+            ". If they end at once, their output says why: they may lack this project."
         ) from error
     except OSError as error:
         raise _lose() from error

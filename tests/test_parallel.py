@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 import pytest
+from dask.distributed import Client
 from PIL import Image
 
 from benchmarks.torture.cluster import change_code, change_numpy, leave_out_project
@@ -184,18 +185,26 @@ def test_a_scheduler_that_is_not_reached_is_told(address, monkeypatch):
     assert time.monotonic() - start < 10
 
 
-def test_clusters_that_cannot_work_are_told(make_cluster, monkeypatch, tmp_path):
+def test_a_worker_without_the_project_is_told(make_cluster, tmp_path):
+    cluster = make_cluster()
+    leave_out_project(tmp_path)
+    cluster.add_worker("--nthreads", "1", "--no-nanny", path=[tmp_path])
+    with Client(cluster.address, set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=60)  # one that joins later ends by itself
+    try:
+        with pytest.raises(InputError, match=r"cannot import this project \(No module named helpers\)"):
+            use_cluster(cluster.address)
+    finally:
+        use_cluster("")
+
+
+def test_clusters_that_cannot_work_are_told(make_cluster, monkeypatch):
     cluster = make_cluster()
     try:
         monkeypatch.setattr(parallel, "_WORKERS_SECONDS", 1)
         with pytest.raises(InputError, match="no worker for 1 seconds"):
             use_cluster(cluster.address)
         monkeypatch.setattr(parallel, "_WORKERS_SECONDS", 60)
-        leave_out_project(tmp_path)
-        worker = cluster.add_worker("--nthreads", "1", "--no-nanny", path=[tmp_path])
-        with pytest.raises(InputError, match=r"cannot import this project \(No module named helpers\)"):
-            use_cluster(cluster.address)
-        worker.kill()
         cluster.add_worker("--nthreads", "2", "--no-nanny")
         with pytest.raises(InputError, match="--nthreads 1"):
             use_cluster(cluster.address)

@@ -226,8 +226,8 @@ def _correlate(thumbnails, pairs, part):
         used, places = np.unique(firsts[rows], return_inverse=True)
         others = _take_detail(_transform(thumbnails[used]))
         for number in np.unique(orientations[rows]):
-            of_one = np.flatnonzero(orientations[rows] == number)
-            for some in np.array_split(of_one, len(of_one) // _PAIRS + 1):
+            alike = np.flatnonzero(orientations[rows] == number)
+            for some in np.array_split(alike, len(alike) // _PAIRS + 1):
                 oriented = _orient(details[seconds[rows[some]]], _ORIENTATIONS[number])
                 correlation[rows[some]] = (others[places[some]] * oriented).sum(axis=(1, 2))
     return correlation
