@@ -6,6 +6,7 @@ A notebook says once which of the two, with `use_cluster`; all that spreads its 
 import functools
 import hashlib
 import os
+import re
 import sys
 import threading
 import time
@@ -243,8 +244,10 @@ def _open(where):
     _checked.clear()
     try:
         client.register_worker_callbacks(_limit_threads)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # Dask gives that of a worker as a text, where other workers may be fine
         client.close()
+        if not re.search("ImportError|ModuleNotFoundError|AttributeError", repr(error)):
+            raise
         raise InputError(f"{where}: a worker cannot import this project ({error}). Install it there too.") from error
     return client
 
