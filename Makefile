@@ -52,7 +52,7 @@ test: $(READY)  ## lint, unit tests, then every notebook compared with its saved
 	$(PYTEST)
 	rm -rf figures/sample
 	KAGGLE_KEY=$(PLANTED) NOTEBOOK_MODE=quick DATA_SOURCE=sample $(PYTEST) -p no:cacheprovider $(NBVAL) notebooks
-	$(BIN)/python -m pytest -q tests/notebooks/after_notebooks.py
+	$(PYTEST) --dist worksteal tests/notebooks/after_notebooks.py
 
 browser: $(READY)  ## the notebooks and the pages in Chromium, which Debian's package brings if there is none
 	$(BIN)/uv pip install $(LOCKED) --python $(BIN)/python --group browser

@@ -6,9 +6,21 @@ import traceback
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.common import RESULTS, format_table, save_rows
+from benchmarks.common import RESULTS, format_table, save_rows, write_table
+from benchmarks.speed import write_page
 
-SUBJECTS = ("training", "transfer", "augmentation", "preparation", "prediction", "memory", "notebooks", "melanoma")
+SUBJECTS = (
+    "training",
+    "transfer",
+    "augmentation",
+    "preparation",
+    "prediction",
+    "parallel",
+    "memory",
+    "notebooks",
+    "melanoma",
+    "speedrun",
+)
 
 
 def main(arguments=None):
@@ -19,7 +31,12 @@ def main(arguments=None):
     parser.add_argument("--rounds", type=int, help="how often each is measured; each row has a default")
     parser.add_argument("--tiny", action="store_true", help="smallest sizes, to see that it runs; nothing is written")
     parser.add_argument("--out", type=Path, help=f"the file of results; default: {RESULTS.name} beside this module")
+    parser.add_argument("--tables", action="store_true", help="write the tables of what was measured again, and stop")
     options = parser.parse_args(arguments)
+    if options.tables:
+        write_table()
+        write_page()
+        return 0
     known = find_rows()
     unknown = [name for name in options.rows if not any(row.startswith(name) for row in known)]
     if unknown or options.list:
@@ -39,6 +56,8 @@ def main(arguments=None):
         print(f"\n{name}\n{format_table(rows)}", flush=True)
         if out:
             save_rows(rows, out)
+        if out == RESULTS:
+            write_page()
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
     return int(bool(failed))

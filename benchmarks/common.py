@@ -6,6 +6,7 @@ import platform
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
+from datetime import date
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,6 +20,7 @@ from helpers.files import replace_atomically
 from helpers.parallel import end_with_parent
 
 RESULTS = Path(__file__).parent / "results.json"
+KINDS = ("without bfloat16", "without AMX", "with AMX", "with a GPU")  # of machines; see `name_kind`
 NETWORKS = {  # shape, batch size, what build_cnn is called with
     "28x28x1": ((28, 28, 1), 128, {"filters": ((16, 32), (64, 64), (128, 128))}),  # 01_mnist
     "160x120x3": (  # 02_ham10000
@@ -175,7 +177,9 @@ def draw_pixels(count, shape, n_classes=N_CLASSES):
 
 
 def describe_machine():
-    """Describe what the rows of one file have in common: processor and versions."""
+    """Describe what the rows of one run have in common: processor and versions."""
+    from helpers.training import tf  # here only: it takes seconds to start
+
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
@@ -185,14 +189,24 @@ def describe_machine():
         "cores": os.cpu_count(),
         "amx_bf16": "amx_bf16" in flags,
         "avx512_bf16": "avx512_bf16" in flags,
+        "gpu": bool(tf.config.list_physical_devices("GPU")),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
     }
 
 
-def save_rows(rows, path=RESULTS):
-    """Put rows into the file of results, in the place of earlier ones of the same names.
+def name_kind(machine):
+    """Name the kind of a machine, one of `KINDS`: by what it multiplies in bfloat16 with, which decides most ratios."""
+    if machine["gpu"]:
+        return "with a GPU"
+    if machine["amx_bf16"]:
+        return "with AMX"
+    return "without AMX" if machine["avx512_bf16"] else "without bfloat16"
 
-    Rows of another machine or of other versions are left out: a file speaks of one.
+
+def save_rows(rows, path=RESULTS):
+    """Put rows into the file of results, in the place of earlier ones of the same names and the same kind of machine.
+
+    A row that stays, and was measured on another machine of this kind or with other versions, keeps those.
 
     Parameters
     ----------
@@ -202,44 +216,88 @@ def save_rows(rows, path=RESULTS):
         Ends in ``.json``; the same as a table goes to the ``.md`` file beside it.
     """
     machine = describe_machine()
-    kept = {}
-    if path.is_file():
-        results = json.loads(path.read_text(encoding="utf-8"))
-        if all(results.get(name) == value for name, value in machine.items()):
-            kept = {row["what"]: row for row in results["rows"]}
-        else:
-            print(f"{path.name} was of another machine or other versions: its rows are left out")
-    results = machine | {"rows": list((kept | {row["what"]: row for row in rows}).values())}
+    results = read_results(path)
+    before = results.get(name_kind(machine), {"rows": []})
+    kept = {row["what"]: _keep_apart(row, before, machine) for row in before["rows"]}
+    new = {row["what"]: row | {"date": f"{date.today()}"} for row in rows}
+    results[name_kind(machine)] = machine | {"rows": list((kept | new).values())}
     with replace_atomically(path) as unfinished:
         unfinished.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_table(path)
+
+
+def read_results(path=RESULTS):
+    """Read the file of results: a dict from each kind of machine, in the order of `KINDS`, to machine and ``rows``."""
+    results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {kind: results[kind] for kind in KINDS if kind in results}
+
+
+def write_table(path=RESULTS):
+    """Write the file of results as a table, into the ``.md`` file beside it."""
     with replace_atomically(path.with_suffix(".md")) as unfinished:
-        unfinished.write_text(format_results(results), encoding="utf-8")
+        unfinished.write_text(format_results(read_results(path)), encoding="utf-8")
+
+
+def _keep_apart(row, before, machine):
+    """Note in a row of an earlier run what was different then."""
+    then = {name: value for name, value in before.items() if name != "rows"} | row.get("measured", {})
+    other = {name: value for name, value in then.items() if machine.get(name) != value}
+    row = {name: value for name, value in row.items() if name != "measured"}
+    return row | ({"measured": other} if other else {})
 
 
 def format_results(results):
-    """Format the file of results as Markdown."""
-    has = [name for name in ("amx_bf16", "avx512_bf16") if results[name]]
-    versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
-    return (
-        f"# Benchmarks\n\n{results['processor']}, {results['cores']} cores, {' and '.join(has) or 'no bfloat16'}; "
-        f"{versions}. Made by `make bench`. Each row was measured in turn, A B A B ..., where its note does not say "
-        f"otherwise; medians, in brackets lowest and highest.\n\n{format_table(results['rows'])}\n"
-    )
+    """Format the file of results as Markdown: each row once for each kind of machine that it was measured on."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Made by `make bench`. Each row was measured in turn, A B A B ..., where its note does not say otherwise; "
+        "medians, in brackets lowest and highest. The kinds of processor are:",
+        "",
+    ]
+    for kind, machine in results.items():
+        has = [name for name in ("amx_bf16", "avx512_bf16") if machine[name]]
+        lines.append(
+            f"- {kind}: {machine['processor']}, {machine['cores']} cores, {' and '.join(has) or 'no bfloat16'}; "
+            f"{_format_versions(machine['versions'])}"
+        )
+    by_kind = {kind: {row["what"]: row for row in machine["rows"]} for kind, machine in results.items()}
+    names = dict.fromkeys(name for rows in by_kind.values() for name in rows)
+    rows = [rows[name] | {"kind": kind} for name in names for kind, rows in by_kind.items() if name in rows]
+    return "\n".join([*lines, "", format_table(rows), ""])
 
 
 def format_table(rows):
-    """Format rows of results as a Markdown table, their notes below it."""
-    lines = ["| what | A | B | of A | of B | unit | A / B | rounds |", "|" + "---|" * 8]
+    """Format rows of results as a Markdown table, their notes below it; a row may have a ``kind`` of machine."""
+    head = ["what", *(["processor"] if any("kind" in row for row in rows) else [])]
+    head += ["A", "B", "of A", "of B", "unit", "A / B", "rounds"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    notes = {}
     for row in rows:
-        ours, beside, ratio = (_format_spread(row[name]) for name in ("of_ours", "of_beside", "ratio"))
-        lines.append(
-            f"| {row['what']} | {row['ours']} | {row['beside']} | {ours} | {beside} | {row['unit']} | {ratio} "
-            f"| {row['rounds']} |"
-        )
-    notes = [f"- {row['what']}: {row['note']}" for row in rows if row.get("note")]
-    return "\n".join(lines + [""] * bool(notes) + notes)
+        ours, beside, ratio = (_format_spread(row.get(name)) for name in ("of_ours", "of_beside", "ratio"))
+        cells = [row["what"], *([row["kind"]] if "kind" in row else []), row["ours"], row["beside"], ours, beside]
+        lines.append(f"| {' | '.join([*cells, row['unit'], ratio, str(row['rounds'])])} |")
+        told = "; ".join(filter(None, [row.get("note"), _describe_other(row.get("measured", {}))]))
+        notes.setdefault(told, []).append(row["what"] + (f" ({row['kind']})" if "kind" in row else ""))
+    notes.pop("", None)
+    return "\n".join(lines + [""] * bool(notes) + [f"- {'; '.join(names)}: {told}" for told, names in notes.items()])
 
 
 def _format_spread(summary):
-    median, low, high = (f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" for value in summary.values())
-    return median if low == high else f"{median} ({low} to {high})"
+    """Format median, lowest and highest; of published and older measurements the median alone, or nothing, is known."""
+    texts = [f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" for value in (summary or {}).values()]
+    if len(set(texts)) < 2:
+        return texts[0] if texts else ""
+    return "{} ({} to {})".format(*texts)
+
+
+def _describe_other(measured):
+    """Say on which other machine, or with which other versions, a row was measured."""
+    about = {name: value for name, value in measured.items() if name in ("processor", "cores")}
+    told = [f"{name} {value}" for name, value in about.items()]
+    told += [_format_versions(measured["versions"])] if "versions" in measured else []
+    return f"measured with {', '.join(told)}" if told else ""
+
+
+def _format_versions(versions):
+    return ", ".join(f"{name} {number}" for name, number in versions.items())

@@ -8,18 +8,19 @@ import numpy as np
 
 from benchmarks.common import NETWORKS, compare, compute_rate, draw_images, draw_pixels, measure_in_turn
 from benchmarks.networks import build, compile_as_fit, list_precisions
+from benchmarks.training import make_convolutions
 from helpers.data.pixels import read_image
 from helpers.evaluation.foreign import PROTOTYPES, Familiar, describe_pixels
 from helpers.predict import predict_files
 from helpers.training.fast import predict_probabilities, predict_with_features
 from helpers.training.saving import save_model, save_onnx
 
-KERAS = "Keras, model.predict"
+KERAS, BOUND = "Keras, model.predict", "convolutions alone"
 TOLERANCE = {"float32": 1e-3, "mixed_bfloat16": 2e-2}  # bfloat16 has 8 bits
 
 
 def measure_prediction(name, precision, rounds=9, tiny=False):
-    """Compare images per second, one image alone and many in batches of 256."""
+    """Compare images per second, one image alone and many in batches of 256, also with the convolutions alone."""
     import onnxruntime  # here only: it is not needed to list the rows
 
     if precision not in list_precisions():
@@ -52,15 +53,20 @@ def measure_prediction(name, precision, rounds=9, tiny=False):
         results = {way: work(some) for way, work in works.items()}
         calls = 1 if tiny else 30 if count == 1 else 1
         ways = {way: partial(compute_rate, partial(work, some), count, calls) for way, work in works.items()}
+        batch = min(count, batch_size)
+        convolve = make_convolutions(model, batch, precision, backward=False)
+        convolve()  # tracing
+        ways[BOUND] = partial(compute_rate, convolve, batch, calls * count // batch)
         measured = measure_in_turn(ways, rounds)
         for way in [way for way in works if way != KERAS]:
-            batch = min(count, batch_size)
             difference = float(np.abs(results[way] - results[KERAS]).max())
             if difference > TOLERANCE[precision]:
                 raise ValueError(f"{way} and Keras differ by {difference:.2g} in {name}, {precision}, batch {batch}.")
             what = f"prediction, {name}, {precision}, batch {batch}, {way.removeprefix('ours, ')}"
             note = f"the largest difference is {difference:.1g}"
             rows.append(compare(what, way, KERAS, measured, difference=difference, note=note))
+        what = f"prediction, {name}, {precision}, batch {batch}, bound"
+        rows.append(compare(what, "ours", BOUND, measured))
     return rows
 
 

@@ -26,6 +26,8 @@ LOOP, KERAS = "the usual loop of Pillow", "keras.utils.image_dataset_from_direct
 
 def time_cold(images, folder, channels):
     """Time `load_pixels` without a cache."""
+    import joblib  # noqa: F401 - here only, and not timed: as Keras below
+
     with tempfile.TemporaryDirectory(dir=folder.parent) as cache:
         return _time(lambda: load_pixels(images, folder, (*reversed(SIZE), channels), Path(cache)))
 
@@ -95,6 +97,7 @@ def measure_files(name, rounds=5, tiny=False):
             KERAS: rate(time_keras, folder, channels),
             "ours, cold, one core": rate(time_cold, *about, one_core=True),
             f"{LOOP}, one core": rate(time_loop, *about, one_core=True),
+            f"{KERAS}, one core": rate(time_keras, folder, channels, one_core=True),
         }
         measured = measure_in_turn(ways, rounds)
     note = f"{count} JPEGs of {images.attrs['mean_kilobytes']:.0f} KB to 160x120x{channels}, pages warm"
@@ -102,6 +105,7 @@ def measure_files(name, rounds=5, tiny=False):
         "cold, loop": ("ours, cold", LOOP),
         "cold, one core": ("ours, cold, one core", f"{LOOP}, one core"),
         "cold, Keras": ("ours, cold", KERAS),
+        "cold, Keras, one core": ("ours, cold, one core", f"{KERAS}, one core"),
         "cached": ("ours, from the cache", LOOP),
     }
     return [compare(f"preparation, {name}, {kind}", *pair, measured, note=note) for kind, pair in pairs.items()]

@@ -69,10 +69,10 @@ def find_torch():
     return None
 
 
-def make_convolutions(model, batch_size, precision):
+def make_convolutions(model, batch_size, precision, backward=True):
     """Make a function that computes the convolutions of a training step and nothing else: forward and both backward.
 
-    The first one has no gradient of its input, which are the pixels.
+    The first one has no gradient of its input, which are the pixels. Without ``backward`` it computes a prediction's.
     """
     convolutions = [layer for layer in model.layers if isinstance(layer, tf.keras.layers.Conv2D)]
     dtype = "bfloat16" if precision == "mixed_bfloat16" else "float32"
@@ -91,12 +91,13 @@ def make_convolutions(model, batch_size, precision):
         for number, (layer, (inputs, kernel, gradient)) in enumerate(zip(convolutions, operands, strict=True)):
             options = {"strides": [1, *layer.strides, 1], "padding": "SAME"}
             results.append(tf.nn.conv2d(inputs, kernel, **options))
-            results.append(
-                tf.raw_ops.Conv2DBackpropFilter(
-                    input=inputs, filter_sizes=kernel.shape, out_backprop=gradient, **options
+            if backward:
+                results.append(
+                    tf.raw_ops.Conv2DBackpropFilter(
+                        input=inputs, filter_sizes=kernel.shape, out_backprop=gradient, **options
+                    )
                 )
-            )
-            if number:
+            if backward and number:
                 results.append(
                     tf.raw_ops.Conv2DBackpropInput(
                         input_sizes=inputs.shape, filter=kernel, out_backprop=gradient, **options

@@ -8,33 +8,42 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import N_CLASSES, compare, compute_rate, draw_pixels, measure_in_turn
-from benchmarks.networks import compile_as_fit, compile_plain
+from benchmarks.networks import compile_as_fit, compile_plain, list_precisions
 from helpers.training import fast, fit, surgery, tf, transfer
 
 SHAPE = (160, 160, 3)
+NAMES = {
+    "efficientnet_lite0": "EfficientNet-Lite0",
+    "mobilenet_v2_0.35": "MobileNetV2 0.35",
+    "mobilenet_v2_1.0": "MobileNetV2 1.0",
+}
 KERAS = "plain Keras"
 
 
-def build_both(alpha, tiny):
-    """Build MobileNetV2 with the same random weights: this project's extractor, and Keras's with averaged features.
+def build_both(base, tiny):
+    """Build a base network with the same weights: this project's extractor, and Keras's with averaged features.
 
     Both take raw pixels, in float32, in which the notebooks keep it.
     """
     fast.set_precision("float32")
     shape = (64, 64, 3) if tiny else SHAPE
-    base = tf.keras.applications.MobileNetV2(shape, alpha, include_top=False, weights=None, pooling="avg")
+    about = transfer.BASES[base]
     with tempfile.TemporaryDirectory() as folder:
-        weights = str(Path(folder) / "base.weights.h5")
-        base.save_weights(weights)
-        extractor = transfer.build_feature_extractor(shape, weights, f"mobilenet_v2_{alpha}")
+        if about.weights_file:
+            weights = str(Path(folder) / "base.weights.h5")
+            about.build(shape, None).save_weights(weights)
+        else:
+            weights = "imagenet"
+        maps = about.build(shape, weights)
+        extractor = transfer.build_feature_extractor(shape, weights, base)
     inputs = tf.keras.layers.Input(shape)
-    x = tf.keras.layers.Rescaling(1 / 127.5, -1)(inputs)
-    return extractor, base, tf.keras.Model(inputs, base(x, training=False))
+    x = maps(tf.keras.layers.Rescaling(about.scale, about.offset)(inputs), training=False)
+    return extractor, maps, tf.keras.Model(inputs, tf.keras.layers.GlobalAveragePooling2D()(x))
 
 
-def measure_features(alpha, rounds=7, tiny=False):
+def measure_features(base, rounds=7, tiny=False):
     """Compare `helpers.training.transfer.compute_features` with Keras's ``predict``."""
-    extractor, _, plain = build_both(alpha, tiny)
+    extractor, _, plain = build_both(base, tiny)
     count = 16 if tiny else 256
     images = draw_pixels(count, extractor.input_shape[1:])[0].astype("uint8")
     works = {
@@ -45,32 +54,32 @@ def measure_features(alpha, rounds=7, tiny=False):
     difference = float(np.abs(features[0] - features[1]).max() / np.abs(features[1]).max())
     measured = measure_in_turn({way: partial(compute_rate, work, count) for way, work in works.items()}, rounds)
     note = f"{format_shape(extractor)}, random weights; the largest difference is {difference:.1g} of the range"
-    return [
-        compare(f"features, MobileNetV2 {alpha}", "ours, folded", KERAS, measured, difference=difference, note=note)
-    ]
+    return [compare(f"features, {NAMES[base]}", "ours, folded", KERAS, measured, difference=difference, note=note)]
 
 
-def measure_step(alpha, rounds=7, tiny=False):
+def measure_step(base, rounds=7, tiny=False):
     """Compare a step of fine-tuning all layers with one as the guides of Keras have it."""
-    extractor, base, features = build_both(alpha, tiny)
+    extractor, maps, features = build_both(base, tiny)
     images, labels = draw_pixels(8 if tiny else 32, extractor.input_shape[1:])
     joined = surgery.join(extractor, transfer.build_head(np.zeros((1, extractor.output_shape[-1])), N_CLASSES))
     surgery.unfreeze_from(joined, joined.layers[0].name)
-    base.trainable = True
+    maps.trainable = True
     plain = compile_plain(add_classifier(features), 1e-5)
-    works = {"ours, folded": compile_as_fit(joined, 1e-5), KERAS: plain}
-    works = {way: partial(model.train_on_batch, images, labels) for way, model in works.items()}
-    for work in works.values():
-        work(), work()  # tracing
+    tuned = compile_as_fit(fast.fuse(joined), 1e-5)
+    models = {"ours, folded": tuned, KERAS: plain}
+    works = {way: partial(model.train_on_batch, images, labels) for way, model in models.items()}
+    with fast.computing_maps_in(tuned, list_precisions()[-1]):  # as long as it is traced
+        for work in works.values():
+            work(), work()
     ways = {way: partial(compute_rate, work, len(images), 1 if tiny else 4) for way, work in works.items()}
     measured = measure_in_turn(ways, rounds)
     note = f"{format_shape(extractor)}, batches of {len(images)}"
-    return [compare(f"fine-tuning of all layers, MobileNetV2 {alpha}", "ours, folded", KERAS, measured, note=note)]
+    return [compare(f"fine-tuning of all layers, {NAMES[base]}", "ours, folded", KERAS, measured, note=note)]
 
 
-def measure_head(alpha, rounds=5, tiny=False):
+def measure_head(base, rounds=5, tiny=False):
     """Compare an epoch of the head on features computed once with an epoch through the frozen base."""
-    extractor, base, through_base = build_both(alpha, tiny)
+    extractor, maps, through_base = build_both(base, tiny)
     count, batch_size = (32, 8) if tiny else (512, 32)
     images, labels = draw_pixels(count, extractor.input_shape[1:])
     images = images.astype("uint8")
@@ -78,7 +87,7 @@ def measure_head(alpha, rounds=5, tiny=False):
     features = transfer.compute_features(extractor, images)
     once = time.perf_counter() - start
     head = compile_as_fit(transfer.build_head(features, N_CLASSES))
-    base.trainable = False
+    maps.trainable = False
     plain = compile_plain(add_classifier(through_base))
     steps = count // batch_size
 
@@ -95,7 +104,7 @@ def measure_head(alpha, rounds=5, tiny=False):
         work()  # tracing
     measured = measure_in_turn({way: partial(compute_rate, work, count) for way, work in works.items()}, rounds)
     note = f"{format_shape(extractor)}; the features take {once:.3g} s more, once for {count} images"
-    return [compare(f"epoch of the head, MobileNetV2 {alpha}", "ours, features kept", KERAS, measured, note=note)]
+    return [compare(f"epoch of the head, {NAMES[base]}", "ours, features kept", KERAS, measured, note=note)]
 
 
 def add_classifier(features):
@@ -110,7 +119,7 @@ def format_shape(model):
 
 
 ROWS = {
-    f"transfer-{subject}-{alpha}": partial(measure, alpha)
+    f"transfer-{subject}-{base}": partial(measure, base)
     for subject, measure in (("features", measure_features), ("step", measure_step), ("head", measure_head))
-    for alpha in (0.35, 1.0)
+    for base in NAMES
 }

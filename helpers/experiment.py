@@ -568,13 +568,14 @@ class Experiment:
             "may_be_inverted": record.may_be_inverted,
         } | about
         path = self.folder / "models" / self.report.place / f"{make_key(name)}.keras"
-        saving.save_model(model, path, about, familiar.to_arrays())
         checked = np.arange(min(_CHECKED, len(pixels)))
-        before, after = (
-            fast.predict_probabilities(either, pixels, checked) for either in (model, saving.load_model(path))
-        )
-        if not np.array_equal(before, after):
-            raise RuntimeError(f"{path}: loaded again, the model predicts otherwise. It was saved, but is not right.")
+
+        def check(loaded):
+            before, after = (fast.predict_probabilities(either, pixels, checked) for either in (model, loaded))
+            if not np.array_equal(before, after):
+                raise RuntimeError(f"{path}: loaded again, the model predicts otherwise. It was not saved.")
+
+        saving.save_model(model, path, about, familiar.to_arrays(), check)
         self.saved[name] = {"path": path, "model": model, "views": fitted.get("views", 1)}
         card.write_card(self, name)
         return path

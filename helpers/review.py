@@ -368,7 +368,9 @@ class Review:
         }
         pixels_of["foreign"] = np.concatenate([images[:count] for images in self.strangers.values()])
         pixels_of = {kind: np.asarray(images) for kind, images in pixels_of.items() if len(images)}
-        heatmaps = {kind: self._explain(images) for kind, images in pixels_of.items()}
+        ends = np.cumsum([len(images) for images in pixels_of.values()])[:-1]
+        found = np.split(self._explain(np.concatenate(list(pixels_of.values()))), ends)
+        heatmaps = dict(zip(pixels_of, found, strict=True))
         measured = {kind: explain.measure_evidence(heatmaps[kind], masks(images)) for kind, images in pixels_of.items()}
         kinds = np.repeat(list(measured), [len(table) for table in measured.values()])
         table = explain.summarize_evidence(pd.concat(measured.values(), ignore_index=True), kinds)
@@ -451,8 +453,9 @@ class Review:
     @cached_property
     def strangers(self):
         """Images of something else, and test images with light and dark exchanged: arrays by kind."""
-        inverted = 255 - self.x[self.rows[:100]]
-        return self.experiment.gather_strangers(self.x.shape[1:]) | {"inverted": inverted}
+        count = 40 if self.experiment.quick else 100
+        inverted = 255 - self.x[self.rows[:count]]
+        return self.experiment.gather_strangers(self.x.shape[1:], count) | {"inverted": inverted}
 
     @cached_property
     def _features(self):

@@ -30,10 +30,25 @@ def draw_spot(x, y, center, radius):
     return np.exp(-(((x - center[0]) ** 2 + (y - center[1]) ** 2) / radius**2))
 
 
-def draw_waves(x, y, frequency, rng, count=5, spread=1.6):
-    """Draw a smooth random field of so many waves, with mean 0 and standard deviation about 1."""
+def draw_waves(x, y, frequency, rng, count=5, spread=1.6, bent=False):
+    """Draw a smooth random field of so many waves, with mean 0 and standard deviation about 1.
+
+    ``bent`` says that x and y do not grow evenly along rows and columns, which takes longer.
+    """
     waves, phases = frequency * rng.normal(0, 1, (count, 2)), rng.uniform(0, 2 * np.pi, count)
+    if not bent:
+        return add_waves(x, y, waves, phases) / spread
     return sum(np.cos(a * x + b * y + phase) for (a, b), phase in zip(waves, phases, strict=True)) / spread
+
+
+def add_waves(x, y, waves, phases):
+    """Add up cos(a x + b y + phase) of all waves (a, b); x and y grow evenly along rows and columns.
+
+    A wave is then a row times a column of complex numbers, so that a few hundred cosines are enough.
+    """
+    down = np.exp(1j * (waves @ [x[:, 0] - x[0, 0], y[:, 0] - y[0, 0]]))
+    across = np.exp(1j * (waves @ [x[0], y[0]] + phases[:, None]))
+    return np.einsum("ki,kj->ij", down, across).real
 
 
 def make_image(levels):

@@ -7,7 +7,7 @@ import pandas as pd
 from PIL import Image
 from scipy.special import expit
 
-from samples.drawing import make_image, mix, turn
+from samples.drawing import add_waves, make_image, mix, turn
 
 # Of each class: lesions; colour of the lesion; mean age; radius as a share of the height; raggedness of the border; how
 # much lighter or darker than the lesion its spots are, and how many pixels apart; strength of the rim.
@@ -89,18 +89,17 @@ def _draw_lesion(label, seed, rng, size=(150, 200)):
     y, x = np.indices(size) - (np.array(size) / 2 + rng.normal(0, 6, 2))[:, None, None]
     y, x = turn(y, x, angle)
     y, x = y * zoom, x * zoom * stretch
-    angle, far = np.arctan2(y, x), np.hypot(y, x)
-    border = radius * (1 + sum(wave * np.cos((k + 1) * angle + phases[k]) for k, wave in enumerate(waves)))
+    far = np.hypot(y, x)
+    around = np.polyval([*(waves * np.exp(1j * phases))[::-1], 0], (x + 1j * y) / far)  # wave k: k + 1 times around
+    border = radius * (1 + around.real)
     inside = expit((border - far) / (2 + 6 * (1 - min(1, 8 * raggedness))))
-    spots = sum(
-        np.cos(wave_number * (x * np.cos(direction) + y * np.sin(direction)) + offset)
-        for wave_number, direction, offset in zip(wave_numbers, directions, offsets, strict=True)
-    )
+    spots = add_waves(x, y, (wave_numbers * [np.cos(directions), np.sin(directions)]).T, offsets)
     shade = contrast * spots / 2 + 60 * rim * np.exp(-(((far - 0.9 * border) / 5) ** 2))
     image = mix(skin, color + shade[..., None], inside)
     for _ in range(rng.poisson(2)):
         along, across = turn(y, x, rng.uniform(0, 2 * np.pi))
         distance = np.abs(across - rng.uniform(-60, 60) - rng.normal(0, 0.002) * along**2)
-        image = mix(image, _HAIR, 0.8 * np.clip(1.6 - distance, 0, 1))
+        hair = distance < 1.6
+        image[hair] = mix(image[hair], _HAIR, 0.8 * np.clip(1.6 - distance[hair], 0, 1))
     light = rng.normal(1, 0.05) * (1 - 0.12 * (far / far.max()) ** 2)
     return make_image(image * light[..., None] * camera + rng.normal(0, 1, (*size, 3)))

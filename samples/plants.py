@@ -167,7 +167,7 @@ def _find_depth(crop, along, across, sign, leaf):
     end = 1 - (along / length) ** 2
     half = width * end.clip(0) ** shrink * (1 - below * along)
     half *= 1 - lobes * leaf.uniform(0.7, 1.2) * np.sin(n_lobes * along * np.pi / 2 + np.sign(across) * 0.4) ** 2
-    half *= 1 + (0.02 + 0.1 * sign.yellow) * draw_waves(along, across, 9, leaf)
+    half *= 1 + (0.02 + 0.1 * sign.yellow) * draw_waves(along, across, 9, leaf, bent=True)
     stalk = np.where((along < 0) & (along > -1.15 * length), 0.025, -1) - np.abs(across)
     return np.maximum(np.where(end > 0, half - np.abs(across), -1), stalk)
 
@@ -180,7 +180,7 @@ def _draw_surface(crop, along, across, depth, sign, leaf):
     else:
         veins = np.cos(2 * np.pi * (leaf.uniform(2.6, 3.6) * (along - 0.7 * np.abs(across)))) ** 12
     veins = np.maximum(veins, 1.3 * np.exp(-((across / 0.025) ** 2)))
-    shade = 10 * draw_waves(along, across, 6, leaf) - 18 * np.exp(-depth.clip(0) / 0.05)
+    shade = 10 * draw_waves(along, across, 6, leaf, bent=True) - 18 * np.exp(-depth.clip(0) / 0.05)
     surface = color + (18 * veins + shade)[..., None]
     yellow = sign.yellow * leaf.uniform(0.6, 1.15) * (1 - 0.8 * veins.clip(0, 1)) * (1.1 - depth.clip(0, 0.5))
     return mix(surface, [204, 190, 84], yellow.clip(0, 1))
@@ -194,7 +194,7 @@ def _draw_spots(surface, along, across, depth, sign, leaf):
     for place in places:
         far = np.hypot((along - along.flat[place]) / sign.long, across - across.flat[place])
         nearest = np.minimum(nearest, far / leaf.uniform(*sign.radius))
-    nearest = nearest * (1 + sign.ragged * draw_waves(along, across, 14, leaf))
+    nearest = nearest * (1 + sign.ragged * draw_waves(along, across, 14, leaf, bent=True))
     for reach, *color in sign.rings:
         surface = mix(surface, np.array(color) + leaf.normal(0, 6, 3), expit((reach - nearest) / 0.1))
     return surface

@@ -1,21 +1,23 @@
 """The benchmarks: measuring in turn, rows and their file, and that a row still runs. Nothing about speed."""
 
-import json
 import os
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from benchmarks import __main__ as command_line
-from benchmarks import augmentation, common, evaluation, preparation
+from benchmarks import augmentation, common, evaluation, parallel, preparation, speed, speedrun
+from helpers.files import InputError
 
 
 @pytest.fixture
 def machine(monkeypatch):
     """Give a machine that can be exchanged for another one."""
-    machine = {"processor": "one", "cores": 2, "amx_bf16": True, "avx512_bf16": False, "versions": {"keras": "3"}}
+    machine = {"processor": "one", "cores": 2, "amx_bf16": False, "avx512_bf16": True, "gpu": False}
+    machine["versions"] = {"keras": "3"}
     monkeypatch.setattr(common, "describe_machine", lambda: dict(machine))
     return machine
 
@@ -51,22 +53,85 @@ def test_rates_count_every_call():
     assert len(calls) == 3
 
 
-def test_rows_are_merged_by_name(machine, tmp_path, capsys):
+def test_rows_are_merged_by_name(machine, tmp_path):
     path = tmp_path / "results.json"
     common.save_rows([make_row("a"), make_row("b")], path)
     common.save_rows([make_row("a", ours=[9, 9, 9]), make_row("c", note="a note")], path)
-    results = json.loads(path.read_text())
+    results = common.read_results(path)["without AMX"]
     assert [row["what"] for row in results["rows"]] == ["a", "b", "c"]
     assert results["rows"][0]["of_ours"]["median"] == 9
-    assert {name: results[name] for name in machine} == machine
+    assert results == machine | {"rows": results["rows"]}
     table = path.with_suffix(".md").read_text()
-    assert "| b | new | old | 3 (2 to 8) | 2 (1 to 2) | images/s | 2 (1.5 to 4) | 3 |" in table
-    assert "- c: a note" in table
+    assert "| b | without AMX | new | old | 3 (2 to 8) | 2 (1 to 2) | images/s | 2 (1.5 to 4) | 3 |" in table
+    assert "- c (without AMX): a note" in table
 
-    machine["processor"] = "another"
-    common.save_rows([make_row("d")], path)
-    assert [row["what"] for row in json.loads(path.read_text())["rows"]] == ["d"]
-    assert "another machine" in capsys.readouterr().out
+
+def test_rows_of_another_kind_of_processor_stand_beside(machine, tmp_path):
+    path = tmp_path / "results.json"
+    common.save_rows([make_row("a"), make_row("b")], path)
+    before = common.read_results(path)
+    machine |= {"processor": "another", "amx_bf16": True}
+    common.save_rows([make_row("b", ours=[9, 9, 9])], path)
+    results = common.read_results(path)
+    assert results["without AMX"] == before["without AMX"]
+    assert [row["what"] for row in results["with AMX"]["rows"]] == ["b"]
+    lines = path.with_suffix(".md").read_text().splitlines()
+    assert [line.split(" | ")[:2] for line in lines if line.startswith(("| a", "| b"))] == [
+        ["| a", "without AMX"],
+        ["| b", "without AMX"],
+        ["| b", "with AMX"],
+    ]
+
+
+def test_a_row_of_an_earlier_run_keeps_machine_and_versions(machine, tmp_path):
+    path, first = tmp_path / "results.json", dict(machine)
+    common.save_rows([make_row("a"), make_row("b"), make_row("c")], path)
+    for versions, what in (("4", "b"), ("5", "c")):
+        machine |= {"processor": "another", "versions": {"keras": versions}}
+        common.save_rows([make_row(what)], path)
+    a, b, c = common.read_results(path)["without AMX"]["rows"]
+    assert a["measured"] == {name: first[name] for name in ("processor", "versions")}
+    assert b["measured"] == {"versions": {"keras": "4"}}
+    assert "measured" not in c
+    table = path.with_suffix(".md").read_text()
+    assert "- without AMX: another, 2 cores, avx512_bf16; keras 5" in table
+    assert "- a (without AMX): measured with processor one, keras 3\n- b (without AMX): measured with keras 4" in table
+
+
+@pytest.mark.parametrize(
+    ("about", "kind"),
+    [({"avx512_bf16": False}, "without bfloat16"), ({"amx_bf16": True}, "with AMX"), ({"gpu": True}, "with a GPU")],
+)
+def test_kinds_of_machines(machine, about, kind):
+    assert common.name_kind(machine | about) == kind
+
+
+def test_the_real_machine_is_described():
+    assert common.name_kind(common.describe_machine()) in common.KINDS
+
+
+def test_the_page_shows_the_results():
+    """After a change: ``python -m benchmarks --tables``."""
+    results = common.read_results()
+    assert speed.format_ratios(results) in speed.PAGE.read_text(encoding="utf-8")
+    assert common.format_results(results) == common.RESULTS.with_suffix(".md").read_text(encoding="utf-8")
+    for _, _, *patterns in speed.LINES:
+        for pattern in patterns:  # one that fits no row would stand for a dash unnoticed
+            assert any(speed.fnmatchcase(row["what"], pattern) for each in results.values() for row in each["rows"])
+
+
+def test_the_page_has_the_ratios_of_each_kind(machine, tmp_path, monkeypatch):
+    results, page = tmp_path / "results.json", tmp_path / "speed.md"
+    page.write_text(f"before\n{speed.BEGIN}old\n{speed.END}\nafter\n")
+    monkeypatch.setattr(speed, "LINES", (("step", "Keras", "step, *"), ("", "epoch", "epoch", "none")))
+    common.save_rows([make_row("step, small"), make_row("step, large", beside=[0.1, 0.1, 0.1])], results)
+    machine["amx_bf16"] = True
+    common.save_rows([make_row("epoch", unit="s")], results)
+    speed.write_page(results, page)
+    assert page.read_text() == (
+        f"before\n{speed.BEGIN}| what | beside | without AMX, times as fast | with AMX, times as fast |\n"
+        f"|---|---|---|---|\n| step | Keras | 2.0 to 30 | – |\n|  | epoch | – | 0.50 / – |\n{speed.END}\nafter\n"
+    )
 
 
 def test_a_row_that_fails_loses_no_other(machine, tmp_path, monkeypatch, capsys):
@@ -79,7 +144,7 @@ def test_a_row_that_fails_loses_no_other(machine, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(command_line, "find_rows", lambda: {"bad": fail, "good-1": measure, "other": fail})
     path = tmp_path / "results.json"
     assert command_line.main(["bad", "good", "--rounds", "5", "--out", str(path)]) == 1
-    assert [row["rounds"] for row in json.loads(path.read_text())["rows"]] == [5]
+    assert [row["rounds"] for row in common.read_results(path)["without AMX"]["rows"]] == [5]
     output = capsys.readouterr()
     assert "no room" in output.err
     assert "failed: bad\n" in output.err
@@ -123,7 +188,8 @@ def test_a_row_runs(tmp_path, monkeypatch):
     path = tmp_path / "results.json"
     rows = ["augmentation-28x28x1", "preparation-opening-600x450"]
     assert command_line.main([*rows, "--tiny", "--rounds", "1", "--out", str(path)]) == 0
-    measured = json.loads(path.read_text())["rows"]
+    (machine,) = common.read_results(path).values()
+    measured = machine["rows"]
     assert [row["what"] for row in measured] == [
         "augmentation, 28x28x1",
         "opening, 600x450, small",
@@ -136,3 +202,49 @@ def test_every_step_of_an_evaluation_is_timed():
     seconds = evaluation.measure_steps(200, 20)
     assert len(seconds) == 12
     assert (seconds > 0).all()
+
+
+def test_processor_time_of_both_ways_is_told(monkeypatch):
+    seconds = iter([0, 3, 10, 12, 20, 25, 30, 32])
+    monkeypatch.setattr(parallel, "read_processor_time", lambda: next(seconds))
+    ways = dict.fromkeys((parallel.OURS, parallel.BESIDE), lambda: None)
+    (row,) = parallel.compare_ways("folds", ways, count=4, epochs=2, rounds=2)
+    assert row["note"].endswith("A takes 4 s of the processor, B 2 s")
+    assert row["rounds"] == 2
+
+
+def test_the_speedrun_divides_the_digits_once():
+    parts = {part: speedrun.split_digits(60_000, part) for part in ("report", "tuning")}
+    for training, validation in parts.values():
+        assert sorted([*training, *validation]) == list(range(60_000))
+    assert not set(parts["report"][1]) & set(parts["tuning"][1])
+    assert len(parts["report"][1]) == speedrun.N_VALIDATION
+    again = speedrun.split_digits(60_000, "report")
+    assert all((a == b).all() for a, b in zip(parts["report"], again, strict=True))
+
+
+def test_the_speedrun_cuts_shifted_digits():
+    image = np.arange(28 * 28).reshape(28, 28)
+    cut = speedrun.cut(np.stack([image, image]), np.array([0, 1]), np.array([0, -2]))
+    assert (cut[0] == image[2:26, 2:26]).all()
+    assert (cut[1] == image[3:27, 0:24]).all()
+
+
+def test_the_speedrun_learns_the_same_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_SOURCE", "sample")
+    images, labels = speedrun.open_digits()
+    recipe = replace(speedrun.RECIPES["short"], filters=(8, 8, 16, 16), epochs=4, batch_size=32)
+    results = [speedrun.run(images, labels, "report", recipe, seed)[0] for seed in (0, 0)]
+    assert results[0] == results[1] < 0.2 * len(labels) / 4
+    monkeypatch.setenv("DATA_SOURCE", "local")
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    with pytest.raises(InputError, match=r"mnist\.npz"):
+        speedrun.open_digits()
+
+
+def test_a_speedrun_is_two_rows():
+    wrong, seconds = speedrun.make_rows("short", [(24, 30.0), (30, 50.0), (25, 20.0)])
+    assert (wrong["of_ours"]["median"], wrong["of_beside"]["median"], wrong["unit"]) == (25, 25, "of 5,000")
+    assert seconds["ratio"] == {"median": 0.75, "low": 0.5, "high": 1.25}
+    assert "accuracy 99.50% (99.40% to 99.52%)" in wrong["note"]
+    assert "2 of the runs reach 99.5%" in wrong["note"]

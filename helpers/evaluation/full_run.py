@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from helpers.evaluation.marks import Unmarked, encode_picture
+from helpers.evaluation.marks import Unmarked, encode_picture, shrink
 from helpers.evaluation.published import compare_published
-from helpers.evaluation.report import DPI, FIGURES_FOLDER, format_metric, format_sign, get_title, make_key
+from helpers.evaluation.report import FIGURES_FOLDER, format_metric, format_sign, get_title, make_key
 from helpers.files import InputError
 
 _SCREEN_DPI = 160  # as the figures of the notebook itself, see `helpers.evaluation.plots`
@@ -146,8 +146,7 @@ class FullRun:
         with Image.open(path) as opened:
             picture, described = opened.convert("RGB"), opened.info.get("Description", f"{_read(name)}.")
         strip = scale * _STRIP
-        size = [round(pixels * min(scale * _SCREEN_DPI / DPI, 1)) for pixels in picture.size]
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
+        picture = shrink(picture, scale * _SCREEN_DPI)
         framed = Image.new("RGB", (picture.width, picture.height + strip), "white")
         framed.paste(picture, (0, strip))
         text = f"full run, {self.results['data']['images']:,} real images"

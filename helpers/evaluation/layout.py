@@ -17,6 +17,7 @@ from matplotlib.transforms import Bbox, ScaledTranslation
 
 MM = 1 / 25.4  # a millimetre in inches
 COLUMN, PAGE = 85, 174  # widths of printed figures
+DPI = 300  # of their PNGs
 LINE = 3.1  # height of a line of text
 PALETTE = sns.color_palette("colorblind")
 # Eight colours, without light pink and yellow, which are hardly seen on paper, and without grey, which has no model;
@@ -186,7 +187,8 @@ def place_common_legend(figure, handles, labels):
 
 def find_page(figure):
     """Lay a figure out, once; return its page and what stands above it, such as a mark: a box in inches."""
-    figure.draw_without_rendering()
+    if figure.axes and (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
     figure.set_layout_engine("none")
     return Bbox.union([figure.bbox_inches, figure.get_tightbbox()])
 

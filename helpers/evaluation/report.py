@@ -16,6 +16,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
@@ -23,14 +24,13 @@ from helpers.evaluation.alt_text import write_alt_text
 from helpers.evaluation.bootstrap import FEWEST_GROUPS
 from helpers.evaluation.drawing import describe_figure, list_tables
 from helpers.evaluation.language import translate_figure
-from helpers.evaluation.layout import find_page
+from helpers.evaluation.layout import DPI, find_page
 from helpers.files import InputError, guard_cell, hold_lock, replace_atomically
 from helpers.settings import PROJECT_FOLDER, Settings
 
 FIGURES_FOLDER = PROJECT_FOLDER / "figures"
 FIGURES_FILE, TABLES_FOLDER = "figures.json", "tables"  # in the folder of a run: what its figures were drawn from
 FORMATS = ("png", "pdf", "svg")  # of figures
-DPI = 300  # of their PNGs
 _MOST_PARTS = 500  # points or cells that a PDF or SVG draws one by one
 _TITLES = {
     "roc_auc": "ROC AUC",
@@ -206,7 +206,7 @@ def save_picture(figure, folder, name, mark="", alt="", language="en"):
     In French, "fr", its files end in ``.fr.png`` and so on, so that they overwrite no others.
     """
     if mark and not any(text.get_gid() == "mark" for text in figure.texts):
-        look = {"ha": "left", "va": "bottom", "fontsize": 7, "fontstyle": "italic", "color": "#555555"}
+        look = {"ha": "left", "va": "bottom", "fontsize": 7, "color": "#555555"}
         figure.text(0.01, 1, mark, gid="mark", **look)
     for ax in figure.axes:
         for collection in ax.collections:
@@ -222,11 +222,23 @@ def save_picture(figure, folder, name, mark="", alt="", language="en"):
         "pdf": {"CreationDate": None, "Subject": alt},
         "svg": {"Date": None, "Description": alt},
     }
-    page = find_page(figure)  # laid out once: all files and the screen take it as it is
+    page = find_page(figure)  # laid out once: all files take it as it is
+    _embed_less()
+    figure.png = Path(folder, f"{name}.png")  # of which the screen gets a smaller one
+    with plt.rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)  # otherwise each file would be drawn twice, the first time in vain
+        for ending in FORMATS:
+            with replace_atomically(folder / f"{name}.{ending}") as unfinished:
+                figure.savefig(unfinished, dpi=DPI, bbox_inches=page, metadata=about[ending])
+
+
+def _embed_less():
+    """Let fonts in PDFs have no tables for laying out text: they are not used there, and take most of the time."""
+    from fontTools import subset
+
     logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the date in a font of Matplotlib
-    for ending in FORMATS:
-        with replace_atomically(folder / f"{name}.{ending}") as unfinished:
-            figure.savefig(unfinished, dpi=DPI, bbox_inches=page, metadata=about[ending])
+    left_out = {*subset.Options._drop_tables_default, "GDEF", "GPOS", "GSUB"}
+    subset.Options._drop_tables_default = sorted(left_out)
 
 
 def _count_parts(collection):

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 from scipy.stats import t
-from sklearn.metrics import roc_curve
 
 from helpers.evaluation.bootstrap import CONFIDENCE_LEVEL, bootstrap, compute_proportion
 from helpers.evaluation.scores import _count_confusion, encode_labels, get_probabilities
@@ -110,6 +109,13 @@ def compute_alarm_metrics(scores, threshold, specificity=0.9, resamples=1000, se
     """
     positive, score = scores["positive"].to_numpy(), scores["score"].to_numpy()
     alarm = score >= threshold
+    order = np.argsort(-score)
+    last = np.flatnonzero(np.diff(score[order], append=-np.inf))  # of the images with the same score
+
+    def find_rates(weights):
+        """Give the share of images that raise an alarm, from the strictest threshold to the loosest."""
+        raised = np.cumsum(weights[order])[last]
+        return np.concatenate([[0], raised / raised[-1]])
 
     def compute(weights):
         true, false = weights * positive, weights * ~positive
@@ -121,10 +127,10 @@ def compute_alarm_metrics(scores, threshold, specificity=0.9, resamples=1000, se
         }
         if not (true.any() and false.any()):
             return values | {"roc_auc": np.nan, "sensitivity_at_specificity": np.nan}
-        rates = roc_curve(positive, score, sample_weight=weights, drop_intermediate=False)[:2]
+        found, false_alarms = find_rates(true), find_rates(false)  # the ROC curve
         return values | {
-            "roc_auc": np.trapezoid(rates[1], rates[0]),
-            "sensitivity_at_specificity": rates[1][rates[0] <= 1 - specificity + 1e-9].max(),
+            "roc_auc": np.trapezoid(found, false_alarms),
+            "sensitivity_at_specificity": found[false_alarms <= 1 - specificity + 1e-9].max(),
         }
 
     both = [positive, ~positive]

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from helpers.evaluation.full_run import FullRun
+from helpers.evaluation.marks import encode_picture
 from helpers.files import InputError
 
 _NAME = re.compile(r"<figure (.+?)( of the full run)?>")  # how a notebook names a picture
@@ -88,8 +89,4 @@ def _shrink(content, width):
         picture = opened.convert("RGB")
     if picture.width > 1.2 * width:
         picture = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.BICUBIC)
-    picture = picture.quantize(256, Image.Quantize.FASTOCTREE)  # a tenth of the time of the other ways
-    picture.putpalette([min(255, round(level * 255 / 254)) for level in picture.getpalette()])  # its white is 254
-    stream = io.BytesIO()
-    picture.save(stream, "PNG")
-    return stream.getvalue()
+    return encode_picture(picture)

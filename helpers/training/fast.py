@@ -4,6 +4,7 @@
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -47,25 +48,95 @@ class FusedBatchNormalization(layers.BatchNormalization):
 
 
 class FusedNormalization(layers.Normalization):
-    """Standardization of images by given statistics, in the same kernel and saved likewise.
+    """Standardization of images by given statistics, a row of pixels at a time, and saved likewise.
 
     Keras subtracts and divides along the innermost axis, which is slow for the few channels of an image.
     """
 
     def call(self, inputs):
-        fusible = len(inputs.shape) == 4 and self.input_mean is not None and not self.invert
-        if not fusible or self.dtype_policy.name != "float32" or np.min(self.input_variance) < 1:
+        if len(inputs.shape) != 4 or None in inputs.shape[1:] or self.input_mean is None or self.invert:
             return super().call(inputs)
-        mean, variance = (tf.reshape(values, [-1]) for values in (self.mean, self.variance))
-        return tf.raw_ops.FusedBatchNormV3(
-            x=tf.cast(inputs, tf.float32),
-            scale=tf.ones_like(mean),
-            offset=tf.zeros_like(mean),
-            mean=mean,
-            variance=variance,
-            epsilon=1e-10,  # vanishes beside a variance of 1 and more
-            is_training=False,
-        ).y
+        if self.dtype_policy.name != "float32":
+            return super().call(inputs)
+        _, height, width, channels = inputs.shape
+        mean, variance = (tf.tile(tf.reshape(values, [-1]), [width]) for values in (self.mean, self.variance))
+        rows = tf.reshape(tf.cast(inputs, tf.float32), [-1, width * channels])
+        scale = 1 / tf.maximum(tf.sqrt(variance), keras.config.epsilon())
+        return tf.reshape((rows - mean) * scale, [-1, height, width, channels])
+
+
+class FusedDepthwiseConv2D(layers.DepthwiseConv2D):
+    """Depthwise convolution whose gradients in bfloat16 are fast and right on a processor too, and saved likewise.
+
+    TensorFlow has no fast kernel there for two gradients, which take up to 70 times as long: that of the input where
+    the stride is 2 is computed in float32 here, and that of a kernel of 5x5 is put together of four of 3x3. That of the
+    bias TensorFlow adds up in 8 bits, until it stops growing: here it is a product of matrices, which adds in float32.
+    """
+
+    def call(self, inputs):
+        known = self.kernel_size[0] == self.kernel_size[1] in (3, 5) and self.strides[0] == self.strides[1]
+        plain = self.depth_multiplier == 1 and set(self.dilation_rate) == {1} and self.data_format == "channels_last"
+        in_bfloat16 = self.compute_dtype == "bfloat16" and not tf.config.list_physical_devices("GPU")
+        if not (known and plain and in_bfloat16 and self.use_bias and None not in inputs.shape[1:]):
+            return super().call(inputs)
+        kernel, bias = (tf.cast(weight, "bfloat16") for weight in (self.kernel, self.bias))
+        return self.activation(_convolve_depthwise(inputs, kernel, bias, self.strides[0], self.padding.upper()))
+
+
+def _convolve_depthwise(images, kernel, bias, stride, padding):
+    options = {"strides": [1, stride, stride, 1], "padding": padding}
+
+    @tf.custom_gradient
+    def convolve(images, kernel, bias):
+        def compute_gradients(gradient):
+            dtype = "bfloat16" if stride == 1 else "float32"
+            of_images = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
+                input_sizes=tf.shape(images),
+                filter=tf.cast(kernel, dtype),
+                out_backprop=tf.cast(gradient, dtype),
+                **options,
+            )
+            of_kernel = _compute_kernel_gradient if kernel.shape[0] == 3 else _join_kernel_gradients
+            places = tf.reshape(gradient, [-1, gradient.shape[-1]])
+            of_bias = tf.matmul(tf.ones([1, tf.shape(places)[0]], "bfloat16"), places)[0]
+            return tf.cast(of_images, "bfloat16"), of_kernel(images, gradient, **options), of_bias
+
+        return tf.nn.bias_add(tf.nn.depthwise_conv2d(images, kernel, **options), bias), compute_gradients
+
+    return convolve(images, kernel, bias)
+
+
+def _compute_kernel_gradient(images, gradient, strides, padding):
+    """Compute the gradient of a depthwise kernel of 3x3."""
+    return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+        input=images,
+        filter_sizes=[3, 3, images.shape[-1], 1],
+        out_backprop=gradient,
+        strides=strides,
+        padding=padding,
+    )
+
+
+def _join_kernel_gradients(images, gradient, strides, padding):
+    """Compute the gradient of a depthwise kernel of 5x5 from those of its corners of 3x3, which share the middle."""
+    lengths = [
+        (count - 1) * strides[1] for count in gradient.shape[1:3]
+    ]  # from the first place of a kernel to the last
+    if padding == "SAME":
+        added = [max(length + 5 - before, 0) for length, before in zip(lengths, images.shape[1:3], strict=True)]
+        images = tf.pad(images, [(0, 0), *((count // 2, count - count // 2) for count in added), (0, 0)])
+    height, width = (length + 3 for length in lengths)
+    corners = [
+        [
+            _compute_kernel_gradient(
+                images[:, top : top + height, left : left + width], gradient, strides, padding="VALID"
+            )
+            for left in (0, 2)
+        ]
+        for top in (0, 2)
+    ]
+    upper, lower = (tf.concat([left, right[:, 1:]], axis=1) for left, right in corners)
+    return tf.concat([upper, lower[1:]], axis=0)
 
 
 class FusedAdamW(keras.optimizers.AdamW):
@@ -108,7 +179,11 @@ class FusedAdamW(keras.optimizers.AdamW):
                 average.assign_add(share * (variable - average))
 
 
-FUSED_LAYERS = {"BatchNormalization": FusedBatchNormalization, "Normalization": FusedNormalization}
+FUSED_LAYERS = {
+    "BatchNormalization": FusedBatchNormalization,
+    "DepthwiseConv2D": FusedDepthwiseConv2D,
+    "Normalization": FusedNormalization,
+}
 # Keras writes module and name of a class into the saved file: with these names it opens in plain Keras.
 for _name, _class in {**FUSED_LAYERS, "AdamW": FusedAdamW}.items():
     _class.__name__ = _class.__qualname__ = _name
@@ -136,6 +211,25 @@ def fuse(model):
 def list_layers(model):
     """List the layers of a model and of the models within it."""
     return [inner for layer in model.layers for inner in (list_layers(layer) if hasattr(layer, "layers") else [layer])]
+
+
+@contextmanager
+def computing_maps_in(model, precision):
+    """Compute the maps of a model in "mixed_bfloat16" in the block; any other precision leaves its layers as they are.
+
+    Maps are what the layers from the first convolution on give out, as long as it has a height and a width.
+    """
+    steps = [layer for layer in list_layers(model) if isinstance(layer, layers.Layer)]
+    first = next((number for number, layer in enumerate(steps) if hasattr(layer, "kernel")), len(steps))
+    of_maps = [layer for layer in steps[first:] if len(layer.output.shape) == 4]
+    policies = {layer: layer.dtype_policy for layer in of_maps if precision == "mixed_bfloat16"}
+    try:
+        for layer in policies:
+            layer.dtype_policy = precision
+        yield
+    finally:
+        for layer, policy in policies.items():
+            layer.dtype_policy = policy
 
 
 def set_precision(precision="auto"):

@@ -25,7 +25,7 @@ from helpers.progress import open_stage
 from helpers.seals import DamagedError, read_cached
 from helpers.training import tf
 from helpers.training.augment import ImageDataGenerator, make_augmenter
-from helpers.training.fast import FusedAdamW, list_layers
+from helpers.training.fast import FusedAdamW, computing_maps_in, list_layers
 
 _BEST = {  # how to rank epochs; the first of the highest is the best
     "val_loss": lambda row: -row["val_loss"],
@@ -48,6 +48,7 @@ class Recipe:
     mixup : float, the parameter a of the distribution Beta(a, a) of blended shares; 0 does without
     ema_epochs : float, the time constant of the exponential moving average of the weights, in epochs
     monitor : {"val_loss", "val_accuracy", "last"}, says which epoch is the best
+    precision : str, "mixed_bfloat16" computes the maps of any model so as long as it is trained; others change nothing
 
     Mixup blends each training image and its label with another one of the batch (Zhang et al. 2018). This works against
     over-fitting; training loss and accuracy are then those of blended images. With class weights the loss of a blended
@@ -55,6 +56,9 @@ class Recipe:
     accuracy (the last of several highest) may still rise while over-confidence, which temperature scaling mends, makes
     the loss worse. With "last" nothing is chosen, so that the validation images have no part in the training and may
     serve as test images.
+
+    A pretrained network is built in float32, because bfloat16 changes its predictions visibly. While it is trained and
+    validated, its maps may be computed in bfloat16, which is faster: ``precision`` may be that of the experiment.
     """
 
     epochs: int
@@ -67,6 +71,7 @@ class Recipe:
     weight_decay: float = 1e-4
     ema_epochs: float = 0.5
     monitor: str = "val_loss"
+    precision: str | None = None
 
     def __post_init__(self):
         if self.monitor not in _BEST:
@@ -127,7 +132,8 @@ def fit_model(model, training, validation, recipe, *, seed=42, checkpoint=None, 
     if done < epochs:
         images = steps * recipe.batch_size
         try:
-            with open_stage(label or model.name, epochs * images, done=done * images) as stage:
+            stages = open_stage(label or model.name, epochs * images, done=done * images)
+            with computing_maps_in(model, recipe.precision), stages as stage:
                 model.fit(
                     make_batches(training, recipe, seed, range(done * steps, epochs * steps)),
                     steps_per_epoch=steps,
@@ -144,6 +150,17 @@ def fit_model(model, training, validation, recipe, *, seed=42, checkpoint=None, 
                 f"{model.name} was stopped after epoch {len(recorder.rows)} of {epochs}. Run the cell again to {again}."
             ) from None
     return recorder.finish()
+
+
+def is_finished(model, training, validation, recipe, *, seed=42, checkpoint):
+    """Tell whether nothing of a training is left to do, given the arguments of `fit_model`."""
+    found = read_cached(checkpoint, _read_checkpoint, f"{model.name} begins anew")
+    if not found or "model" in found[1]:
+        return False
+    if isinstance(recipe.augment, ImageDataGenerator):
+        recipe = replace(recipe, augment=make_augmenter(recipe.augment))
+    data = [(*part[:2], _unpack(part)[2]) for part in (training, validation)]
+    return found[0]["identity"] == _identify(model, *data, recipe, seed)
 
 
 def compile_model(model, weight_decay=1e-4, ema_momentum=0.99, label_smoothing=0.0):

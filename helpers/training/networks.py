@@ -104,7 +104,7 @@ def standardize_cells(pixels, size, threshold):
     return centred / ops.sqrt(variance + 1)
 
 
-def build_resnet18(input_shape, n_classes, prepare, weights=None, dropout=0.3, blocks=2, name="resnet18"):
+def build_resnet18(input_shape, n_classes, prepare, weights=None, dropout=0.3, blocks=2, filters=64):
     """Build ResNet18 (He et al. 2016) from raw pixels to probabilities, with a dropout before its classifier.
 
     After a 7x7 convolution and a max-pool come four stacks of two basic blocks. A basic block adds its input to the
@@ -119,15 +119,15 @@ def build_resnet18(input_shape, n_classes, prepare, weights=None, dropout=0.3, b
         Standardizes raw pixels.
     weights : Path, optional
         From `helpers.training.transfer.find_weights`; random ones by default. A file with others is a ValueError.
-    blocks : int
-        Basic blocks in each stack. The pretrained weights are for 2.
+    blocks, filters : int
+        Basic blocks in each stack, and filters in the first one. The pretrained weights are for 2 and 64.
     """
     inputs = layers.Input(input_shape, name="pixels")
-    x = _add_stacks(prepare(inputs), blocks)
+    x = _add_stacks(prepare(inputs), blocks, filters)
     x = layers.GlobalAveragePooling2D(name="features")(x)
     x = layers.Dropout(dropout, name="dropout")(x)
     outputs = layers.Dense(n_classes, activation="softmax", dtype="float32", name="probabilities")(x)
-    model = keras.Model(inputs, outputs, name=name)
+    model = keras.Model(inputs, outputs, name="resnet18")
     if weights is not None:
         for layer in build_resnet18_maps((None, None, 3), weights, blocks).layers[1:]:
             model.get_layer(layer.name).set_weights(layer.get_weights())
@@ -147,15 +147,15 @@ def build_resnet18_maps(input_shape, weights=None, blocks=2):
     return network
 
 
-def _add_stacks(x, blocks):
+def _add_stacks(x, blocks, filters=64):
     x = layers.ZeroPadding2D(3, name="conv1_pad")(x)
-    x = _convolve(x, 64, 7, "conv1", strides=2)
+    x = _convolve(x, filters, 7, "conv1", strides=2)
     x = layers.Activation("relu", name="conv1_relu")(x)
     x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
     x = layers.MaxPooling2D(3, 2, name="pool1_pool")(x)
-    for stack, filters in enumerate((64, 128, 256, 512)):
+    for stack in range(4):
         for block in range(blocks):
-            x = _add_basic_block(x, filters, stack > 0 and block == 0, f"stack{stack}_block{block}")
+            x = _add_basic_block(x, filters * 2**stack, stack > 0 and block == 0, f"stack{stack}_block{block}")
     return x
 
 

@@ -26,7 +26,7 @@ from helpers.training.surgery import copy_model
 _BATCH = 64  # images that measure_forms predicts at once
 
 
-def save_model(model, path, about=None, arrays=None):
+def save_model(model, path, about=None, arrays=None, check=None):
     """Save a model as a ``.keras`` file, which is loaded once as a check and is either complete or not there.
 
     The folder is made, and the path is returned.
@@ -39,6 +39,8 @@ def save_model(model, path, about=None, arrays=None):
         numbers and lists. Anything else is a TypeError.
     arrays : dict of str to arrays, optional
         What is too large for ``about``, kept likewise, for `read_arrays`. The same arrays are the same bytes.
+    check : function ``keras.Model -> None``, optional
+        Gets the model that was loaded; if it raises an error, nothing is saved.
 
     Raises
     ------
@@ -58,13 +60,20 @@ def save_model(model, path, about=None, arrays=None):
         np.savez(buffer := io.BytesIO(), allow_pickle=False, **arrays)  # which writes no time either
         members[ARRAYS] = buffer.getvalue()
     with replace_atomically(path) as unfinished:
-        model.save(unfinished)
-        members = _read_written(unfinished) | members
-        with zipfile.ZipFile(unfinished, "w") as archive:
-            for name, content in members.items():
-                archive.writestr(zipfile.ZipInfo(name), content)  # without the time of writing
-        load_model(unfinished)
+        _write(model, unfinished, members)
+        loaded = load_model(unfinished)
+        if check is not None:
+            check(loaded)
     return path
+
+
+def _write(model, path, members):
+    """Write a model and some more members to a file."""
+    model.save(path)
+    members = _read_written(path) | members
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content)  # without the time of writing
 
 
 def _read_written(path):
@@ -196,14 +205,15 @@ def measure_forms(model, pixels, folder, name="model", seconds=1.0, tolerance=1e
         raise ValueError("No pixels to measure with; expected an array of at least one image.")
     folder, images = Path(folder), np.asarray(pixels[:_BATCH])
     onnx, litert = folder / f"{name}.onnx", folder / f"{name}.tflite"
-    rounding = np.abs(predict_probabilities(model, images) - _predict_in_float32(model, images)).max()
+    exact = _compute_in_float32(model)
+    rounding = np.abs(predict_probabilities(model, images) - predict_probabilities(exact, images)).max()
     differences = [
         float(rounding),
-        save_onnx(model, onnx, images, tolerance),
-        _save_exported(model, litert, images, tolerance, "LiteRT", _export_litert, _run_litert),
+        save_onnx(exact, onnx, images, tolerance),
+        _save_exported(exact, litert, images, tolerance, "LiteRT", _export_litert, _run_litert),
     ]
     with tempfile.TemporaryDirectory() as temporary, name_failed_writes(kept := Path(temporary) / "model.keras"):
-        save_model(model, kept)
+        _write(model, kept, {})
         sizes = [path.stat().st_size / 1e6 for path in (kept, onnx, litert)]
     predict_keras = partial(predict_probabilities, model, batch_size=_BATCH)
     times = _measure_in_turn([predict_keras, _open_onnx(onnx), _open_litert(litert)], images, seconds)
@@ -231,7 +241,7 @@ def _measure_in_turn(ways, images, seconds, rounds=3):
 
 def _save_exported(model, path, check_on, tolerance, form, export, run):
     """Write another form of a model if it predicts the same; return the largest difference."""
-    expected = _predict_in_float32(model, np.asarray(check_on))
+    expected = predict_probabilities(_compute_in_float32(model), np.asarray(check_on))
     with replace_atomically(path) as unfinished:
         export(copy_model(model, model.name, "float32", _replace_standardization), unfinished)
         difference = float(np.abs(run(unfinished, check_on) - expected).max())
@@ -240,11 +250,11 @@ def _save_exported(model, path, check_on, tolerance, form, export, run):
     return difference
 
 
-def _predict_in_float32(model, pixels):
-    """Predict in float32, because one in bfloat16 rounds, by up to 0.02 of a probability, where other forms do not."""
-    if any(layer.compute_dtype != "float32" for layer in list_layers(model)):
-        model = copy_model(model, model.name, "float32")
-    return predict_probabilities(model, pixels)
+def _compute_in_float32(model):
+    """Copy a model that does not compute in float32: in bfloat16 it rounds a probability by up to 0.02."""
+    if all(layer.compute_dtype == "float32" for layer in list_layers(model)):
+        return model
+    return copy_model(model, model.name, "float32")
 
 
 def _replace_standardization(layer):

@@ -50,13 +50,22 @@ def test_large_jpeg_is_within_a_few_grey_levels_of_the_whole_one(tmp_path, shape
     assert difference.max() <= 40
 
 
-def test_large_jpeg_is_decoded_at_a_fraction_of_its_size(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("size", "shape", "decoded"),
+    [
+        ((900, 1200), (112, 150, 3), (300, 225)),  # a quarter, twice what is wanted
+        ((450, 600), (120, 160, 3), (300, 225)),  # half, 1.9 times what is wanted
+        ((450, 600), (60, 80, 3), (300, 225)),  # not a quarter, 1.9 times what is wanted
+        ((450, 600), (132, 176, 3), (600, 450)),  # not half, 1.7 times what is wanted
+    ],
+)
+def test_large_jpeg_is_decoded_at_a_fraction_of_its_size(tmp_path, monkeypatch, size, shape, decoded):
     sizes = []
     resize = module._resize
     monkeypatch.setattr(module, "_resize", lambda image, shape: sizes.append(image.size) or resize(image, shape))
-    Image.fromarray(draw_scene(900, 1200)).save(tmp_path / "large.jpg")
-    read_image(tmp_path / "large.jpg", (112, 150, 3))
-    assert sizes == [(300, 225)]  # a quarter, twice what is wanted
+    Image.fromarray(draw_scene(*size)).save(tmp_path / "large.jpg")
+    read_image(tmp_path / "large.jpg", shape)
+    assert sizes == [decoded]
 
 
 def test_pixels_are_averaged_before_they_are_resized_to_a_quarter(tmp_path):

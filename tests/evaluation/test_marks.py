@@ -14,8 +14,8 @@ from PIL import Image
 from traitlets.config import Config
 
 from helpers.evaluation import marks
-from helpers.evaluation.layout import find_page
 from helpers.evaluation.marks import Unmarked, encode_picture, mark_outputs, picture_figure
+from helpers.evaluation.report import save_picture
 
 TABLE = pd.DataFrame({"count": [1, 2]})
 START = "<small><em>drawn sample</em></small>"
@@ -100,25 +100,26 @@ def test_outside_of_a_notebook_nothing_happens(monkeypatch):
     assert TABLE._repr_html_() == Unmarked(TABLE).content._repr_html_()
 
 
-def test_figures_become_small_pictures_of_themselves():
+def test_figures_become_small_pictures_of_themselves(tmp_path):
     figure, ax = plt.subplots(figsize=(4, 3))
     ax.plot([0, 1], [0, 1], color="red", linewidth=5)
-    figure.text(0, 1, "drawn sample", va="bottom")
+    save_picture(figure, tmp_path, "line", mark="drawn sample")
     picture = picture_figure(figure, "line")
     assert repr(picture) == "<figure line>"
     image = Image.open(io.BytesIO(picture.content))
     assert (image.format, image.mode) == ("PNG", "P")
     assert image.width == 4 * figure.dpi  # as wide as in print
     assert 1 < image.height / (3 * figure.dpi) < 1.1  # the mark stands above
-    stream = io.BytesIO()
-    figure.savefig(stream, dpi=figure.dpi, bbox_inches=find_page(figure))
-    original = np.asarray(Image.open(stream).convert("RGB"), float)
-    assert np.abs(np.asarray(image.convert("RGB"), float) - original).mean() < 2
+    with Image.open(tmp_path / "line.png") as exported:
+        original = exported.convert("RGB").resize(image.size)
+    assert np.abs(np.asarray(image.convert("RGB"), float) - np.asarray(original, float)).mean() < 2
+    original.save(stream := io.BytesIO(), "PNG")
     assert len(picture.content) < 0.5 * len(stream.getvalue())
 
 
-def test_a_picture_that_shows_images_is_coarser():
+def test_a_picture_that_shows_images_is_coarser(tmp_path):
     figure, ax = plt.subplots(figsize=(4, 3))
     ax.imshow(np.eye(3))
+    save_picture(figure, tmp_path, "eye")
     width = Image.open(io.BytesIO(picture_figure(figure, "eye").content)).width
     assert width == pytest.approx(0.7 * 4 * figure.dpi, abs=1)

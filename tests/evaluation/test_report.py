@@ -1,7 +1,10 @@
 """Reports: exported whole or not at all, to the folder that the run deserves."""
 
 import errno
+import io
 import json
+import re
+import zlib
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -9,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from fontTools.ttLib import TTFont
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -95,6 +99,18 @@ def test_figures_are_exported_for_print(make, figure, given):
     svg = ElementTree.parse(report.folder / "drawn.svg").getroot()
     assert svg.tag == "{http://www.w3.org/2000/svg}svg"
     assert 216 <= float(svg.get("width").removesuffix("pt")) <= 238
+
+
+def test_fonts_in_a_pdf_have_letters_and_no_tables_for_laying_out_text(make, figure, monkeypatch):
+    monkeypatch.setitem(plt.rcParams, "pdf.fonttype", 42)  # as in `set_style`
+    report = make()
+    figure.text(0.5, 0.5, "letters")
+    report.save_figure(figure, "drawn")
+    pdf = (report.folder / "drawn.pdf").read_bytes()
+    streams = [zlib.decompress(part) for part in re.findall(rb"stream\r?\n(x.*?)\r?\nendstream", pdf, re.DOTALL)]
+    (font,) = [TTFont(io.BytesIO(stream)) for stream in streams if stream.startswith(b"\0\1\0\0")]
+    assert len(font.getGlyphOrder()) > 3
+    assert not {"GDEF", "GPOS", "GSUB"} & set(font.keys())
 
 
 def test_many_points_and_cells_are_one_picture_in_vector_files(make):

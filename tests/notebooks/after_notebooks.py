@@ -466,34 +466,26 @@ SHOW_PIXELS = {  # of images, and are not drawn again
 @pytest.mark.parametrize(
     "folder", sorted(path.parent for path in FIGURES.glob("0*/results.json")), ids=lambda f: f.name
 )
-def test_every_figure_is_drawn_again_from_its_tables(folder, monkeypatch, tmp_path):
+def test_every_figure_is_drawn_again_from_its_tables_and_has_french(folder, monkeypatch, tmp_path):
+    untranslated = {}
+
     def save_picture(figure, into, name, mark="", *_):
         with monkeypatch.context() as context:  # the first of its formats, PNG, is enough
             context.setattr(report, "FORMATS", report.FORMATS[:1])
             report.save_picture(figure, into, name, mark)
+        if texts := find_untranslated(figure):
+            untranslated[name] = texts
 
     monkeypatch.setattr(redraw, "save_picture", save_picture)
     names = redraw.redraw(folder, tmp_path)
+    assert len(names) > 5
     for name in names:
         with Image.open(tmp_path / f"{name}.png") as again, Image.open(folder / f"{name}.png") as drawn:
             assert again.size == drawn.size, name
             assert ImageChops.difference(again.convert("RGB"), drawn.convert("RGB")).getbbox() is None, name
     others = {path.stem for path in folder.glob("*.png") if not path.stem.endswith(".fr")} - set(names)
     assert {name for name in others if not name.startswith("layer")} <= SHOW_PIXELS
-
-
-@pytest.mark.parametrize(
-    "folder", sorted(path.parent for path in FIGURES.glob("0*/results.json")), ids=lambda f: f.name
-)
-def test_every_text_of_the_figures_has_french(folder, monkeypatch):
-    missing = {}
-
-    def look(figure, _, name, *rest):
-        missing[name] = find_untranslated(figure)
-
-    monkeypatch.setattr(redraw, "save_picture", look)
-    assert len(redraw.redraw(folder)) > 5
-    assert {name: texts for name, texts in missing.items() if texts} == {}
+    assert untranslated == {}
 
 
 def test_no_key_of_the_environment_is_written():

@@ -14,6 +14,7 @@ from helpers.training import tf
 from helpers.training.fast import (
     FusedAdamW,
     FusedBatchNormalization,
+    FusedDepthwiseConv2D,
     fuse,
     list_layers,
     predict_probabilities,
@@ -315,6 +316,70 @@ def test_automatic_precision_follows_the_processor(monkeypatch, flags, expected)
     monkeypatch.undo()
     assert chosen == expected
     assert keras.config.dtype_policy().name == expected
+
+
+# FusedDepthwiseConv2D
+
+
+def compute_depthwise(kind, images, wanted, **options):
+    """Compute outputs, and the gradients of kernel, bias and images, in float32."""
+    layer = kind(bias_initializer="ones", activation="tanh", **options)
+    images = tf.Variable(images)
+    with tf.GradientTape() as tape:
+        outputs = tf.cast(layer(images), "float32")
+        loss = tf.reduce_sum(outputs * wanted(outputs.shape))
+    kernel, bias = layer.trainable_variables
+    return [outputs, *tape.gradient(loss, [kernel.value, bias.value, images])]
+
+
+@pytest.mark.parametrize("size", [(9, 12), (8, 7)], ids=str)
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_depthwise_gradients_in_bfloat16_are_those_of_keras_in_float32(kernel, stride, padding, size, monkeypatch):
+    images = np.random.default_rng(0).normal(size=(4, *size, 6)).astype("float32")
+    options = {"kernel_size": kernel, "strides": stride, "padding": padding}
+    options["depthwise_initializer"] = keras.initializers.RandomNormal(stddev=0.3, seed=1)
+
+    def wanted(shape):
+        return np.random.default_rng(1).normal(size=shape).astype("float32")
+
+    expected = compute_depthwise(layers.DepthwiseConv2D, images, wanted, dtype="float32", **options)
+    monkeypatch.setattr(layers.DepthwiseConv2D, "call", None)  # it is not what is used
+    computed = compute_depthwise(FusedDepthwiseConv2D, images, wanted, dtype="mixed_bfloat16", **options)
+    for ours, keras_own in zip(computed, expected, strict=True):
+        assert ours.dtype == "float32"
+        assert ours.shape == keras_own.shape
+        assert np.abs(ours - keras_own).max() < 0.03 * np.abs(keras_own).max()
+
+
+def test_the_gradient_of_a_bias_keeps_growing_in_bfloat16():
+    images, options = np.zeros((8, 64, 64, 2), "float32"), {"kernel_size": 3, "padding": "same"}
+    layer = FusedDepthwiseConv2D(dtype="mixed_bfloat16", **options)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.cast(layer(images), "float32"))
+    np.testing.assert_allclose(tape.gradient(loss, layer.bias.value), images[..., 0].size, rtol=0.01)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dtype": "float32"},
+        {"dtype": "mixed_bfloat16", "depth_multiplier": 2},
+        {"dtype": "mixed_bfloat16", "dilation_rate": 2},
+        {"dtype": "mixed_bfloat16", "kernel_size": (3, 5)},
+        {"dtype": "mixed_bfloat16", "kernel_size": 7},
+    ],
+    ids=str,
+)
+def test_other_depthwise_convolutions_are_left_to_keras(options):
+    images = np.random.default_rng(0).normal(size=(2, 12, 14, 3)).astype("float32")
+    options = {"kernel_size": 3, "depthwise_initializer": "ones"} | options
+    results = [
+        compute_depthwise(kind, images, np.ones, **options) for kind in (FusedDepthwiseConv2D, layers.DepthwiseConv2D)
+    ]
+    for ours, keras_own in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, keras_own)
 
 
 # FusedAdamW

@@ -3,10 +3,7 @@
 import functools
 import gc
 import logging
-import os
 import signal
-import subprocess
-import sys
 import threading
 import types
 import warnings
@@ -21,7 +18,7 @@ from helpers import progress
 from helpers.files import Interrupted
 from helpers.identity import describe
 from helpers.training import augment, fit, tf
-from helpers.training.fast import FusedBatchNormalization, set_precision
+from helpers.training.fast import FusedBatchNormalization, FusedDepthwiseConv2D, predict_probabilities, set_precision
 from helpers.training.fit import compute_class_weights
 from helpers.training.networks import build_cnn
 from helpers.training.transfer import build_head
@@ -422,24 +419,6 @@ def test_killed_and_resumed_is_the_same_as_uninterrupted(whole, tmp_path, monkey
     assert_same_training((model, history), whole)
 
 
-def train_and_die(checkpoint):
-    """Run the training in this process and end it by SIGKILL in the third epoch; called in a process of its own."""
-    run(make_mlp(), Augmenter(2 * STEPS + 6, lambda: os.kill(os.getpid(), signal.SIGKILL)), checkpoint=checkpoint)
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal on this system")
-def test_training_killed_by_the_system_is_resumed(whole, tmp_path):
-    checkpoint = tmp_path / "checkpoint.npz"
-    folders = [str(Path(__file__).parent), str(Path(fit.__file__).parents[2])]
-    command = f"import sys; sys.path[:0] = {folders}; import test_fit; test_fit.train_and_die({str(checkpoint)!r})"
-    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    model, augment = make_mlp(), Augmenter()
-    history = run(model, augment, checkpoint=checkpoint)
-    assert augment.batches == (EPOCHS - 2) * STEPS
-    assert_same_training((model, history), whole)
-
-
 def test_training_is_resumed_in_the_same_process_too(find_start, checkpoint):
     """As in a notebook: the kernel is interrupted, and the cells are run again."""
     make_mlp().compile(keras.optimizers.AdamW())  # takes the first automatic name
@@ -461,6 +440,50 @@ def test_training_in_float16_is_resumed(find_start, tmp_path):
     checkpoint = tmp_path / "checkpoint.npz"
     train_until_killed(make_mlp(precision="mixed_float16"), checkpoint)
     assert find_start(make_mlp(precision="mixed_float16"), checkpoint=checkpoint) == 2
+
+
+def make_depthwise():
+    """Make a network of the kind that is fine-tuned, in float32."""
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(3)
+    inputs = layers.Input((8, 8, 1), name="pixels")
+    x = layers.Conv2D(4, 3, name="conv")(layers.Rescaling(1 / 255, name="rescaling")(inputs))
+    x = layers.ReLU(name="relu")(FusedDepthwiseConv2D(3, padding="same", name="depthwise")(x))
+    x = layers.GlobalAveragePooling2D(name="features")(x)
+    return keras.Model(inputs, layers.Dense(3, activation="softmax", name="probabilities")(x), name="depthwise")
+
+
+def test_maps_are_computed_in_the_precision_of_the_recipe_only_while_trained(tmp_path):
+    computed = {}
+
+    class Noting(Augmenter):
+        def __call__(self, images, rng):
+            computed[precision] = {layer.name for layer in model.layers if layer.compute_dtype == "bfloat16"}
+            return super().__call__(images, rng)
+
+    trained, histories, checkpoint = {}, {}, tmp_path / "checkpoint.npz"
+    for precision in (None, "float32", "mixed_bfloat16", "mixed_float16"):
+        model = trained[precision] = make_depthwise()
+        histories[precision] = run(model, Noting(), precision=precision, checkpoint=checkpoint)
+        assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    maps = {"conv", "depthwise", "relu"}
+    assert computed == {None: set(), "float32": set(), "mixed_bfloat16": maps, "mixed_float16": set()}
+    first = {precision: history["loss"].iloc[0] for precision, history in histories.items()}
+    assert first[None] == first["float32"] == first["mixed_float16"]
+    assert 0 < abs(first["mixed_bfloat16"] - first[None]) < 1e-2
+    exact = predict_probabilities(trained["mixed_bfloat16"], PIXELS)
+    np.testing.assert_allclose(exact, trained["mixed_bfloat16"](PIXELS), rtol=1e-5, atol=1e-6)
+
+
+def test_an_interrupted_training_has_its_precision_back(tmp_path):
+    model = make_depthwise()
+    with pytest.raises(Interrupted):
+        run(
+            model,
+            Augmenter(STEPS + 2, functools.partial(signal.raise_signal, signal.SIGINT)),
+            precision="mixed_bfloat16",
+        )
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
 
 
 def test_dropout_of_a_model_within_the_model_is_decided_by_the_seed_too():

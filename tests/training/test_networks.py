@@ -421,6 +421,12 @@ def test_it_can_be_half_as_deep():
     assert kinds["Add"] == 4
 
 
+def test_it_can_be_narrower():
+    narrow = build_resnet18(SHAPE, 2, scale, blocks=1, filters=16)
+    maps = [narrow.get_layer(f"stack{number}_block0_out").output.shape[-1] for number in range(4)]
+    assert maps == [16, 32, 64, 128]
+
+
 def test_each_stack_halves_the_size_but_the_first(resnet18):
     sizes = [resnet18.get_layer(f"stack{number}_block1_out").output.shape[1:] for number in range(4)]
     assert sizes == [(12, 12, 64), (6, 6, 128), (3, 3, 256), (2, 2, 512)]

@@ -517,10 +517,10 @@ def test_a_network_in_bfloat16_is_written_in_float32(tmp_path):
     assert model.get_layer("block1_1_conv").compute_dtype == "bfloat16"
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_transferred_network_can_be_written(tmp_path, channels):
-    extractor = randomize_extractor(build_feature_extractor((32, 32, channels), None, until="block_4_add"))
-    pixels = make_onnx_pixels(24, (32, 32), channels)
+def test_a_transferred_network_can_be_written(tmp_path):
+    """One for grey images; `test_surgery` writes those for colours."""
+    extractor = randomize_extractor(build_feature_extractor((32, 32, 1), None, until="block_4_add"))
+    pixels = make_onnx_pixels(24, (32, 32), 1)
     model = join(extractor, build_head(compute_features(extractor, pixels), 3))
     expected = predict(model, pixels)
     assert np.ptp(expected, axis=0).min() > 0.1
@@ -528,14 +528,13 @@ def test_a_transferred_network_can_be_written(tmp_path, channels):
     np.testing.assert_allclose(run_onnx(tmp_path / "transfer.onnx", pixels), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_networks_that_standardize_cells_can_be_written_alone_and_combined(tmp_path, precision):
-    set_precision(precision)
+def test_networks_that_standardize_cells_can_be_written_alone_and_combined(tmp_path):
+    """In bfloat16; `test_surgery` writes them in float32."""
+    set_precision("mixed_bfloat16")
     network, pixels = build_cell_network(), draw_cells()
     regression = {"regression": (0.1, 0.01), "threshold": BACKGROUND_LEVEL}
     for model in (network, combine_networks([network, network], "combined", 4, **regression)):
-        difference = save_onnx(model, tmp_path / "cells.onnx", pixels, tolerance=0.05)
-        assert difference < 1e-5 or precision != "float32"
+        save_onnx(model, tmp_path / "cells.onnx", pixels, tolerance=0.05)
         found = run_onnx(tmp_path / "cells.onnx", pixels)
         np.testing.assert_allclose(found, copy_model(model, "exact", "float32")(pixels), atol=1e-5)
         assert np.ptp(found[:, 0]) > 1e-3

@@ -270,8 +270,7 @@ def test_after_a_refused_download_it_is_told_where_to_put_the_file(tmp_path, dow
 WIDTHS = {"vgg16": 512, "resnet50": 2048, "resnet18": 512}
 
 
-@pytest.mark.parametrize("channels", [3, 1])
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize(("base", "channels"), [*((base, 3) for base in BASES), (NARROW, 1), ("efficientnet_lite0", 1)])
 def test_extractor_computes_the_same_as_the_unfolded_network(networks, extractors, base, channels):
     """That of Keras, with the preprocessing that Keras documents; grey images are taken for colours without colour."""
     (network, features), extractor = networks(base), extractors(base, channels)
