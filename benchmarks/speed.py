@@ -20,14 +20,16 @@ LINES = (  # what, beside, which rows: a range spans those of a pattern, several
     ("an epoch of a published melanoma network", "Keras, float32", "epoch of the melanoma CNN, Keras"),
     ("", "a T4, as published", "epoch of the melanoma CNN, GPU"),
     (
-        "features of MobileNetV2, width 0.35, as the notebooks use, / 1",
+        "features of EfficientNet-Lite0 / MobileNetV2, width 0.35 / 1",
         "Keras's `predict`, float32",
+        "features, EfficientNet-Lite0",
         "features, MobileNetV2 0.35",
         "features, MobileNetV2 1.0",
     ),
     (
-        "a step of fine-tuning all of it, width 0.35 / 1",
+        "a step of fine-tuning all of it",
         "Keras, float32",
+        "fine-tuning of all layers, EfficientNet-Lite0",
         "fine-tuning of all layers, MobileNetV2 0.35",
         "fine-tuning of all layers, MobileNetV2 1.0",
     ),
@@ -60,7 +62,10 @@ LINES = (  # what, beside, which rows: a range spans those of a pattern, several
     ("predicting one image", "`model.predict`", "prediction, *, batch 1, ours"),
     ("the same by ONNX Runtime", "`model.predict`", "prediction, *, batch 1, ONNX Runtime"),
     ("predicting many, float32", "`model.predict`", "prediction, *, float32, batch 256, ours"),
+    ("", "its convolutions alone", "prediction, *, float32, batch 256, bound"),
     ("predicting many, bfloat16", "`model.predict`", "prediction, *, mixed_bfloat16, batch 256, ours"),
+    ("folds of a cross-validation, side by side", "one after the other", "folds, *"),
+    ("a study, side by side", "one training after the other", "study, *"),
 )
 
 

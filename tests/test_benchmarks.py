@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import __main__ as command_line
-from benchmarks import augmentation, common, evaluation, parallel, preparation, speed, speedrun
+from benchmarks import augmentation, common, evaluation, parallel, preparation, profile, speed, speedrun
 from helpers.files import InputError
 
 
@@ -248,3 +248,47 @@ def test_a_speedrun_is_two_rows():
     assert seconds["ratio"] == {"median": 0.75, "low": 0.5, "high": 1.25}
     assert "accuracy 99.50% (99.40% to 99.52%)" in wrong["note"]
     assert "2 of the runs reach 99.5%" in wrong["note"]
+
+
+# Profile
+
+
+@pytest.mark.parametrize(
+    ("operation", "group"),
+    [
+        ("Conv2D", "convolutions forward"),
+        ("Conv2DBackpropFilterWithBias", "their gradients"),
+        ("DepthwiseConv2dNativeBackpropInput", "their gradients, depthwise"),
+        ("FusedBatchNormGradV3", "its gradient"),
+        ("FusedBatchNormEx", "normalization"),
+        ("SelectV2", "dropout"),
+        ("Sub", "optimizer and averaged weights"),
+        ("Mystery", "other operations"),
+    ],
+)
+def test_operations_are_grouped_by_the_longest_beginning(operation, group):
+    assert profile._find_group(operation) == group
+
+
+def test_a_profile_replaces_the_section_of_its_kind_only(tmp_path, monkeypatch):
+    spent = {"convolutions forward": 3.0, "beside the graph": 1.0}
+    page = tmp_path / "profile.md"
+    page.write_text("# Page\n\n## With AMX\n\nkept\n\n## Without AMX\n\nold\n\n## With a GPU\n\nkept too\n")
+    monkeypatch.setattr(profile, "PAGE", page)
+    monkeypatch.setattr(profile, "run_alone", lambda *arguments, one_core: spent)
+    monkeypatch.setattr(profile, "name_kind", lambda machine: "without AMX")
+    profile.main()
+    text = page.read_text()
+    assert text.startswith("# Page\n\n## With AMX\n\nkept\n\n## With a GPU\n\nkept too\n\n## Without AMX\n")
+    assert "old" not in text
+    assert "| convolutions forward | 75.0 |" in text
+    assert "| **whole step, ms** | **4** |" in text
+
+
+def test_the_operations_of_a_step_are_found():
+    from benchmarks.networks import build, compile_as_fit, draw_batch
+
+    images, labels = draw_batch("28x28x1")
+    spent = profile._profile(compile_as_fit(build("28x28x1", "float32")), images[:8], labels[:8])
+    assert {"convolutions forward", "their gradients", "normalization", "pooling and its gradient"} < spent.keys()
+    assert spent["their gradients"] > spent["dense layer and loss"]

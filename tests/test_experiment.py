@@ -888,9 +888,10 @@ def test_distances_need_a_saved_model(environment, tmp_path):
 
 def test_a_model_that_does_not_come_back_as_it_was_is_told(fitted, monkeypatch):
     experiment, _ = fitted
+    before = {path: path.read_bytes() for path in experiment.folder.rglob("first.*")}
     monkeypatch.setattr("helpers.training.saving.load_model", lambda path: experiment.models["second"])
     with pytest.raises(
         RuntimeError, match=r"first\.keras: loaded again, the model predicts otherwise\. It was not saved"
     ):
         experiment.save_model("first")
-    assert not list(experiment.folder.rglob("first.*"))
+    assert {path: path.read_bytes() for path in experiment.folder.rglob("first.*")} == before

@@ -90,16 +90,16 @@ def _convolve_depthwise(images, kernel, bias, stride, padding):
     def convolve(images, kernel, bias):
         def compute_gradients(gradient):
             dtype = "bfloat16" if stride == 1 else "float32"
-            of_images = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
+            image_gradient = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
                 input_sizes=tf.shape(images),
                 filter=tf.cast(kernel, dtype),
                 out_backprop=tf.cast(gradient, dtype),
                 **options,
             )
-            of_kernel = _compute_kernel_gradient if kernel.shape[0] == 3 else _join_kernel_gradients
+            compute = _compute_kernel_gradient if kernel.shape[0] == 3 else _join_kernel_gradients
             places = tf.reshape(gradient, [-1, gradient.shape[-1]])
-            of_bias = tf.matmul(tf.ones([1, tf.shape(places)[0]], "bfloat16"), places)[0]
-            return tf.cast(of_images, "bfloat16"), of_kernel(images, gradient, **options), of_bias
+            bias_gradient = tf.matmul(tf.ones([1, tf.shape(places)[0]], "bfloat16"), places)[0]
+            return tf.cast(image_gradient, "bfloat16"), compute(images, gradient, **options), bias_gradient
 
         return tf.nn.bias_add(tf.nn.depthwise_conv2d(images, kernel, **options), bias), compute_gradients
 
@@ -119,9 +119,7 @@ def _compute_kernel_gradient(images, gradient, strides, padding):
 
 def _join_kernel_gradients(images, gradient, strides, padding):
     """Compute the gradient of a depthwise kernel of 5x5 from those of its corners of 3x3, which share the middle."""
-    lengths = [
-        (count - 1) * strides[1] for count in gradient.shape[1:3]
-    ]  # from the first place of a kernel to the last
+    lengths = [(count - 1) * strides[1] for count in gradient.shape[1:3]]  # from the first place to the last
     if padding == "SAME":
         added = [max(length + 5 - before, 0) for length, before in zip(lengths, images.shape[1:3], strict=True)]
         images = tf.pad(images, [(0, 0), *((count // 2, count - count // 2) for count in added), (0, 0)])
@@ -221,8 +219,8 @@ def computing_maps_in(model, precision):
     """
     steps = [layer for layer in list_layers(model) if isinstance(layer, layers.Layer)]
     first = next((number for number, layer in enumerate(steps) if hasattr(layer, "kernel")), len(steps))
-    of_maps = [layer for layer in steps[first:] if len(layer.output.shape) == 4]
-    policies = {layer: layer.dtype_policy for layer in of_maps if precision == "mixed_bfloat16"}
+    map_layers = [layer for layer in steps[first:] if len(layer.output.shape) == 4]
+    policies = {layer: layer.dtype_policy for layer in map_layers if precision == "mixed_bfloat16"}
     try:
         for layer in policies:
             layer.dtype_policy = precision
@@ -331,7 +329,8 @@ def _trace_prediction(model, dtype, with_features):
     from helpers.training.surgery import expose_features  # here only: surgery imports this module
 
     graphs = model.__dict__.setdefault("prediction_graphs", {})  # set as an attribute, Keras would track them
-    parts = [(layer, getattr(layer, "activation", None)) for layer in list_layers(model)]  # which may be exchanged
+    changeable = "activation", "compute_dtype"
+    parts = [(layer, *(getattr(layer, name, None) for name in changeable)) for layer in list_layers(model)]
     key = dtype, with_features, *parts
     if key not in graphs:
         network = expose_features(model) if with_features else model

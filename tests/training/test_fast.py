@@ -15,6 +15,7 @@ from helpers.training.fast import (
     FusedAdamW,
     FusedBatchNormalization,
     FusedDepthwiseConv2D,
+    computing_maps_in,
     fuse,
     list_layers,
     predict_probabilities,
@@ -662,6 +663,15 @@ def test_an_exchanged_activation_can_be_put_back():
     exchange_activation(model)
     assert np.abs(predict_probabilities(model, pixels) - before).max() > 0.1
     last.activation = keras.activations.softmax
+    np.testing.assert_array_equal(predict_probabilities(model, pixels), before)
+
+
+def test_a_prediction_within_another_precision_is_not_kept_for_later():
+    model, pixels = make_cnn(), make_pixels()
+    before = predict_probabilities(model, pixels)
+    with computing_maps_in(model, "mixed_bfloat16"):
+        rounded = predict_probabilities(model, pixels)
+    assert 0 < np.abs(rounded - before).max() < 0.05
     np.testing.assert_array_equal(predict_probabilities(model, pixels), before)
 
 
