@@ -64,7 +64,6 @@ LINES = (  # what, beside, which rows: a range spans those of a pattern, several
     ("predicting many, float32", "`model.predict`", "prediction, *, float32, batch 256, ours"),
     ("", "its convolutions alone", "prediction, *, float32, batch 256, bound"),
     ("predicting many, bfloat16", "`model.predict`", "prediction, *, mixed_bfloat16, batch 256, ours"),
-    ("folds of a cross-validation, side by side", "one after the other", "folds, *"),
     ("a study, side by side", "one training after the other", "study, *"),
 )
 

@@ -30,14 +30,7 @@ ABOVE = (
     "helpers.study",
 )  # the rooms, which they know
 HEAVY = {"tensorflow", "keras"}
-NEEDING_TENSORFLOW = (
-    "helpers.training",
-    "helpers.study.cnn",
-    "helpers.study.folds",
-    "helpers.card",
-    "helpers.experiment",
-    "helpers.review",
-)
+NEEDING_TENSORFLOW = ("helpers.training", "helpers.study.cnn", "helpers.card", "helpers.experiment", "helpers.review")
 
 
 def name_module(path):

@@ -96,7 +96,7 @@ def run_study(train, trials, folder, arrays=(), n_jobs=None):
     elif n_jobs == 1 or not waiting:
         finished = ((key, _run_trial(trial, train, *arrays)) for key, trial in waiting.items())
     else:
-        finished = run_in_processes(train, waiting, folder, arrays, n_jobs)
+        finished = _retry_lost(partial(_run_in_processes, train, arrays, n_jobs, folder), waiting)
     done = len(trials) - len(waiting)
     with open_stage("study", len(trials), "trial", done) as stage, closing(finished):
         stage.doing = f"{done} of {len(trials)} trials"
@@ -223,15 +223,6 @@ def _run_trial(trial, train, *arrays, marker=None):
     return record
 
 
-def run_in_processes(train, trials, folder, arrays, n_jobs, threads=1):
-    """Run trials side by side; yield key and record of each when it is finished.
-
-    ``trials`` are dicts ``trial, settings, seed``, by key. ``folder`` is where files mark those that are running, and
-    ``threads`` is how many each process has. For the others, and what is raised, see `run_study`.
-    """
-    return _retry_lost(partial(_run_in_processes, train, arrays, n_jobs, threads, folder), trials)
-
-
 def _retry_lost(run, trials):
     """Run trials together; then, each alone, those whose processes were killed. Yield key and record of each."""
     lost = {}
@@ -248,15 +239,15 @@ def _retry_lost(run, trials):
         yield key, record or _make_record(trial, error=error)
 
 
-def _run_in_processes(train, arrays, n_jobs, threads, folder, trials):
+def _run_in_processes(train, arrays, n_jobs, folder, trials):
     """Run trials side by side; yield key and record of each when it is finished, None if its process was killed."""
     markers = {key: name_unfinished(folder / f"{key}.started") for key in trials}  # two at once run the same study
     waiting = dict(trials)
-    limits = patch.dict(os.environ, dict.fromkeys(ONE_THREAD, str(threads)))
-    get_reusable_executor(reuse=True).shutdown()  # older processes may have started TensorFlow with other threads
+    one_thread = patch.dict(os.environ, ONE_THREAD)
+    get_reusable_executor(reuse=True).shutdown()  # older processes may have started TensorFlow with more threads
     try:
-        workers = {"inner_max_num_threads": threads, "initializer": end_with_parent, "initargs": (os.getpid(),)}
-        with limits, parallel_config(backend="loky", **workers), warnings.catch_warnings():
+        workers = {"inner_max_num_threads": 1, "initializer": end_with_parent, "initargs": (os.getpid(),)}
+        with one_thread, parallel_config(backend="loky", **workers), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*tasks which were still being processed")  # when interrupted
             while waiting:
                 tasks = [delayed(_run_trial)(waiting[key], train, *arrays, marker=markers[key]) for key in waiting]

@@ -152,17 +152,6 @@ def fit_model(model, training, validation, recipe, *, seed=42, checkpoint=None, 
     return recorder.finish()
 
 
-def is_finished(model, training, validation, recipe, *, seed=42, checkpoint):
-    """Tell whether nothing of a training is left to do, given the arguments of `fit_model`."""
-    found = read_cached(checkpoint, _read_checkpoint, f"{model.name} begins anew")
-    if not found or "model" in found[1]:
-        return False
-    if isinstance(recipe.augment, ImageDataGenerator):
-        recipe = replace(recipe, augment=make_augmenter(recipe.augment))
-    data = [(*part[:2], _unpack(part)[2]) for part in (training, validation)]
-    return found[0]["identity"] == _identify(model, *data, recipe, seed)
-
-
 def compile_model(model, weight_decay=1e-4, ema_momentum=0.99, label_smoothing=0.0):
     """Compile a model as `fit_model` trains it; its learning rate is 0 until it is set."""
     optimizer = FusedAdamW(0.0, weight_decay=weight_decay, use_ema=True, ema_momentum=ema_momentum)
