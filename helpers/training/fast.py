@@ -48,7 +48,7 @@ class FusedBatchNormalization(layers.BatchNormalization):
 
 
 class FusedNormalization(layers.Normalization):
-    """Standardization of images by given statistics, a row of pixels at a time, and saved likewise.
+    """Standardization of images by given statistics, a whole image at a time, and saved likewise.
 
     Keras subtracts and divides along the innermost axis, which is slow for the few channels of an image.
     """
@@ -59,10 +59,10 @@ class FusedNormalization(layers.Normalization):
         if self.dtype_policy.name != "float32":
             return super().call(inputs)
         _, height, width, channels = inputs.shape
-        mean, variance = (tf.tile(tf.reshape(values, [-1]), [width]) for values in (self.mean, self.variance))
-        rows = tf.reshape(tf.cast(inputs, tf.float32), [-1, width * channels])
+        mean, variance = (tf.tile(tf.reshape(values, [-1]), [height * width]) for values in (self.mean, self.variance))
+        flat = tf.reshape(tf.cast(inputs, tf.float32), [-1, height * width * channels])
         scale = 1 / tf.maximum(tf.sqrt(variance), keras.config.epsilon())
-        return tf.reshape((rows - mean) * scale, [-1, height, width, channels])
+        return tf.reshape((flat - mean) * scale, [-1, height, width, channels])
 
 
 class FusedDepthwiseConv2D(layers.DepthwiseConv2D):

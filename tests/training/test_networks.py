@@ -119,7 +119,7 @@ def plain_calls(monkeypatch):
 
 
 @pytest.mark.parametrize("std", [40.0, 1.0, 0.5, 0.0])
-def test_standardization_is_that_of_keras_row_by_row(plain_calls, std):
+def test_standardization_is_that_of_keras_in_another_shape(plain_calls, std):
     pixels, settings = make_pixels().astype("float32"), {"mean": [100.0, 7.0], "variance": [std**2, 400.0]}
     theirs = layers.Normalization(**settings)(pixels)
     assert plain_calls == [1]
