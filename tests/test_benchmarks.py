@@ -5,11 +5,13 @@ import pickle
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from benchmarks import __main__ as command_line
-from benchmarks import augmentation, common, evaluation, parallel, preparation, profile, speed, speedrun
+from benchmarks import augmentation, common, evaluation, parallel, preparation, profile, speed, speedrun, trials
+from helpers.data import split
 from helpers.files import InputError
 
 
@@ -292,3 +294,42 @@ def test_the_operations_of_a_step_are_found():
     spent = profile._profile(compile_as_fit(build("28x28x1", "float32")), images[:8], labels[:8])
     assert {"convolutions forward", "their gradients", "normalization", "pooling and its gradient"} < spent.keys()
     assert spent["their gradients"] > spent["dense layer and loss"]
+
+
+def test_trials_keep_a_row_each_and_predict_no_test_image(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_SOURCE", "sample")
+    monkeypatch.setattr(trials, "PROJECT_FOLDER", tmp_path)
+    network = {"filters": ((4,), (8,)), "first_stride": 2, "average_pooling": True}
+    known = {name: trials.Trial((28, 28, 3), {"epochs": 1}, network=network) for name in ("one", "two")}
+    monkeypatch.setattr(trials, "TRIALS", {"04_melanoma": known})
+    predicted = []
+    monkeypatch.setattr(trials.Experiment, "predict", watch(trials.Experiment.predict, predicted))
+    for name in ("one", "two", "one"):
+        assert trials.main(["04_melanoma", name]) == 0
+    table = pd.read_csv(tmp_path / "figures" / "04_melanoma" / "validation_trials.csv", index_col="trial")
+    assert table.index.tolist() == ["two", "one"]
+    assert table.loc["one", trials.METRICS].equals(table.loc["two", trials.METRICS])  # the same again
+    assert set(predicted) == {"validation"}
+    assert trials.main(["04_melanoma", "three"]) == 2
+
+
+def watch(predict, parts):
+    def predict_and_note(experiment, name, part="test"):
+        parts.append(part)
+        return predict(experiment, name, part)
+
+    return predict_and_note
+
+
+def test_trials_of_folds_predict_each_image_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_SOURCE", "sample")
+    network = {"filters": ((4,), (8,)), "first_stride": 2, "average_pooling": True}
+    tried = trials.Trials("04_melanoma", tmp_path)
+    table = tried.cross_validate("one", trials.Trial((28, 28, 3), {"epochs": 1}, network=network), 2)
+    assert table.index.tolist() == ["fold 1", "fold 2", "pooled", "pooled low", "pooled high"]
+    assert table["accuracy"].between(0, 1).all()
+    assert (
+        table.loc["pooled low", "accuracy"] <= table.loc["pooled", "accuracy"] <= table.loc["pooled high", "accuracy"]
+    )
+    weight = tried.data.images.groupby(split.split_by_group(tried.data.images, {"fold 1": 0.5, "fold 2": 0.5})).size()
+    assert table.loc["pooled", "accuracy"] == pytest.approx(np.average(table["accuracy"].iloc[:2], weights=weight))

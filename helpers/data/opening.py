@@ -98,24 +98,30 @@ class OpenDataSet:
         with pixels.refuse_bombs():
             return [pixels.read_image(path, shape, self.record.background) for path in paths]
 
-    def split_images(self, validation, test="test"):
+    def split_images(self, validation, test="test", leaked=None):
         """Divide the images into training, validation and test set, whole groups at a time; count them by class.
 
         ``test`` is the share of the test images, or the shipped part that they are; ``validation`` the share of the
-        validation images among the others. The column ``split`` of ``images`` holds the sets.
+        validation images among the others. The column ``split`` of ``images`` holds the sets. ``leaked`` names a fourth
+        set, of the images of other shipped parts whose group is in the test set too; without it they are an error.
 
         Raise InputError if there is no such part, if a set has no image of a class, or if a group is in two sets.
         """
         if isinstance(test, str):
             if test not in set(self.images["part"]):
                 raise InputError(f"There is no part {test!r}: expected {', '.join(self.images['part'].unique())}.")
-            rest = self.images[self.images["part"] != test]
+            in_test = self.images["part"] == test
+            is_leaked = ~in_test & self.images["group"].isin(self.images.loc[in_test, "group"])
+            rest = self.images[~in_test & ~is_leaked] if leaked else self.images[~in_test]
         else:
             outer = split.split_by_group(self.images, {"rest": 1 - test, "test": test}, self.settings.seed)
             rest = self.images[outer == "rest"]
         inner = split.split_by_group(rest, {"train": 1 - validation, "validation": validation}, self.settings.seed)
         self.images["split"] = inner.reindex(self.images.index, fill_value="test")
-        audit.check_split(self.images, self.images["split"])
+        if leaked and isinstance(test, str):
+            self.images.loc[is_leaked, "split"] = leaked
+        known = self.images[self.images["split"] != leaked]
+        audit.check_split(known, known["split"])
         there = set(zip(self.images["split"], self.images["label"], strict=True))
         sets = {name: [each for each in self.class_names if (name, each) not in there] for name in _SETS}
         if lacking := [f"{name} has no image of {', '.join(classes)}" for name, classes in sets.items() if classes]:
@@ -124,7 +130,7 @@ class OpenDataSet:
                 "Add images that can be used; the table of problems tells which were left out."
             )
         table = audit.count_images(self.images, by=("split", "label"))
-        return table.loc[[*_SETS, table.index[-1]]]
+        return table.loc[[*_SETS, *table.index.difference([*_SETS, table.index[-1]]), table.index[-1]]]
 
     def rows(self, name):
         """Give the rows of a set, as positions in ``images`` and in the pixels."""

@@ -252,6 +252,21 @@ def test_a_shipped_part_can_be_the_test_set(read):
         chests.split_images(0.2, "tset")
 
 
+def test_images_that_are_in_the_shipped_test_set_too_become_a_set_of_their_own(lesions):
+    counts = lesions.split_images(0.2, leaked="copies")
+    images = lesions.images
+    assert counts.index.tolist() == ["train", "validation", "test", "copies", "all"]
+    in_test = images["part"] == "test"
+    assert ((images["split"] == "test") == in_test).all()
+    is_copy = images["group"].isin(images.loc[in_test, "group"]) & ~in_test
+    assert is_copy.sum() > 5
+    assert ((images["split"] == "copies") == is_copy).all()
+    clean = images[~is_copy]
+    assert find_leaks(clean, clean["split"])["leaked"].tolist() == [0, 0, 0]
+    with pytest.raises(InputError, match="Groups on two sides of the split"):
+        lesions.split_images(0.2)
+
+
 def test_a_group_on_two_sides_is_refused(lesions, monkeypatch):
     def divide(images, fractions, seed):
         return pd.Series(np.resize(list(fractions), len(images)), images.index)

@@ -269,7 +269,7 @@ def test_answers_read_the_tables_of_alarms_and_missed_lesions(project):
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
-    ("area", "verdict", "sentence"), [(0.99, "not better", "3 of 4: not in L"), (0.5, "better", "4 of 4.")]
+    ("area", "verdict", "sentence"), [(0.99, "not better", "4 of 5: not in L"), (0.5, "better", "5 of 5.")]
 )
 def test_a_network_that_does_not_beat_the_shortcut_is_not_said_to(project, area, verdict, sentence):
     for metric in ("accuracy", "roc_auc"):
@@ -302,12 +302,12 @@ def test_the_strip_shows_the_results(project):
     assert [label.get_text() for label in networks.get_yticklabels()][:2] == ["MNIST", "HAM10000"]
     majority, shortcut, network = ([*container.lines[0].get_xydata()] for container in networks.containers)
     assert len(majority) == len(network) == len(runs)
-    assert [row for _, row in shortcut] == [2, 3, 4, 5]  # MNIST and HAM10000 have none
+    assert [row for _, row in shortcut] == [1, 2, 3, 4, 5]  # MNIST has none
     digits = runs["01_mnist"].results["results"]
     assert network[0][0] == digits["cnn_mixed"]["union"]["accuracy"]["value"]
     results = runs["03_chest_xray"].results["results"]
     shown = [results["fine_tuned_exposure"]["test"], results["shortcut_features"]["test"]]
-    assert [network[2][0], shortcut[0][0]] == [metrics["accuracy"]["value"] for metrics in shown]
+    assert [network[2][0], shortcut[1][0]] == [metrics["accuracy"]["value"] for metrics in shown]
     assert majority[2][0] == shown[0]["majority_rate"]["value"]
     assert shortcut[-1][0] == max(
         runs["06_leukemia"].results["results"][name]["validation"]["accuracy"]["value"]

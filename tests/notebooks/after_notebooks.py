@@ -102,7 +102,9 @@ def test_ham10000_fine_tuning_is_best_as_in_the_full_run():
     for folder in (FIGURES, FIGURES.parent):
         results = json.loads((folder / "02_ham10000" / "results.json").read_text())["results"]
         accuracy = {name: entry["test"]["accuracy"]["value"] for name, entry in results.items()}
+        both = accuracy.pop("fine_tuned_and_patient_data")
         assert max(accuracy, key=accuracy.get) == "fine_tuned"
+        assert both > accuracy["fine_tuned"] - 0.05
         assert accuracy["fine_tuned"] > results["fine_tuned"]["test"]["majority_rate"]["value"] + 0.1
 
 
@@ -115,6 +117,8 @@ def test_ham10000_models_are_all_there():
         "frozen",
         "fine_tuned",
         "brightness_and_colour",
+        "patient_data",
+        "fine_tuned_and_patient_data",
     ]
     assert [entry["cost"]["chosen"] for entry in results.values()].count(True) == 1
     assert not results["brightness_and_colour"]["cost"]["chosen"]
