@@ -190,6 +190,8 @@ def main(arguments=None):
     parser.add_argument("--list", action="store_true", help="list the trials and stop")
     parser.add_argument("--folds", type=int, help="cross-validate one trial by group, into folds.csv beside the table")
     options = parser.parse_args(arguments)
+    if options.folds and len(options.trials) != 1:
+        parser.error("--folds: expected the name of one trial.")
     known = TRIALS[options.notebook]
     unknown = [name for name in options.trials if name not in known]
     if unknown or options.list:

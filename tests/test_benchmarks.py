@@ -311,6 +311,8 @@ def test_trials_keep_a_row_each_and_predict_no_test_image(tmp_path, monkeypatch)
     assert table.loc["one", trials.METRICS].equals(table.loc["two", trials.METRICS])  # the same again
     assert set(predicted) == {"validation"}
     assert trials.main(["04_melanoma", "three"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        trials.main(["04_melanoma", "one", "two", "--folds", "5"])
 
 
 def watch(predict, parts):
