@@ -26,8 +26,8 @@ from helpers.training.fit import Recipe
 
 METRICS = ["accuracy", "balanced_accuracy", "macro_f1", "roc_auc"]
 LITE, MOBILENET = "efficientnet_lite0", "mobilenet_v2_0.35"
-LESION, MOLE = (144, 192, 3), (128, 128, 3)  # height, width, channels
-MIXUP, BLOCK_3 = {"mixup": 0.3}, "block_3_expand"
+LESION, MOLE, LARGE = (144, 192, 3), (128, 128, 3), (160, 160, 3)  # height, width, channels
+MIXUP, BLOCK_3, BLOCK_5 = {"mixup": 0.3}, "block_3_expand", "block_5_expand"
 MOVES = {"rotation_range": 180, "horizontal_flip": True, "vertical_flip": True, "fill_mode": "reflect"}
 GENERATORS = {  # of the notebooks
     "02_ham10000": MOVES
@@ -75,6 +75,7 @@ TRIALS = {
         "MobileNetV2 0.35, all layers, 12 epochs": _tune(MOBILENET, LESION, 12, 1e-3, MIXUP),
         "MobileNetV2 0.35, from block 3 on, 12 epochs": _tune(MOBILENET, LESION, 12, 1e-3, MIXUP, first=BLOCK_3),
         "EfficientNet-Lite0, from block 3 on, 5 epochs": _tune(LITE, LESION, 5, 5e-4, MIXUP, first=BLOCK_3),
+        "EfficientNet-Lite0, from block 3 on, 11 epochs": _tune(LITE, LESION, 11, 5e-4, MIXUP, first=BLOCK_3),
         "MobileNetV2 0.35, all layers, random changes, 12 epochs": _tune(
             MOBILENET, LESION, 12, 1e-3, MIXUP, random=True
         ),
@@ -83,14 +84,18 @@ TRIALS = {
         "from scratch, 160 x 120, residual, 12 epochs": Trial((120, 160, 3), {"epochs": 12}, network=RESIDUAL),
     },
     "04_melanoma": {
-        "MobileNetV2 0.35, frozen, 160 x 160": Trial((160, 160, 3), base=MOBILENET),
-        "EfficientNet-Lite0, frozen, 160 x 160": Trial((160, 160, 3), base=LITE),
-        "MobileNetV2 0.35, all layers, 160 x 160, 1 epoch": _tune(MOBILENET, (160, 160, 3), 1, 5e-4),
-        "MobileNetV2 0.35, all layers, 160 x 160, 6 epochs": _tune(MOBILENET, (160, 160, 3), 6, 1e-3),
+        "MobileNetV2 0.35, frozen, 160 x 160": Trial(LARGE, base=MOBILENET),
+        "EfficientNet-Lite0, frozen, 160 x 160": Trial(LARGE, base=LITE),
+        "MobileNetV2 0.35, all layers, 160 x 160, 6 epochs": _tune(MOBILENET, LARGE, 6, 1e-3),
         "EfficientNet-Lite0, from block 3 on, 128 x 128, 1 epoch": _tune(LITE, MOLE, 1, 5e-4, first=BLOCK_3),
-        "EfficientNet-Lite0, from block 5 on, 128 x 128, 3 epochs": _tune(LITE, MOLE, 3, 1e-3, first="block_5_expand"),
+        "EfficientNet-Lite0, from block 5 on, 128 x 128, 3 epochs": _tune(LITE, MOLE, 3, 1e-3, first=BLOCK_5),
+        "EfficientNet-Lite0, from block 5 on, 160 x 160, 6 epochs": _tune(LITE, LARGE, 6, 1e-3, first=BLOCK_5),
+        "EfficientNet-Lite0, from block 5 on, 160 x 160, mixup, 12 epochs": _tune(
+            LITE, LARGE, 12, 1e-3, {"mixup": 0.2}, first=BLOCK_5
+        ),
         "from scratch, 9 epochs": Trial(MOLE, {"epochs": 9}, network=RESIDUAL | {"dropout": 0.5}),
-        "from scratch, mixup, 9 epochs": Trial(MOLE, {"epochs": 9, "mixup": 0.2}, network=RESIDUAL),
+        "from scratch, 18 epochs": Trial(MOLE, {"epochs": 18}, network=RESIDUAL | {"dropout": 0.5}),
+        "from scratch, mixup, 9 epochs": Trial(MOLE, {"epochs": 9, "mixup": 0.2}, network=RESIDUAL | {"dropout": 0.5}),
     },
 }
 

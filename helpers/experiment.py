@@ -217,7 +217,7 @@ class Experiment:
         self._fits[name] = about | {"training": training, "validation": validation}
         return model
 
-    def cross_validate(self, name, build, x, recipe, runs, calibrate=False, **options):
+    def cross_validate(self, name, build, x, recipe, runs, **options):
         """Train a model once for each run, so that every image is predicted by networks that never saw its group.
 
         Parameters
@@ -230,8 +230,6 @@ class Experiment:
         runs : dict of str to dict
             From `helpers.data.split.list_runs`: for each run the rows ``train``, ``validation`` and ``test``, and its
             ``seed``.
-        calibrate : bool
-            Whether the probabilities of a run are calibrated by a temperature from its validation images.
 
         Returns
         -------
@@ -250,11 +248,6 @@ class Experiment:
             self.fit(key, partial(build, run), x, recipe(run) if callable(recipe) else recipe, **about, **options)
             for part in ("validation", "test"):
                 self.add_predictions(key, part, self.predict_probabilities(key, rows[part]), rows[part])
-            if calibrate:
-                self.temperatures[key] = calibration.fit_temperature(self.predictions[key, "validation"])
-                for part in ("validation", "test"):
-                    table = calibration.apply_temperature(self.predictions[key, part], self.temperatures[key])
-                    self.predictions[key, part] = table
             total[rows["test"]] += scores.get_probabilities(self.predictions[key, "test"])[0]
             count[rows["test"]] += 1
         return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)

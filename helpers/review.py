@@ -15,7 +15,7 @@ from IPython.display import Markdown, display
 
 from helpers.training import fast, saving  # isort: skip  (first: they start TensorFlow without its log lines)
 
-from helpers.data import audit, preprocess
+from helpers.data import audit, duplicates, preprocess
 from helpers.evaluation import (
     baselines,
     calibration,
@@ -36,8 +36,8 @@ from helpers.evaluation.bootstrap import compute_proportion
 from helpers.files import InputError
 
 _FARTHEST = 5  # standard deviations from the mean of a feature
+_ALL_ALIKE = 0.98  # cosine of the features: above, they tell the class and little else
 _FEWEST_FEATURES = 16  # with fewer, images are compared by simple statistics
-_THUMBNAIL, _DETAIL = (32, 32, 1), (96, 96, 1)  # what is compared to find copies, and copies that were cropped
 
 
 class Review:
@@ -137,6 +137,8 @@ class Review:
             f"Pairs of copies among {len(used):,} images: {len(pairs):,}; in two sets: {across:,}; with two labels: "
             f"{two_labels:,}. Leaked test images: {leaked.sum():,} of {len(leaked):,}."
         )
+        if np.median(similarity) > _ALL_ALIKE:
+            text += " To this model nearly all images of a class are alike, so that its features do not show a copy."
         if leaked.all() or not leaked.any():
             price = pd.DataFrame({name: self._score(table).loc["accuracy"] for name, table in tables.items()}).T
             price = price.rename_axis("model").reset_index()
@@ -497,7 +499,7 @@ class Review:
         contents = [hashlib.sha256(np.ascontiguousarray(self.x[row])).hexdigest() for row in rows]
         thumbnails, detail = (
             self.data.load_pixels(shape)[rows] if kind in copies else None
-            for kind, shape in (("mirrored or turned", _THUMBNAIL), ("cropped or tilted", _DETAIL))
+            for kind, shape in (("mirrored or turned", duplicates.THUMBNAIL), ("cropped or tilted", duplicates.DETAIL))
         )
         return audit.find_copies(contents, thumbnails, detail)
 

@@ -142,6 +142,15 @@ def test_planted_leaks_are_found_and_priced(review):
     assert (table["value"] - (table["all"] - table["clean"])).abs().max() < 2e-4
 
 
+@pytest.mark.parametrize("tells_more", [True, False])
+def test_features_that_tell_only_the_class_are_said_to(review, monkeypatch, tells_more):
+    rng, said = np.random.default_rng(0), []
+    review._features = np.ones((len(review.x), 20), "float32") + tells_more * rng.normal(size=(len(review.x), 20))
+    monkeypatch.setattr(review.experiment, "show", lambda ax, name, text: said.append(text))
+    review.check_leaks([])
+    assert said[0].endswith("do not show a copy.") != tells_more
+
+
 def test_kinds_of_copies_may_be_left_out(review):
     review.check_leaks(copies=["identical"])
     assert set(read(review, "copies")["copy"]) == {"identical"}

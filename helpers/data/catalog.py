@@ -37,7 +37,9 @@ class DataSet:
     # Parts without class folders: how their file names begin, and the class that this stands for.
     flat_parts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     may_lack_classes: bool = False  # whether a copy with fewer classes than the original can be used
-    joined: tuple[str, ...] = ()  # images that are put into one group: "identical" files, those that look "alike"
+    # Images that are put into one group: "identical" files; those that look "alike", mirrored or turned; and "cropped"
+    # or tilted ones, of which one was made from the other.
+    joined: tuple[str, ...] = ()
     kept_part: str = ""  # images of other parts whose group is also in this one are left out
     background: int = 255  # what transparent pixels are laid on: white, or 0, black
     medical: bool = False  # no model of it is for clinical use
@@ -70,10 +72,10 @@ _LESIONS = {
 _MELANOMA = {
     "task": "Is the skin lesion benign or malignant?",
     "layout": "class_folders",
-    "group_rule": "images that look alike up to rotation and mirroring (there are no patient numbers)",
+    "group_rule": "images that look alike, also turned, mirrored or cropped (there are no patient numbers)",
     "image_shape": (160, 160, 3),
     "allowed_augmentation": "any rotation, flips, small shifts and zooms, brightness; a lesion has no up or down",
-    "joined": ("identical", "alike"),
+    "joined": ("identical", "alike", "cropped"),
     "medical": True,
 }
 _CROPS = {"Cherry_(including_sour)": "cherry", "Corn_(maize)": "corn", "Pepper,_bell": "bell pepper"}

@@ -17,6 +17,8 @@ from helpers.files import release_pages
 from helpers.parallel import run_in_parallel
 from helpers.progress import open_stage
 
+THUMBNAIL = (32, 32, 1)  # height, width, channels: what near-duplicates are found in
+DETAIL = (96, 96, 1)  # and copies that were cropped or tilted
 _SIDE = 8  # of the block of low frequencies that makes the hash
 _BITS = np.setdiff1d(np.arange(_SIDE**2), 56).astype("uint64")  # of a hash, without the padding of `np.packbits`
 _LOWEST = 4  # frequencies below this sum of both directions are left out of the comparison

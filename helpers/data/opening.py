@@ -38,7 +38,6 @@ _LAYOUTS = {
 }
 _DEPTH, _MOST_FOLDERS = 6, 2_000  # of the search for a data set
 _SETS = ("train", "validation", "test")
-_THUMBNAIL = (32, 32, 1)  # what is compared to find images that look alike
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,8 @@ class OpenDataSet:
     problems : what could not be used and what looks wrong, see the module's description
     contradictory : the rows that were left out because images of their group carry another label
     alike : near-duplicates, where the record asks for them: ``first`` and ``second``, the image_ids of a pair; ``bits``
-        and ``correlation``, from `find_near_duplicates`; ``identical``, whether the files are the same; ``named``,
-        whether the names of the files put both into one group
+        and ``correlation``, from `find_near_duplicates`, or the latter alone, from `find_derived_copies`;
+        ``identical``, whether the files are the same; ``named``, whether the names of the files put both into one group
     """
 
     record: DataSet  # what is known of it beforehand
@@ -207,8 +206,13 @@ def open_data_set(names, settings, most=None, limit_by="part", whole_groups=True
     if "identical" in record.joined:
         images["group"] = audit.join_groups(images, keys=content)
     if "alike" in record.joined:
-        thumbnails = pixels.load_pixels(images, source.folder, _THUMBNAIL, settings.cache_dir, record.background)
+        about = settings.cache_dir, record.background
+        thumbnails = pixels.load_pixels(images, source.folder, duplicates.THUMBNAIL, *about)
         pairs = duplicates.find_near_duplicates(thumbnails)
+        if "cropped" in record.joined:
+            detail = pixels.load_pixels(images, source.folder, duplicates.DETAIL, *about)
+            cropped = duplicates.find_derived_copies(detail)[["first", "second", "correlation"]]
+            pairs = pd.concat([pairs, cropped]).drop_duplicates(["first", "second"], ignore_index=True)
         images["group"] = audit.join_groups(images, pairs=pairs)
         files = images.assign(content=content)
         first, second = (files.iloc[pairs[name]].reset_index(drop=True) for name in ("first", "second"))

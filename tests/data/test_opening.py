@@ -72,6 +72,11 @@ def mirror(image):
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
+def crop(image):
+    """Cut off a sixth of each side and scale what is left."""
+    return image.resize((240, 240), Image.Resampling.BICUBIC).crop((40, 40, 200, 200))
+
+
 def make_transparent(image):
     image.putalpha(0)
     return image
@@ -124,6 +129,15 @@ def test_images_that_only_look_alike_are_joined_where_the_record_says_so(open_fo
         ["train/Benign/1", "train/Benign/9", True, False],
         ["train/Benign/8", "train/Benign/9", False, False],
     ]
+
+
+def test_cropped_copies_are_joined_where_the_record_says_so(open_folder):
+    lesions = open_folder("melanoma-isic", LESIONS, {"train/Benign/8.png": ("test/Benign/1.png", crop)})
+    assert lesions.alike[["first", "second", "identical"]].to_numpy().tolist() == [
+        ["train/Benign/8", "test/Benign/1", False]
+    ]
+    assert lesions.alike["bits"].isna().all()  # no hash tells
+    assert find_leaks(lesions.found, lesions.found["part"])["leaked"].tolist() == [1, 1]
 
 
 def test_near_duplicates_are_not_joined_where_only_identical_files_are(open_folder):

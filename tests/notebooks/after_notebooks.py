@@ -298,43 +298,63 @@ def test_plants_accuracy_can_be_recomputed_from_the_predictions():
     assert not groups["test"] & groups["leaky"]
 
 
-@pytest.mark.parametrize(("notebook", "metric"), [("05_plants", "accuracy"), ("04_melanoma", "roc_auc")])
-def test_studies_are_complete(notebook, metric):
+@pytest.mark.parametrize(
+    ("notebook", "watched"),
+    [
+        ("05_plants", ["validation_accuracy", "test_accuracy"]),
+        ("04_melanoma", ["validation_roc_auc", "validation_accuracy"]),
+    ],
+)
+def test_studies_are_complete(notebook, watched):
     trials = pd.read_csv(FIGURES / notebook / "study.csv")
     assert trials["error"].isna().all()
     assert trials.groupby(["factor", "level"]).size().unique().tolist() == [2]
     assert trials["factor"].nunique() == 5
-    assert trials[[f"validation_{metric}", f"test_{metric}"]].notna().all(axis=None)
+    assert trials[watched].notna().all(axis=None)
     effects = pd.read_csv(FIGURES / notebook / "study_factors.csv")
     assert sorted(effects["rank"]) == [1, 2, 3, 4, 5]
     assert effects["p_largest"].sum() == pytest.approx(1, abs=1e-3)
 
 
-def test_melanoma_network_from_scratch_learns_the_drawn_lesions():
+def test_melanoma_networks_learn_the_drawn_lesions_and_the_border_does_not_tell_them():
     results = load("04_melanoma")["results"]
-    assert list(results) == [
-        "border_pixels",
-        "brightness_and_colour",
-        "scratch",
-        "frozen",
-        "last_blocks",
-        "everything",
-        "average",
-        "logistic_regression",
-    ]
+    networks = ["scratch", "frozen", "fine_tuned"]
+    shortcuts = ["border_pixels", "brightness_and_colour"]
+    assert list(results) == [*shortcuts, "nearest_training_image", *networks, "logistic_regression", "average"]
+    assert [list(entry)[:2] for entry in results.values()] == [["test", "test_with_copies"]] * 8
     assert not results["logistic_regression"]["cost"]["chosen"]
-    assert results["scratch"]["cross-validation"]["roc_auc"]["value"] >= 0.7
-    assert results["border_pixels"]["cross-validation"]["roc_auc"]["value"] <= 0.6
+    found = {name: entry["test"]["roc_auc"]["value"] for name, entry in results.items()}
+    assert found["scratch"] >= 0.7
+    assert found["border_pixels"] <= 0.6
+    assert found["average"] >= found["fine_tuned"] - 0.01
 
 
-def test_melanoma_models_stand_in_the_order_of_the_full_run():
+def test_what_copies_are_worth_is_the_difference_of_both_trainings():
     for folder in (FIGURES, FIGURES.parent):
         results = json.loads((folder / "04_melanoma" / "results.json").read_text())["results"]
-        found = {name: entry["cross-validation"]["roc_auc"]["value"] for name, entry in results.items()}
-        fine_tuned = found["last_blocks"], found["everything"]
-        assert found["average"] >= max(fine_tuned) - 0.01
-        assert min(fine_tuned) > found["scratch"] + 0.03
-        assert found["scratch"] > max(found["border_pixels"], found["brightness_and_colour"]) + 0.03
+        worth = pd.read_csv(folder / "04_melanoma" / "leak_worth.csv").set_index(["model", "test images", "metric"])
+        for model, entry in results.items():
+            for metric in ("accuracy", "roc_auc"):
+                gained = entry["test_with_copies"][metric]["value"] - entry["test"][metric]["value"]
+                row = worth.loc[(model.replace("_", " "), "all", metric)]
+                assert row["value"] == pytest.approx(gained, abs=1e-4)
+                assert row["low"] <= row["value"] <= row["high"]
+
+
+def test_the_nearest_neighbour_gains_most_from_copies_on_real_images():
+    worth = pd.read_csv(FIGURES.parent / "04_melanoma" / "leak_worth.csv")
+    worth = worth[worth["metric"] == "accuracy"].set_index(["test images", "model"])["value"]
+    assert worth["all"].idxmax() == "nearest training image"
+    assert worth["leaked", "nearest training image"] > 10 * worth["clean"].abs().max()
+
+
+def test_melanoma_copies_are_not_trained_on_but_in_the_twins():
+    predictions = pd.read_csv(FIGURES / "04_melanoma" / "predictions.csv")
+    tested = [set(part["image_id"]) for _, part in predictions.groupby("test_set")]
+    assert tested[0] == tested[1]
+    assert {name.partition("/")[0] for name in tested[0]} == {"test"}
+    pairs = pd.read_csv(FIGURES / "04_melanoma" / "copies.csv")
+    assert set(pairs["sets"]) == {"same set"}
 
 
 def test_melanoma_leaves_out_the_contradictory_labels():
@@ -350,7 +370,7 @@ def test_melanoma_misses_can_be_recomputed_from_the_predictions():
     results = load("04_melanoma")["results"]
     (chosen,) = [name for name, entry in results.items() if entry["cost"]["chosen"]]
     table = pd.read_csv(FIGURES / "04_melanoma" / "predictions.csv")
-    table = table[table["model"] == chosen.replace("_", " ")]
+    table = table[(table["model"] == chosen.replace("_", " ")) & (table["test_set"] == "test")]
     assert table["image_id"].is_unique
     malignant = table.loc[table["y_true"] == "malignant", "p_malignant"]
     missed = pd.read_csv(FIGURES / "04_melanoma" / "missed.csv").set_index("threshold")["missed"]

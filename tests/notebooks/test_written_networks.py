@@ -54,9 +54,9 @@ def build_xray_network():
 
 
 def build_melanoma_network():
-    variables = {"SHAPE": COLOR, "statistics": {"fold 1": (MEAN, STD)}}
+    variables = {"SHAPE": COLOR, "mean": MEAN, "std": STD}
     found = take_functions("04_melanoma", ["build_melanoma_block", "build_melanoma_cnn"], variables)
-    return found["build_melanoma_cnn"]("fold 1")
+    return found["build_melanoma_cnn"]()
 
 
 def build_leaf_network():
