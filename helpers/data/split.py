@@ -111,6 +111,8 @@ def list_runs(images, folds, seed=42, validation=None, refits=0, others=()):
     ----------
     images : DataFrame
         One row per image, with the columns ``label`` and ``group``; its index are the rows in the pixels.
+    folds : int or str
+        How many there are, or the column that names the fold of each image, where the images are shipped so.
     validation : float, optional
         Share of the images outside the held-out part by which a run chooses its epoch. By default it watches the
         held-out part itself, by which nothing may be chosen then.
@@ -121,9 +123,19 @@ def list_runs(images, folds, seed=42, validation=None, refits=0, others=()):
     -------
     dict of str to dict: for each run, "fold 1" and so on, then "refit 1" and so on, the rows ``train``, ``validation``
     and ``test``, which it predicts, and its ``seed``.
+
+    Raises
+    ------
+    InputError
+        There is one fold alone, a group is in several, or a class is in one alone, so that none could learn it.
     """
-    names = [f"fold {number}" for number in range(1, folds + 1)]
-    fold = split_by_group(images, dict.fromkeys(names, 1 / folds), seed)
+    if isinstance(folds, str):
+        shipped = _check_folds(images, folds)
+        names = [f"fold {number}" for number in range(1, shipped.nunique() + 1)]
+        fold = shipped.map(dict(zip(sorted(shipped.unique()), names, strict=True)))
+    else:
+        names = [f"fold {number}" for number in range(1, folds + 1)]
+        fold = split_by_group(images, dict.fromkeys(names, 1 / folds), seed)
     runs = {}
     for name in names:
         rest, test = images[fold != name], images.index[fold == name].to_numpy()
@@ -137,3 +149,49 @@ def list_runs(images, folds, seed=42, validation=None, refits=0, others=()):
         test = np.asarray(others, int)
         runs[f"refit {number}"] = {"train": rows, "validation": rows[::20], "test": test, "seed": seed + number}
     return runs
+
+
+def _check_folds(images, column):
+    """Check that folds that were shipped can be used; give that of each image."""
+    fold = images[column]
+    if fold.isna().any() or fold.nunique() < 2:
+        found = ", ".join(map(str, fold.dropna().unique())) or "none"
+        raise InputError(f"The images to train with lie in these folds: {found}. Expected each in one of several.")
+    for by, why in (("group", "one that is held out would be known"), ("label", "held out, nobody would learn it")):
+        n_folds = fold.groupby(images[by]).nunique()
+        wrong = n_folds.index[n_folds > 1] if by == "group" else n_folds.index[n_folds < 2]
+        if len(wrong):
+            raise InputError(f"{by} {', '.join(map(str, wrong[:3]))}: in {n_folds[wrong[0]]} fold(s); {why}.")
+    return fold
+
+
+def repeat_groups(images, seed=42):
+    """Repeat images so that classes weigh alike in training, and in each class its groups, whatever their size.
+
+    Of a class each group gets the same number of rows, drawn without replacement until all its images were drawn. The
+    number is such that no image of the class with the most rows is left out.
+
+    Parameters
+    ----------
+    images : DataFrame
+        One row per image, with the columns ``label`` and ``group``; its index are the rows in the pixels.
+
+    Returns
+    -------
+    array of int, rows in the pixels, most of them several times.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> images = pd.DataFrame({"label": list("aaaab"), "group": list("11123")})
+    >>> np.bincount(repeat_groups(images)).tolist()
+    [1, 1, 1, 3, 6]
+    """
+    rng = np.random.default_rng(seed)
+    groups = {name: part.groupby("group").groups for name, part in images.groupby("label")}
+    total = max(len(members) * max(map(len, members.values())) for members in groups.values())
+    drawn = []
+    for members in groups.values():
+        count = -(-total // len(members))
+        drawn += [np.resize(rng.permutation(rows.to_numpy()), count) for rows in members.values()]
+    return np.concatenate(drawn)

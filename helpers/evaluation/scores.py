@@ -320,6 +320,18 @@ def compute_metrics_by(predictions, values, resamples=1000, seed=0):
     return pd.concat(tables, ignore_index=True)
 
 
+def average_by_group(predictions):
+    """Average the probabilities of the images of each group: a table of predictions with one row per group.
+
+    Each group counts the same then, however many images it has. One with several labels counts for the most frequent.
+    """
+    y_prob, class_names = get_probabilities(predictions)
+    by_group = pd.DataFrame(y_prob, predictions.index).groupby(predictions["group"], sort=False).mean()
+    label = predictions.groupby("group", sort=False)["y_true"].agg(lambda labels: labels.mode().iloc[0])
+    images = pd.DataFrame({"image_id": label.index, "group": label.index, "label": label.to_numpy()})
+    return make_predictions(images, by_group.to_numpy(), class_names)
+
+
 def compute_roc(predictions):
     """Compute the ROC curve of each class against the rest, except classes that no image belongs to.
 

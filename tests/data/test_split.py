@@ -1,5 +1,6 @@
 """Splits: whole groups, every class shared out alike, decided by the seed and nothing else."""
 
+import re
 from itertools import product
 
 import numpy as np
@@ -7,7 +8,14 @@ import pandas as pd
 import pytest
 
 from helpers.data.audit import find_leaks
-from helpers.data.split import draw_examples, limit_images, list_runs, split_by_group, split_by_image
+from helpers.data.split import (
+    draw_examples,
+    limit_images,
+    list_runs,
+    repeat_groups,
+    split_by_group,
+    split_by_image,
+)
 from helpers.files import InputError
 
 HALVES = {"train": 0.5, "validation": 0.5}
@@ -295,3 +303,52 @@ def test_examples_are_as_many_of_each_value_that_has_enough():
     pd.testing.assert_frame_equal(drawn, images.loc[drawn.index])
     pd.testing.assert_frame_equal(drawn, draw_examples(images, "label", 3, seed=1))
     assert drawn.index.tolist() != draw_examples(images, "label", 3, seed=2).index.tolist()
+
+
+def make_shipped():
+    """Draw a table of two classes, each with two people in each of three folds."""
+    rows = [(label, f"{label}{number}", f"fold_{number % 3}") for label in "ab" for number in range(6)]
+    table = pd.DataFrame(rows, columns=["label", "group", "fold"])
+    return table.loc[table.index.repeat(4)].reset_index(drop=True)
+
+
+def test_shipped_folds_are_held_out_in_turn():
+    images = make_shipped()
+    runs = list_runs(images, "fold", refits=1)
+    assert list(runs) == ["fold 1", "fold 2", "fold 3", "refit 1"]
+    for number in range(3):
+        rows = runs[f"fold {number + 1}"]
+        assert set(images["fold"][rows["test"]]) == {f"fold_{number}"}
+        assert sorted([*rows["test"], *rows["train"]]) == images.index.tolist()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda images: images.assign(fold="fold_0"), "these folds: fold_0. Expected"),
+        (lambda images: images.assign(fold=images["fold"].mask(images.index == 3)), "Expected each in one of several"),
+        (lambda images: images.assign(fold=images["fold"].where(images.index != 0, "fold_2")), "group a0: in 2 fold"),
+        (lambda images: images[(images["label"] == "a") | (images["fold"] == "fold_1")], "label b: in 1 fold"),
+    ],
+)
+def test_shipped_folds_that_cannot_be_used_are_told(spoil, told):
+    with pytest.raises(InputError, match=re.escape(told)):
+        list_runs(spoil(make_shipped()), "fold")
+
+
+def test_repeated_groups_weigh_alike():
+    images = make_images({"a": 7, "b": 20}, largest=30)
+    rows = repeat_groups(images)
+    repeated = images.loc[rows]
+    by_group = repeated.groupby(["label", "group"]).size()
+    assert (by_group.groupby("label").max() == by_group.groupby("label").min()).all()
+    by_class = by_group.groupby("label").sum()
+    assert by_class.max() - by_class.min() < 20  # rounded up for each group
+    times = pd.Series(rows).value_counts().reindex(images.index, fill_value=0).groupby(images["group"])
+    assert (times.max() - times.min()).max() == 1  # no image is drawn twice before all were drawn
+    n_groups = images.groupby("label")["group"].nunique()
+    largest = images.groupby(["label", "group"]).size().groupby("label").max()
+    whole = (n_groups * largest).idxmax()
+    assert set(rows) >= set(images.index[images["label"] == whole])
+    np.testing.assert_array_equal(rows, repeat_groups(images))
+    assert not np.array_equal(rows, repeat_groups(images, seed=1))

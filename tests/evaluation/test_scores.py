@@ -16,6 +16,7 @@ from helpers.evaluation.calibration import apply_temperature, compute_calibratio
 from helpers.evaluation.scores import (
     _prepare_metrics,
     accuracy,
+    average_by_group,
     balanced_accuracy,
     compare_metrics,
     compute_calibration_error,
@@ -809,3 +810,21 @@ def test_one_person_of_a_class_is_no_ground_for_an_interval(predict):
     difference = compare_metrics(table, table, 50)
     assert difference["groups"].equals(found["groups"])
     assert difference[["low", "high"]].isna().all(axis=None)
+
+
+def test_averaged_by_group_each_group_counts_once():
+    table = pd.DataFrame(
+        {
+            "image_id": list("abcdef"),
+            "group": ["H1", "H1", "H1", "L1", "L2", "L2"],
+            "label": ["healthy"] * 3 + ["leukemic"] * 3,
+        }
+    )
+    likely = np.array([0.9, 0.1, 0.2, 0.3, 0.6, 0.8])
+    cells = make_predictions(table, np.c_[1 - likely, likely], ["healthy", "leukemic"])
+    people = average_by_group(cells)
+    assert people["group"].tolist() == people["image_id"].tolist() == ["H1", "L1", "L2"]
+    assert people["y_true"].tolist() == ["healthy", "leukemic", "leukemic"]
+    np.testing.assert_allclose(people["p_leukemic"], [0.4, 0.3, 0.7])
+    assert compute_metrics(people, 0).loc["roc_auc", "value"] == 0.5
+    assert compute_metrics(cells, 0).loc["roc_auc", "value"] == pytest.approx(2 / 3)
