@@ -323,6 +323,25 @@ def watch(predict, parts):
     return predict_and_note
 
 
+@pytest.mark.parametrize(
+    ("notebook", "shape", "columns"),
+    [
+        ("01_mnist", (28, 28, 1), {"accuracy style 2", "roc_auc style 1"}),
+        ("03_chest_xray", (32, 32, 1), {"roc_auc altered", "roc_auc border covered"}),
+        ("05_plants", (32, 32, 3), set()),
+        ("06_leukemia", (48, 48, 3), {"roc_auc by person"}),
+    ],
+)
+def test_trials_of_each_notebook(tmp_path, monkeypatch, notebook, shape, columns):
+    monkeypatch.setenv("DATA_SOURCE", "sample")
+    network = {"filters": ((4,), (8,)), "first_stride": 2, "average_pooling": True}
+    tried = trials.Trials(notebook, tmp_path)
+    row = tried.run("one", trials.Trial(shape, {"epochs": 1, "batch_size": 16}, network=network))
+    assert columns | {*trials.METRICS, "cpu_minutes"} <= row.keys()
+    assert all(0 <= value <= 1 for name, value in row.items() if name != "cpu_minutes")
+    assert tried.changes.keys() >= {trial.augment for trial in trials.TRIALS[notebook].values()}
+
+
 def test_trials_of_folds_predict_each_image_once(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA_SOURCE", "sample")
     network = {"filters": ((4,), (8,)), "first_stride": 2, "average_pooling": True}

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
+from scipy.special import expit
 
 from helpers.evaluation.bootstrap import bootstrap, compute_proportion
 from helpers.evaluation.scores import (
@@ -85,6 +86,23 @@ def correct_prior(predictions, prior, new_prior=None):
     prior = _check_shares(prior, class_names)
     new_prior = 1 if new_prior is None else _check_shares(new_prior, class_names, positive=False)
     return replace_probabilities(predictions, y_prob * new_prior / prior)
+
+
+def center_classes(predictions):
+    """Put the scores of a model of two classes on a scale that those of other models share.
+
+    Models that were trained apart have no common scale (Forman and Scholz 2010). The log odds are shifted so that 0
+    lies in the middle between the means of the two true classes, in which each group counts the same. Predictions of a
+    fold with one class alone, or of more classes, are a ValueError.
+    """
+    y_prob, class_names = get_probabilities(predictions)
+    if len(class_names) != 2 or predictions["y_true"].nunique() != 2:
+        raise ValueError(f"Expected images of two classes, got {sorted(predictions['y_true'].unique())}.")
+    log_prob = np.log(np.maximum(y_prob, _SMALLEST))
+    log_odds = pd.Series(log_prob[:, 1] - log_prob[:, 0], predictions.index)
+    by_group = log_odds.groupby([predictions["y_true"], predictions["group"]]).mean()
+    likely = expit(log_odds - by_group.groupby(level=0).mean().mean())
+    return replace_probabilities(predictions, np.stack([1 - likely, likely], axis=1))
 
 
 def estimate_prior(predictions, prior, steps=1000):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.data.preprocess import compute_statistics, encode_labels, one_hot
+from helpers.data.preprocess import compute_statistics, encode_labels, frame_digits, one_hot
 from helpers.files import InputError
 
 
@@ -87,3 +87,20 @@ def test_no_more_than_a_chunk_stays_in_memory_while_counting(monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (2100, 2, 2, 1)).astype("uint8")
     compute_statistics(pixels)
     assert len(released) == 3
+
+
+def test_digits_are_brought_to_the_form_of_mnist():
+    images = np.zeros((3, 60, 40, 1), "uint8")
+    images[0, 5:55, 30:35] = 200  # a stroke, far to the right
+    images[1, 40:45, 2:12] = 90  # small, in a corner
+    images[1, 0, 39] = 10  # not ink
+    framed = frame_digits(images)
+    assert (framed.shape, framed.dtype) == ((3, 28, 28, 1), np.uint8)
+    for frame, (height, width) in zip(framed[:2, ..., 0], ((20, 2), (10, 20)), strict=True):
+        rows, columns = (np.flatnonzero(frame.any(axis=axis)) for axis in (1, 0))
+        assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (height, width)
+        assert frame.max() == 255
+        share = frame / frame.sum()
+        assert abs(share.sum(axis=1) @ np.arange(28) - 13.5) <= 0.5
+        assert abs(share.sum(axis=0) @ np.arange(28) - 13.5) <= 0.5
+    assert not framed[2].any()

@@ -10,6 +10,7 @@ from sklearn import metrics as sklearn_metrics
 
 from helpers.evaluation.calibration import (
     apply_temperature,
+    center_classes,
     compute_abstaining,
     correct_prior,
     estimate_prior,
@@ -532,3 +533,14 @@ def test_scores_are_the_same_again(predict):
     assert not first["low"].equals(other["low"])
     y_prob, _ = get_probabilities(table)
     assert first.loc["mean_set_size", "value"] == (y_prob >= list(thresholds.values())).sum(axis=1).mean()
+
+
+def test_centred_classes_lie_beside_zero_and_each_group_counts_once():
+    groups = ["H1"] * 8 + ["H2", "L1", "L2"]
+    log_odds = np.array([3.0] * 8 + [1.0, 5.0, 3.0])
+    table = pd.DataFrame({"image_id": range(11), "group": groups, "label": ["healthy"] * 9 + ["leukemic"] * 2})
+    likely = 1 / (1 + np.exp(-log_odds))
+    centred = center_classes(make_predictions(table, np.c_[1 - likely, likely], ["healthy", "leukemic"]))
+    np.testing.assert_allclose(np.log(centred["p_leukemic"] / centred["p_healthy"]), log_odds - (2 + 4) / 2, atol=1e-9)
+    with pytest.raises(ValueError, match="Expected images of two classes"):
+        center_classes(centred[centred["y_true"] == "healthy"])
