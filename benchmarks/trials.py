@@ -104,11 +104,6 @@ def _divide_cells(data):
     data.images["split"] = data.images["part"].map({"training_data": "train"}).fillna("left out")
 
 
-def _standardize_cells(data, shape):
-    crop = cells.find_crop(cells.find_cells(data.load_pixels(shape))[data.rows("train")], share=0.999)
-    return partial(networks.standardize_cells, size=crop, threshold=cells.BACKGROUND_LEVEL), crop
-
-
 @dataclass(frozen=True)
 class Trial:
     """What is trained, and how.
@@ -395,22 +390,30 @@ class Trials:
         """Compute the features of a frozen network once for all trials that use it."""
         key = trial.base, trial.shape
         if key not in self.features:
-            prepare = None
-            if self.setup.divide is _divide_cells:
-                standardize, crop = _standardize_cells(self.data, trial.shape)
-                prepare = lambda raw: transfer.to_pixel_range(standardize(raw), 2 * crop)  # noqa: E731
+            prepare = self._prepare(trial.shape, for_pixels=True)
             x = self.data.load_pixels(trial.shape)
             self.experiment.choose_base([trial.base], x, **rows, prepare=prepare)
             extractor = self.experiment.build_extractor(trial.shape, prepare=prepare)
             self.features[key] = extractor, transfer.compute_features(extractor, x)
         return self.features[key]
 
+    def _prepare(self, shape, for_pixels=False):
+        """Make what standardizes single cells, each by itself; None for other images."""
+        if self.setup.data_set != "leukemia":
+            return None
+        masks = cells.find_cells(self.data.load_pixels(shape))
+        crop = cells.find_crop(masks[self.data.rows("train")], share=0.999)
+        standardize = partial(networks.standardize_cells, size=crop, threshold=cells.BACKGROUND_LEVEL)
+        return (lambda raw: transfer.to_pixel_range(standardize(raw), 2 * crop)) if for_pixels else standardize
+
     def _build(self, trial, frozen, training):
         if not trial.base:
-            known = {"statistics": preprocess.compute_statistics(self.data.load_pixels(trial.shape), training)}
-            if self.setup.divide is _divide_cells:
-                known = {"prepare": _standardize_cells(self.data, trial.shape)[0]}
-            return networks.build_cnn(trial.shape, len(self.data.class_names), **known, **trial.network)
+            prepare = self._prepare(trial.shape)
+            statistics = None
+            if prepare is None:
+                statistics = preprocess.compute_statistics(self.data.load_pixels(trial.shape), training)
+            n_classes = len(self.data.class_names)
+            return networks.build_cnn(trial.shape, n_classes, statistics, prepare=prepare, **trial.network)
         model = surgery.copy_model(frozen, "tuned")
         surgery.unfreeze_from(model, trial.first)
         return model
