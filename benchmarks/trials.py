@@ -367,7 +367,8 @@ class Trials:
         options = {"batch_size": 32, "learning_rate": 3e-3, "weight_decay": 0.05} | self.setup.recipe
         if trial.base:
             extractor, features = self._extract(trial, rows)
-            head = Recipe(**options | {"epochs": 20, "learning_rate": 2e-3, "ema_epochs": 0.5})
+            weights = {"class_weights": trial.recipe.get("class_weights")}
+            head = Recipe(**options | weights | {"epochs": 20, "learning_rate": 2e-3, "ema_epochs": 0.5})
             experiment.fit(
                 name,
                 lambda: transfer.build_head(features[training], len(self.data.class_names)),

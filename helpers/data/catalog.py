@@ -270,7 +270,7 @@ _CATALOG = {
             class_labels={"hem": "healthy", "all": "leukemic"},
             layout="cnmc",
             key_file="C-NMC_Leukemia",
-            files="images in C-NMC_Leukemia/training_data/fold_{0,1,2}/{all,hem}/, not all folds need be there; "
+            files="images in C-NMC_Leukemia/training_data/fold_{0,1,2}/{all,hem}/, at least two of these folds; "
             "validation_data/C-NMC_test_prelim_phase_data/ and its labels in "
             "validation_data/C-NMC_test_prelim_phase_data_labels.csv; "
             "testing_data/C-NMC_test_final_phase_data/, without labels, may be missing",

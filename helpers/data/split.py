@@ -1,6 +1,7 @@
 """Splitting: whole groups, stratified by class."""
 
 import numpy as np
+import pandas as pd
 
 from helpers.files import InputError
 
@@ -127,7 +128,7 @@ def list_runs(images, folds, seed=42, validation=None, refits=0, others=()):
     Raises
     ------
     InputError
-        There is one fold alone, a group is in several, or a class is in one alone, so that none could learn it.
+        Shipped folds: there is one alone, a group is in several, or one has no image of a class.
     """
     if isinstance(folds, str):
         shipped = _check_folds(images, folds)
@@ -154,14 +155,18 @@ def list_runs(images, folds, seed=42, validation=None, refits=0, others=()):
 def _check_folds(images, column):
     """Check that folds that were shipped can be used; give that of each image."""
     fold = images[column]
-    if fold.isna().any() or fold.nunique() < 2:
-        found = ", ".join(map(str, fold.dropna().unique())) or "none"
-        raise InputError(f"The images to train with lie in these folds: {found}. Expected each in one of several.")
-    for by, why in (("group", "one that is held out would be known"), ("label", "held out, nobody would learn it")):
-        n_folds = fold.groupby(images[by]).nunique()
-        wrong = n_folds.index[n_folds > 1] if by == "group" else n_folds.index[n_folds < 2]
-        if len(wrong):
-            raise InputError(f"{by} {', '.join(map(str, wrong[:3]))}: in {n_folds[wrong[0]]} fold(s); {why}.")
+    names = [str(name) for name in sorted(fold.dropna().unique())]
+    if fold.isna().any() or len(names) < 2:
+        raise InputError(
+            f"The images to train with lie in {len(names)} fold(s), {', '.join(names) or 'none'}: expected each in one "
+            "of several, because they are held out in turn. Add the other folds."
+        )
+    per_group = fold.groupby(images["group"]).nunique()
+    if len(shared := per_group.index[per_group > 1]):
+        raise InputError(f"{shared[0]} is in {per_group[shared[0]]} folds: held out, it would be known.")
+    counts = pd.crosstab(fold, images["label"]).stack()
+    if lacking := [f"{name} has no {label}" for name, label in counts.index[counts == 0]]:
+        raise InputError(f"{'; '.join(lacking)}: expected images of each class in each fold. Use more images.")
     return fold
 
 

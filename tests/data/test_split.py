@@ -325,10 +325,13 @@ def test_shipped_folds_are_held_out_in_turn():
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (lambda images: images.assign(fold="fold_0"), "these folds: fold_0. Expected"),
-        (lambda images: images.assign(fold=images["fold"].mask(images.index == 3)), "Expected each in one of several"),
-        (lambda images: images.assign(fold=images["fold"].where(images.index != 0, "fold_2")), "group a0: in 2 fold"),
-        (lambda images: images[(images["label"] == "a") | (images["fold"] == "fold_1")], "label b: in 1 fold"),
+        (lambda images: images.assign(fold="fold_0"), "lie in 1 fold(s), fold_0: expected"),
+        (lambda images: images.assign(fold=images["fold"].mask(images.index == 3)), "lie in 3 fold(s)"),
+        (lambda images: images.assign(fold=images["fold"].where(images.index != 0, "fold_2")), "a0 is in 2 folds"),
+        (
+            lambda images: images[(images["label"] == "a") | (images["fold"] == "fold_1")],
+            "fold_0 has no b; fold_2 has no b",
+        ),
     ],
 )
 def test_shipped_folds_that_cannot_be_used_are_told(spoil, told):
