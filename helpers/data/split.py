@@ -164,8 +164,8 @@ def _check_folds(images, column):
     per_group = fold.groupby(images["group"]).nunique()
     if len(shared := per_group.index[per_group > 1]):
         raise InputError(f"{shared[0]} is in {per_group[shared[0]]} folds: held out, it would be known.")
-    counts = pd.crosstab(fold, images["label"]).stack()
-    if lacking := [f"{name} has no {label}" for name, label in counts.index[counts == 0]]:
+    counts = pd.crosstab(fold, images["label"])
+    if lacking := [f"{name} has no {label}" for name, row in counts.iterrows() for label in row.index[row == 0]]:
         raise InputError(f"{'; '.join(lacking)}: expected images of each class in each fold. Use more images.")
     return fold
 
