@@ -39,7 +39,8 @@ _SENTENCES = {
         "04_melanoma": "ROC AUC {auc}, border pixels alone {border}; at the threshold .5, {missed} of 1,000 malignant "
         "lesions are missed. Copies of test images in training would add {worth} points of accuracy",
         "05_plants": "{clean} of leaves that training has not seen, {leaky} of leaves that it has",
-        "06_leukemia": "ROC AUC {network}; the area of the cell alone {area}: the networks are {better}",
+        "06_leukemia": "ROC AUC by person {network}; the area of the cell alone {area}: the networks are {better}. By "
+        "cell it is {network_cells} and {area_cells}",
         "better": ("not better", "better"),
     },
     "fr": {
@@ -54,8 +55,8 @@ _SENTENCES = {
         "ajouteraient {worth} points d’exactitude",
         "05_plants": "{clean} de réponses justes sur des feuilles jamais vues à l’apprentissage, {leaky} sur des "
         "feuilles déjà vues",
-        "06_leukemia": "Aire sous la courbe ROC : {network} ; avec la seule aire de la cellule {area} : les réseaux "
-        "{better}",
+        "06_leukemia": "Aire sous la courbe ROC par personne : {network} ; avec la seule aire de la cellule {area} : les "
+        "réseaux {better}. Par cellule elle vaut {network_cells} et {area_cells}",
         "better": ("ne font pas mieux", "font mieux"),
     },
 }
@@ -159,13 +160,16 @@ def _find_plants(run, _):
 
 
 def _find_leukemia(run, _):
-    model, part = choose_model(run)
+    model, _ = choose_model(run)
     model = "average" if model in SHORTCUTS else model  # of the networks, where none was chosen
-    network, area = (run.get_metric(name, part, "roc_auc") for name in (model, "area"))
+    network, area = (run.get_metric(name, "people", "roc_auc") for name in (model, "area"))
+    by_cell = [run.get_metric(name, "validation", "roc_auc") for name in (model, "area")]
     return {
         "network": format_value(network),
         "area": f"{area['value']:.3f}",
         "better": network["value"] > area["value"],
+        "network_cells": f"{by_cell[0]['value']:.3f}",
+        "area_cells": f"{by_cell[1]['value']:.3f}",
     }
 
 
