@@ -41,7 +41,7 @@ _SENTENCES = {
         "05_plants": "{clean} of leaves that training has not seen, {leaky} of leaves that it has",
         "06_leukemia": "ROC AUC by person {network}; the area of the cell alone {area}: the networks are {better}. By "
         "cell it is {network_cells} and {area_cells}",
-        "better": ("not better", "better"),
+        "better": ("not measurably better", "measurably better"),
     },
     "fr": {
         "accuracy": "{accuracy} des réponses sont justes (classe majoritaire : {majority})",
@@ -55,9 +55,9 @@ _SENTENCES = {
         "ajouteraient {worth} points d’exactitude",
         "05_plants": "{clean} de réponses justes sur des feuilles jamais vues à l’apprentissage, {leaky} sur des "
         "feuilles déjà vues",
-        "06_leukemia": "Aire sous la courbe ROC par personne : {network} ; avec la seule aire de la cellule {area} : les "
-        "réseaux {better}. Par cellule elle vaut {network_cells} et {area_cells}",
-        "better": ("ne font pas mieux", "font mieux"),
+        "06_leukemia": "Aire sous la courbe ROC par personne : {network} ; avec la seule aire de la cellule {area} : "
+        "les réseaux {better}. Par cellule elle vaut {network_cells} et {area_cells}",
+        "better": ("ne font pas mieux de façon mesurable", "font mieux de façon mesurable"),
     },
 }
 # How numbers with intervals are written in French; what they are made of is that of `format_percent`.
@@ -88,8 +88,12 @@ def answer(notebook, run, folder, language="en"):
 
 
 def choose_model(run):
-    """Find the model and the set that answer the question of a notebook: those that were chosen."""
-    return ("cnn_mixed", "union") if run.notebook == "01_mnist" else run.find_chosen()
+    """Find the network and the set that answer the question of a notebook: those that were chosen.
+
+    Where a shortcut was chosen instead of a network, it is the average of the networks.
+    """
+    model, part = ("cnn_mixed", "union") if run.notebook == "01_mnist" else run.find_chosen()
+    return "average" if model in SHORTCUTS else model, part
 
 
 def keep_together(text):
@@ -159,15 +163,16 @@ def _find_plants(run, _):
     return {"clean": _percent(clean), "leaky": _percent(leaky)}
 
 
-def _find_leukemia(run, _):
+def _find_leukemia(run, folder):
     model, _ = choose_model(run)
-    model = "average" if model in SHORTCUTS else model  # of the networks, where none was chosen
-    network, area = (run.get_metric(name, "people", "roc_auc") for name in (model, "area"))
-    by_cell = [run.get_metric(name, "validation", "roc_auc") for name in (model, "area")]
+    table = pd.read_csv(folder / "differences.csv").set_index(["models", "counted", "metric"])
+    (network, area), by_cell = (
+        [run.get_metric(name, part, "roc_auc") for name in (model, "area")] for part in ("people", "validation")
+    )
     return {
         "network": format_value(network),
         "area": f"{area['value']:.3f}",
-        "better": network["value"] > area["value"],
+        "better": bool(table.loc[(f"{model} - area", "by person", "roc_auc"), "low"] > 0),
         "network_cells": f"{by_cell[0]['value']:.3f}",
         "area_cells": f"{by_cell[1]['value']:.3f}",
     }
