@@ -479,6 +479,7 @@ SHOW_PIXELS = {  # of images, and are not drawn again
     "evidence",
     "examples",
     "mean_images",
+    "other_hands",
     "new_images",
     "resized",
     "stain_normalization",
