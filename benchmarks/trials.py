@@ -117,6 +117,7 @@ class Trial:
     network : dict, keywords of `helpers.training.networks.build_cnn`
     first : str, the first layer of a pretrained network that is trained
     augment : str, among the changes of the notebook, see `Setup`
+    start : str, the trial whose network is trained further
     alike : bool, whether people weigh alike, where the trials are cross-validated by person; otherwise classes do
     """
 
@@ -126,6 +127,7 @@ class Trial:
     network: dict = field(default_factory=dict)
     first: str = "pixels"
     augment: str = "notebook"
+    start: str = ""
     alike: bool = True
 
 
@@ -221,12 +223,14 @@ TRIALS = {
         ),
         "mix, 5 epochs": Trial(DIGIT, {"epochs": 5}, network=STROKES),
         "mix, 10 epochs": Trial(DIGIT, {"epochs": 10}, network=STROKES),
-        "mix, originals moved a little, 10 epochs": Trial(DIGIT, {"epochs": 10}, network=STROKES, augment="nearly"),
-        "mix, residual, 10 epochs": Trial(DIGIT, {"epochs": 10}, network=STROKES | {"residual": True}),
-        "mix, half as many filters again, 10 epochs": Trial(
-            DIGIT, {"epochs": 10}, network={"filters": ((24, 48), (96, 96), (192, 192))}
+        "mix, originals moved a little, 5 epochs": Trial(DIGIT, {"epochs": 5}, network=STROKES, augment="nearly"),
+        "mix, residual, 5 epochs": Trial(DIGIT, {"epochs": 5}, network=STROKES | {"residual": True}),
+        "mix, label smoothing, 5 epochs": Trial(DIGIT, {"epochs": 5, "label_smoothing": 0.05}, network=STROKES),
+        "mix, half as many filters again, 5 epochs": Trial(
+            DIGIT, {"epochs": 5}, network={"filters": ((24, 48), (96, 96), (192, 192))}
         ),
-        "mix, label smoothing, 10 epochs": Trial(DIGIT, {"epochs": 10, "label_smoothing": 0.05}, network=STROKES),
+        "mix, from the clean network on, 5 epochs": Trial(DIGIT, {"epochs": 5}, start="clean digits, 5 epochs"),
+        "mix, from the clean network on, 10 epochs": Trial(DIGIT, {"epochs": 10}, start="clean digits, 5 epochs"),
     },
     "03_chest_xray": {
         "from scratch, moved, 8 epochs": Trial(CHEST, {"epochs": 8}, network=BONES, augment="moved"),
@@ -276,13 +280,17 @@ TRIALS = {
     "05_plants": {
         "MobileNetV2 0.35, frozen": Trial(LEAF, base=MOBILENET),
         "EfficientNet-Lite0, frozen": Trial(LEAF, base=LITE),
+        "EfficientNet-Lite0, frozen, 256 x 256": Trial((256, 256, 3), base=LITE),
         "MobileNetV2 0.35, all layers, 12 epochs": _tune(MOBILENET, LEAF, 12, 1e-3),
-        "EfficientNet-Lite0, from block 5 on, 12 epochs": _tune(LITE, LEAF, 12, 1e-3, first=BLOCK_5),
-        "EfficientNet-Lite0, all layers, 128 x 128, 8 epochs": _tune(LITE, MOLE, 8, 5e-4),
-        "EfficientNet-Lite0, all layers, 128 x 128, mixup, 8 epochs": _tune(LITE, MOLE, 8, 5e-4, {"mixup": 0.2}),
+        "EfficientNet-Lite0, from block 5 on, 6 epochs": _tune(LITE, LEAF, 6, 1e-3, first=BLOCK_5),
+        "EfficientNet-Lite0, from block 3 on, 6 epochs": _tune(LITE, LEAF, 6, 5e-4, first=BLOCK_3),
+        "EfficientNet-Lite0, from block 3 on, mixup, 6 epochs": _tune(
+            LITE, LEAF, 6, 5e-4, {"mixup": 0.2}, first=BLOCK_3
+        ),
+        "from scratch, 15 epochs": Trial(MOLE, {"epochs": 15}, network=LEAVES),
+        "from scratch, mixup, 15 epochs": Trial(MOLE, {"epochs": 15, "mixup": 0.2}, network=LEAVES),
+        "from scratch, label smoothing, 15 epochs": Trial(MOLE, {"epochs": 15, "label_smoothing": 0.1}, network=LEAVES),
         "from scratch, 30 epochs": Trial(MOLE, {"epochs": 30}, network=LEAVES),
-        "from scratch, mixup, 30 epochs": Trial(MOLE, {"epochs": 30, "mixup": 0.2}, network=LEAVES),
-        "from scratch, label smoothing, 30 epochs": Trial(MOLE, {"epochs": 30, "label_smoothing": 0.1}, network=LEAVES),
     },
     "06_leukemia": {
         "EfficientNet-Lite0, frozen": Trial(CELL, base=LITE),
@@ -314,7 +322,9 @@ class Trials:
         """Train, and predict the validation images, also altered ones; return a row of the table."""
         if "validation" not in set(self.data.images["split"]):
             return self._run_by_person(name, trial)
-        rows = self.data.rows("validation")
+        rows, known = self.data.rows("validation"), TRIALS[self.experiment.name]
+        if trial.start and trial.start not in self.experiment.models:
+            self._fit(trial.start, known[trial.start], self.data.rows("train"), rows)
         self._fit(name, trial, self.data.rows("train"), rows)
         values = scores.compute_metrics(self.experiment.predict(name, "validation"), 0)["value"]
         row = {metric: values[metric] for metric in METRICS}
@@ -408,6 +418,8 @@ class Trials:
         return (lambda raw: transfer.to_pixel_range(standardize(raw), 2 * crop)) if for_pixels else standardize
 
     def _build(self, trial, frozen, training):
+        if trial.start:
+            return surgery.copy_model(self.experiment.models[trial.start], "further")
         if not trial.base:
             prepare = self._prepare(trial.shape)
             statistics = None

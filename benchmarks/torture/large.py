@@ -185,8 +185,13 @@ def judge_prediction(folder, count, short):
     killed.kill()
     killed.wait()
     before, *_ = call(predict, model, paths, table)
-    files = pd.read_csv(table)["file"]
-    same = table.read_bytes() == whole.read_bytes()
+    whole, killed = pd.read_csv(whole), pd.read_csv(table)
+    files = killed["file"]
+    try:  # an image in another batch may be rounded otherwise in the sixth digit, on a processor without bfloat16
+        pd.testing.assert_frame_equal(killed, whole, rtol=0, atol=2e-6)
+        same = True
+    except AssertionError:
+        same = False
     expected, happened = (
         "goes on; the same table",
         f"killed after {before:,}; {'the same' if same else 'another'} table",

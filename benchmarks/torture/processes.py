@@ -14,7 +14,7 @@ class Cluster:
         self._folder, self._processes = folder, []
         file = folder / "scheduler.json"
         self._start("scheduler", "--port", "0", "--scheduler-file", file)
-        self._wait_for(file.exists)
+        self._wait_for(lambda: file.exists() and file.stat().st_size)  # it is there before it is written
         self.address = json.loads(file.read_text())["address"]
 
     def add_worker(self, *options, path=()):

@@ -326,3 +326,15 @@ def test_the_strip_shows_the_results(project):
         "Trained on mixed digits",
         "Trained on clean digits",
     }
+
+
+def test_studies_stand_side_by_side(tmp_path):
+    assert overview.format_studies(tmp_path) == ""
+    for name, effect in (("04_trees", 0.02), ("05_leaves", 0.2)):
+        (tmp_path / name).mkdir()
+        factors = {"factor": ["depth", "rate"], "best": ["4 blocks", "0.1"], "effect": [effect, 0.01]}
+        ends = {"low": [0.01, -0.01], "high": [0.3, 0.02], "luck_high": [0.015, 0.03], "spread": 0.004}
+        pd.DataFrame(factors | ends).iloc[:: 1 if effect < 0.1 else -1].to_csv(tmp_path / name / "study_factors.csv")
+    text = overview.format_studies(tmp_path)
+    assert "| depth | 4 blocks: +0.020 (+0.010 to +0.300) | 0.004 | 4 blocks: +0.200 (+0.010 to +0.300) | 0.004 |" in text
+    assert "- 05_leaves: the largest effect is that of depth. More than luck: depth." in text

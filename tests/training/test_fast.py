@@ -346,12 +346,15 @@ def test_depthwise_gradients_in_bfloat16_are_those_of_keras_in_float32(kernel, s
         return np.random.default_rng(1).normal(size=shape).astype("float32")
 
     expected = compute_depthwise(layers.DepthwiseConv2D, images, wanted, dtype="float32", **options)
+    rounded = compute_depthwise(layers.DepthwiseConv2D, images, wanted, dtype="mixed_bfloat16", **options)
     monkeypatch.setattr(layers.DepthwiseConv2D, "call", None)  # it is not what is used
     computed = compute_depthwise(FusedDepthwiseConv2D, images, wanted, dtype="mixed_bfloat16", **options)
+    # without oneDNN's kernels, TensorFlow adds up the outputs in bfloat16: those of Keras are as far off then
+    outputs = np.abs(rounded[0] - expected[0]).max()
     for ours, keras_own in zip(computed, expected, strict=True):
         assert ours.dtype == "float32"
         assert ours.shape == keras_own.shape
-        assert np.abs(ours - keras_own).max() < 0.03 * np.abs(keras_own).max()
+        assert np.abs(ours - keras_own).max() < max(0.03, 1.01 * outputs) * np.abs(keras_own).max()
 
 
 def test_the_gradient_of_a_bias_keeps_growing_in_bfloat16():
