@@ -245,6 +245,7 @@ TRIALS = {
         "EfficientNet-Lite0, frozen": Trial(LUNGS, base=LITE),
         "MobileNetV2 0.35, all layers, exposed, 5 epochs": _tune(MOBILENET, LUNGS, 5, 7e-4),
         "MobileNetV2 0.35, all layers, border covered, 5 epochs": _tune(MOBILENET, LUNGS, 5, 7e-4, augment="covered"),
+        "MobileNetV2 0.35, all layers, border covered, 10 epochs": _tune(MOBILENET, LUNGS, 10, 7e-4, augment="covered"),
         "EfficientNet-Lite0, from block 3 on, border covered, 3 epochs": _tune(
             LITE, LUNGS, 3, 3e-4, first=BLOCK_3, augment="covered"
         ),
@@ -287,9 +288,9 @@ TRIALS = {
         "EfficientNet-Lite0, from block 3 on, mixup, 6 epochs": _tune(
             LITE, LEAF, 6, 5e-4, {"mixup": 0.2}, first=BLOCK_3
         ),
-        "from scratch, 15 epochs": Trial(MOLE, {"epochs": 15}, network=LEAVES),
-        "from scratch, mixup, 15 epochs": Trial(MOLE, {"epochs": 15, "mixup": 0.2}, network=LEAVES),
-        "from scratch, label smoothing, 15 epochs": Trial(MOLE, {"epochs": 15, "label_smoothing": 0.1}, network=LEAVES),
+        "from scratch, 10 epochs": Trial(MOLE, {"epochs": 10}, network=LEAVES),
+        "from scratch, mixup, 10 epochs": Trial(MOLE, {"epochs": 10, "mixup": 0.2}, network=LEAVES),
+        "from scratch, label smoothing, 10 epochs": Trial(MOLE, {"epochs": 10, "label_smoothing": 0.1}, network=LEAVES),
         "from scratch, 30 epochs": Trial(MOLE, {"epochs": 30}, network=LEAVES),
     },
     "06_leukemia": {

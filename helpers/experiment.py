@@ -499,8 +499,11 @@ class Experiment:
         plt.close(figure)
 
     def measure_cost(self, name):
-        """Sum up what a model cost in all its runs, and tell what it is: a dict for ``results.json``."""
-        runs = [key for key in self.histories if key == name or key.startswith(f"{name}, ")]
+        """Sum up what a model cost in all its folds, and tell what it is: a dict for ``results.json``.
+
+        What the same model cost from other seeds, such as ``cnn, seed 43``, is left out.
+        """
+        runs = [key for key in self.histories if key == name or key.startswith((f"{name}, fold ", f"{name}, refit "))]
         if not runs:
             return {}
         history = pd.concat([self.histories[key] for key in runs])

@@ -342,6 +342,18 @@ def test_trials_of_each_notebook(tmp_path, monkeypatch, notebook, shape, columns
     assert tried.changes.keys() >= {trial.augment for trial in trials.TRIALS[notebook].values()}
 
 
+def test_a_trial_goes_on_from_the_network_of_another(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_SOURCE", "sample")
+    network = {"filters": ((4,), (8,)), "first_stride": 2, "average_pooling": True}
+    known = {"one": trials.Trial((28, 28, 1), {"epochs": 1}, network=network, augment="none")}
+    known["two"] = trials.Trial((28, 28, 1), {"epochs": 1, "learning_rate": 1e-9}, start="one", augment="none")
+    monkeypatch.setattr(trials, "TRIALS", {"01_mnist": known})
+    tried = trials.Trials("01_mnist", tmp_path)
+    tried.run("two", known["two"])
+    one, two = (tried.experiment.predict(name, "validation")["confidence"] for name in known)
+    assert np.abs(one - two).max() < 0.02  # hardly trained further
+
+
 def test_trials_of_folds_predict_each_image_once(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA_SOURCE", "sample")
     network = {"filters": ((4,), (8,)), "first_stride": 2, "average_pooling": True}

@@ -366,6 +366,8 @@ def test_the_precision_is_that_of_the_training_and_stays_there(fitted, tmp_path)
     experiment.fit("first", build, x, Recipe(epochs=1, batch_size=16), precision="mixed_bfloat16")
     assert keras.config.dtype_policy().name == "float32"
     assert experiment.measure_cost("first")["precision"] == "mixed_bfloat16"
+    experiment.fit("first, seed 43", build, x, Recipe(epochs=2, batch_size=16), seed=43)
+    assert experiment.measure_cost("first")["epochs"] == 1  # another seed is another model
 
 
 def test_fewer_folds_leave_no_older_ones(fitted, tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from helpers.data import audit
 from helpers.files import InputError
 
 
@@ -161,9 +162,7 @@ def _check_folds(images, column):
             f"The images to train with lie in {len(names)} fold(s), {', '.join(names) or 'none'}: expected each in one "
             "of several, because they are held out in turn. Add the other folds."
         )
-    per_group = fold.groupby(images["group"]).nunique()
-    if len(shared := per_group.index[per_group > 1]):
-        raise InputError(f"{shared[0]} is in {per_group[shared[0]]} folds: held out, it would be known.")
+    audit.check_split(images, fold)
     counts = pd.crosstab(fold, images["label"])
     if lacking := [f"{name} has no {label}" for name, row in counts.iterrows() for label in row.index[row == 0]]:
         raise InputError(f"{'; '.join(lacking)}: expected images of each class in each fold. Use more images.")

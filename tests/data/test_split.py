@@ -327,7 +327,10 @@ def test_shipped_folds_are_held_out_in_turn():
     [
         (lambda images: images.assign(fold="fold_0"), "lie in 1 fold(s), fold_0: expected"),
         (lambda images: images.assign(fold=images["fold"].mask(images.index == 3)), "lie in 3 fold(s)"),
-        (lambda images: images.assign(fold=images["fold"].where(images.index != 0, "fold_2")), "a0 is in 2 folds"),
+        (
+            lambda images: images.assign(fold=images["fold"].where(images.index != 0, "fold_2")),
+            "Groups on two sides of the split",
+        ),
         (
             lambda images: images[(images["label"] == "a") | (images["fold"] == "fold_1")],
             "fold_0 has no b; fold_2 has no b",

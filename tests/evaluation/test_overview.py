@@ -336,5 +336,7 @@ def test_studies_stand_side_by_side(tmp_path):
         ends = {"low": [0.01, -0.01], "high": [0.3, 0.02], "luck_high": [0.015, 0.03], "spread": 0.004}
         pd.DataFrame(factors | ends).iloc[:: 1 if effect < 0.1 else -1].to_csv(tmp_path / name / "study_factors.csv")
     text = overview.format_studies(tmp_path)
-    assert "| depth | 4 blocks: +0.020 (+0.010 to +0.300) | 0.004 | 4 blocks: +0.200 (+0.010 to +0.300) | 0.004 |" in text
+    assert (
+        "| depth | 4 blocks: +0.020 (+0.010 to +0.300) | 0.004 | 4 blocks: +0.200 (+0.010 to +0.300) | 0.004 |" in text
+    )
     assert "- 05_leaves: the largest effect is that of depth. More than luck: depth." in text
