@@ -218,7 +218,7 @@ TRIALS = {
     "01_mnist": {
         "clean digits, 10 epochs": Trial(DIGIT, {"epochs": 10}, network=STROKES, augment="none"),
         "clean digits, 5 epochs": Trial(DIGIT, {"epochs": 5}, network=STROKES, augment="none"),
-        "clean digits, half of them moved a little, 5 epochs": Trial(
+        "clean digits, half moved a little, 5 epochs": Trial(
             DIGIT, {"epochs": 5}, network=STROKES, augment="nearly alone"
         ),
         "mix, 5 epochs": Trial(DIGIT, {"epochs": 5}, network=STROKES),

@@ -23,8 +23,6 @@ _SHOWN += ("expected_calibration_error",)
 _DIGITS, _PLANTS = "01_mnist", "05_plants"
 _NAMES = {
     "scratch": "from scratch",
-    "last_blocks": "last blocks tuned",
-    "everything": "all tuned",
     "average": "average of networks",
 }
 _GREY, _PERCENT = "#666666", PercentFormatter(1, 0)

@@ -228,7 +228,7 @@ def test_peak_memory_is_told_where_it_is_known(report, peak, told):
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("name", "model", "test_set"),
-    [("01_mnist", "cnn_mixed", "union"), ("02_ham10000", "fine_tuned", "test"), ("05_plants", "everything", "test")],
+    [("01_mnist", "cnn_mixed", "union"), ("02_ham10000", "fine_tuned", "test"), ("05_plants", "fine_tuned", "test")],
 )
 def test_answers_follow_the_results(project, name, model, test_set):
     metric = {"value": 0.4242, "low": 0.4111, "high": 0.4333, "groups": 50}
@@ -241,7 +241,7 @@ def test_answers_follow_the_results(project, name, model, test_set):
 @pytest.mark.parametrize(
     ("name", "model", "test_set"),
     [
-        ("03_chest_xray", "fine_tuned_exposure", "test"),
+        ("03_chest_xray", "fine_tuned_covered", "test"),
         ("04_melanoma", "fine_tuned", "test"),
         ("06_leukemia", "average", "people"),
     ],
@@ -310,7 +310,7 @@ def test_the_strip_shows_the_results(project):
     digits = runs["01_mnist"].results["results"]
     assert network[0][0] == digits["cnn_mixed"]["union"]["accuracy"]["value"]
     results = runs["03_chest_xray"].results["results"]
-    shown = [results["fine_tuned_exposure"]["test"], results["shortcut_features"]["test"]]
+    shown = [results["fine_tuned_covered"]["test"], results["shortcut_features"]["test"]]
     assert [network[2][0], shortcut[1][0]] == [metrics["accuracy"]["value"] for metrics in shown]
     assert majority[2][0] == shown[0]["majority_rate"]["value"]
     assert shortcut[-1][0] == max(
