@@ -202,7 +202,8 @@ def find_leak(run):
 def find_distortion(figures_folder):
     """Find the accuracy on digits that stand on larger and larger canvases: a table for each way of training."""
     table = pd.read_csv(figures_folder / _DIGITS / "robustness_curves.csv")
-    return dict(list(table[table["change"] == _CANVAS].groupby("model")))
+    curves = table[table["change"] == _CANVAS].groupby("model")
+    return {name.removeprefix("cnn "): curve for name, curve in curves}
 
 
 def _plot_networks(opponents, titles, ax):

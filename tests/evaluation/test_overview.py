@@ -194,7 +194,8 @@ def test_each_run_has_a_section_with_its_notebook_its_notes_and_its_table(projec
     (project / "figures" / "07_fruit" / "notes.md").write_text(note, encoding="utf-8")
     shutil.copytree(project / "figures" / "04_melanoma", project / "figures" / "04_melanoma_10000")  # another edition
     update(project)
-    text = read(project, "figures/RESULTS.md")
+    text, studies = read(project, "figures/RESULTS.md").split("\n## Which factor matters where?\n")
+    assert "| learning rate | " in studies
     assert text.index("[07_fruit](#07_fruit)") < text.index("## 07_fruit")
     assert text.endswith(
         "## 07_fruit\n\nNotebook: [Fruit: which one?](../notebooks/07_fruit.ipynb)\n\nRipe ones.\n\n"
@@ -290,7 +291,7 @@ def test_the_text_below_the_strip_follows_the_results(project):
     change(project, "05_plants", "results", "mean_colour", "leaky", "accuracy", "value", value=0.31)
     path = project / "figures" / "01_mnist" / "robustness_curves.csv"
     table = pd.read_csv(path)
-    table.loc[(table["strength"] == 84) & (table["model"] == "clean"), "value"] = 0.07
+    table.loc[(table["strength"] == 84) & (table["model"] == "cnn clean"), "value"] = 0.07
     table.to_csv(path, index=False)
     update(project)
     assert "all networks seem -37 to 6 points better" in read(project)
