@@ -329,7 +329,7 @@ def test_shipped_folds_are_held_out_in_turn():
         (lambda images: images.assign(fold=images["fold"].mask(images.index == 3)), "lie in 3 fold(s)"),
         (
             lambda images: images.assign(fold=images["fold"].where(images.index != 0, "fold_2")),
-            "Groups on two sides of the split",
+            "in fold_2 and ",
         ),
         (
             lambda images: images[(images["label"] == "a") | (images["fold"] == "fold_1")],
