@@ -61,9 +61,7 @@ def _change_xrays():
     some = [augment.mix_augmenters([None, move], (0.4, 0.6)), augment.mix_augmenters([None, expose], (0.2, 0.8))]
 
     def cover(images, rng):
-        shares = rng.uniform(0, COVERED + 0.05, len(images))
-        pairs = zip(images, shares, strict=True)
-        return np.concatenate([explain.cover_border(image[None], share, 128) for image, share in pairs])
+        return explain.cover_border(images, rng.uniform(0, COVERED + 0.05, len(images)), 128)
 
     covered = augment.mix_augmenters([None, cover], (0.5, 0.5))
     return {

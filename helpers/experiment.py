@@ -246,6 +246,7 @@ class Experiment:
             about = {"label": f"{key} of {alike}, seed {rows['seed']}", "seed": rows["seed"]}
             about |= {"training": rows["train"], "validation": rows["validation"]}
             self.fit(key, partial(build, run), x, recipe(run) if callable(recipe) else recipe, **about, **options)
+            self._fits[key]["run_for"] = name
             for part in ("validation", "test"):
                 self.add_predictions(key, part, self.predict_probabilities(key, rows[part]), rows[part])
             total[rows["test"]] += scores.get_probabilities(self.predictions[key, "test"])[0]
@@ -499,11 +500,8 @@ class Experiment:
         plt.close(figure)
 
     def measure_cost(self, name):
-        """Sum up what a model cost in all its folds, and tell what it is: a dict for ``results.json``.
-
-        What the same model cost from other seeds, such as ``cnn, seed 43``, is left out.
-        """
-        runs = [key for key in self.histories if key == name or key.startswith((f"{name}, fold ", f"{name}, refit "))]
+        """Sum up what a model cost in all runs of its cross-validation, and tell what it is: for ``results.json``."""
+        runs = [key for key in self.histories if self._fits[key].get("run_for", key) == name]
         if not runs:
             return {}
         history = pd.concat([self.histories[key] for key in runs])

@@ -371,7 +371,9 @@ class Review:
         pixels_of["foreign"] = np.concatenate([images[:count] for images in self.strangers.values()])
         pixels_of = {kind: np.asarray(images) for kind, images in pixels_of.items() if len(images)}
         ends = np.cumsum([len(images) for images in pixels_of.values()])[:-1]
-        found = np.split(self._explain(np.concatenate(list(pixels_of.values()))), ends)
+        explained = np.concatenate(list(pixels_of.values()))
+        codes = fast.predict_probabilities(self.model, explained).argmax(axis=1)
+        found = np.split(explain.compute_grad_cam(self.model, explained, codes), ends)
         heatmaps = dict(zip(pixels_of, found, strict=True))
         measured = {kind: explain.measure_evidence(heatmaps[kind], masks(images)) for kind, images in pixels_of.items()}
         kinds = np.repeat(list(measured), [len(table) for table in measured.values()])
@@ -469,9 +471,10 @@ class Review:
         if features.shape[1] < _FEWEST_FEATURES:
             chunks = np.array_split(np.arange(len(self.x)), len(self.x) // 256 + 1)
             features = np.concatenate([foreign.describe_pixels(self.x[chunk]) for chunk in chunks])
-        known = features[self.training]
-        features -= known.mean(axis=0)
-        features /= known.std(axis=0) + 1e-6
+        for some in np.array_split(features, 16, axis=1):  # a copy of all training images would fill the memory
+            known = some[self.training]
+            some -= known.mean(axis=0)
+            some /= known.std(axis=0) + 1e-6
         return np.clip(features, -_FARTHEST, _FARTHEST, out=features)  # what hardly varies would outweigh all else
 
     def _score(self, table):
@@ -502,9 +505,3 @@ class Review:
             for kind, shape in (("mirrored or turned", duplicates.THUMBNAIL), ("cropped or tilted", duplicates.DETAIL))
         )
         return audit.find_copies(contents, thumbnails, detail)
-
-    def _explain(self, images):
-        """Find the evidence for the class that is predicted."""
-        codes = fast.predict_probabilities(self.model, images).argmax(axis=1)
-        chunks = [slice(start, start + 64) for start in range(0, len(images), 64)]
-        return np.concatenate([explain.compute_grad_cam(self.model, images[part], codes[part]) for part in chunks])

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+_PIXELS_AT_ONCE = 2**18  # all maps of a network are kept for these: about 1 kB a pixel in EfficientNet-Lite0
+
 
 def compute_grad_cam(model, images, class_indices, layer=None, size=None):
     """Compute where in each image the evidence for a class lies, by Grad-CAM (Selvaraju et al. 2017).
@@ -41,19 +43,25 @@ def compute_grad_cam(model, images, class_indices, layer=None, size=None):
         raise ValueError(f"The last layer of {model.name} is {type(last).__name__}; expected a Dense one.")
     # The scores come from the output without its softmax: a layer that two models share has several inputs.
     both = keras.Model(model.input, [model.get_layer(name).output, model.output])
-    batch = tf.constant(np.asarray(images, "float32"))
-    with tf.GradientTape() as tape:
-        tape.watch(batch)  # so that the features are recorded even where no layer is trainable
-        activation, last.activation = last.activation, keras.activations.linear
-        try:
-            features, scores = both(batch, training=False)
-        finally:
-            last.activation = activation
-        score = tf.gather(scores, np.asarray(class_indices), axis=1, batch_dims=1)
-    gradients = tf.cast(tape.gradient(score, features), tf.float32)
-    weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
-    evidence = tf.nn.relu(tf.reduce_sum(weights * tf.cast(features, tf.float32), axis=-1, keepdims=True))
-    evidence = tf.image.resize(evidence, size or images.shape[1:3])[..., 0].numpy()
+
+    def explain(batch, codes):
+        batch = tf.constant(np.asarray(batch, "float32"))
+        with tf.GradientTape() as tape:
+            tape.watch(batch)  # so that the features are recorded even where no layer is trainable
+            activation, last.activation = last.activation, keras.activations.linear
+            try:
+                features, scores = both(batch, training=False)
+            finally:
+                last.activation = activation
+            score = tf.gather(scores, codes, axis=1, batch_dims=1)
+        gradients = tf.cast(tape.gradient(score, features), tf.float32)
+        weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
+        evidence = tf.nn.relu(tf.reduce_sum(weights * tf.cast(features, tf.float32), axis=-1, keepdims=True))
+        return tf.image.resize(evidence, size or images.shape[1:3])[..., 0].numpy()
+
+    step = max(1, _PIXELS_AT_ONCE // int(np.prod(images.shape[1:3])))
+    parts = [slice(start, start + step) for start in range(0, max(len(images), 1), step)]
+    evidence = np.concatenate([explain(images[part], np.asarray(class_indices)[part]) for part in parts])
     strongest = evidence.max(axis=(1, 2), keepdims=True)
     return np.divide(evidence, strongest, out=np.zeros_like(evidence), where=strongest > 0)
 
@@ -79,23 +87,25 @@ def render_feature_maps(model, image, layer, count=8):
 def cover_border(images, share, level):
     """Cover the border of images (n, height, width, channels), to see what a model makes of the middle alone.
 
-    The cover reaches in from each side by a ``share`` of it, from 0 to 0.5, which leaves nothing. Its ``level`` is the
-    same for all images, because their own mean would tell something about what is covered. Return a float32 array.
+    The cover reaches in from each side by a ``share`` of it, from 0 to 0.5, which leaves nothing; an array (n,) has a
+    share for each image. The ``level`` of the cover is the same for all images, because their own mean would tell
+    something about what is covered. Return a float32 array.
     """
-    return np.where(_find_middle(images.shape, share), images, np.float32(level)).astype("float32")
+    return np.where(_find_middle(images.shape, share), images, np.float32(level)).astype("float32", copy=False)
 
 
 def cover_middle(images, share, level):
     """Cover all but the border of images: the counterpart of `cover_border`, with its parameters."""
-    return np.where(_find_middle(images.shape, share), np.float32(level), images).astype("float32")
+    return np.where(_find_middle(images.shape, share), np.float32(level), images).astype("float32", copy=False)
 
 
 def _find_middle(shape, share):
-    """Return which pixels of images of this shape do not lie in the border, an array (height, width, 1)."""
-    if not 0 <= share <= 0.5:
+    """Return which pixels of images of this shape do not lie in the border: bool (height, width, 1), or n of these."""
+    shares = np.asarray(share, "float64")[..., None]
+    if not ((shares >= 0) & (shares <= 0.5)).all():
         raise ValueError(f"share={share}: expected 0 to 0.5 of the side.")
-    rows, columns = (np.minimum(range(side), range(side)[::-1]) >= int(share * side + 0.5) for side in shape[1:3])
-    return rows[:, None, None] & columns[:, None]
+    rows, columns = (np.minimum(range(side), range(side)[::-1]) >= np.floor(shares * side + 0.5) for side in shape[1:3])
+    return rows[..., :, None, None] & columns[..., None, :, None]
 
 
 def find_foreground(images, background=None):

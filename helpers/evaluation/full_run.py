@@ -132,6 +132,13 @@ class FullRun:
         table = compare_published(self.notebook, self)
         return Unmarked(table or f"No published results are kept for `{self.notebook}`.")
 
+    def show_trials(self, digits=3):
+        """Show what was tried on validation images before the full run: the table of ``benchmarks/trials.py``."""
+        path = self._folder / "validation_trials.csv"
+        if not path.exists():
+            return Unmarked(f"No trials of `{self.notebook}` are kept here.")
+        return Unmarked(pd.read_csv(path).set_index("trial").round(digits))
+
     def show_figure(self, name, scale=1):
         """Show a figure of the full run as large as those of the notebook itself, with a line that says what it is.
 

@@ -31,13 +31,23 @@ def score_group_of_classes(predictions, classes):
     )
 
 
-def find_threshold(scores, specificity=0.9):
-    """Find the lowest threshold at which at least this share of the negative validation images stays below it."""
-    negative = np.sort(scores.loc[~scores["positive"], "score"].to_numpy())
-    if not len(negative):
-        raise ValueError("There is no negative image, so that there is no specificity.")
-    spared = len(negative) - int(np.floor((1 - specificity) * len(negative) + 1e-9))
-    return float(np.nextafter(negative[spared - 1], np.inf) if spared > 0 else scores["score"].min())
+def find_threshold(scores, *, specificity=None, sensitivity=None):
+    """Find a threshold by validation images, given either the specificity or the sensitivity that it has to reach.
+
+    It is the lowest one at which at least this share of the negative images stays below it, or the highest one at which
+    at least this share of the positive images raises the alarm. Other combinations of the two, and no image of the kind
+    that is asked about, are a ValueError.
+    """
+    if (specificity is None) == (sensitivity is None):
+        raise ValueError(f"specificity={specificity} and sensitivity={sensitivity}: expected one of the two.")
+    kind, share = ("negative", specificity) if sensitivity is None else ("positive", sensitivity)
+    asked = np.sort(scores.loc[scores["positive"] == (kind == "positive"), "score"].to_numpy())
+    if not len(asked):
+        raise ValueError(f"There is no {kind} image to find a threshold by.")
+    wrong = int(np.floor((1 - share) * len(asked) + 1e-9))  # as many may be on the wrong side
+    if kind == "positive":
+        return float(asked[wrong] if wrong < len(asked) else np.nextafter(scores["score"].max(), np.inf))
+    return float(np.nextafter(asked[-wrong - 1], np.inf) if wrong < len(asked) else scores["score"].min())
 
 
 def find_balanced_threshold(scores):

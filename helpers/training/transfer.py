@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from helpers.files import InputError, read_reason
@@ -188,7 +189,9 @@ def build_head(features, n_classes, dropout=0.3):
     ``features`` (n, n_features) are those of the training images, for the statistics.
     """
     inputs = layers.Input(features.shape[1:], name="features_in")
-    mean, variance = features.mean(axis=0, dtype="float64"), features.var(axis=0, dtype="float64").clip(1e-4)
+    columns = np.array_split(features, 16, axis=1)  # some at a time: float64 takes twice the memory
+    mean = np.concatenate([part.mean(axis=0, dtype="float64") for part in columns])
+    variance = np.concatenate([part.var(axis=0, dtype="float64") for part in columns]).clip(1e-4)
     x = layers.Normalization(mean=mean, variance=variance, dtype="float32", name="feature_scaling")(inputs)
     x = layers.Dropout(dropout, name="dropout")(x)
     outputs = layers.Dense(n_classes, activation="softmax", dtype="float32", name="probabilities")(x)

@@ -8,6 +8,7 @@ from helpers.training import tf  # isort: skip  (first: its start-up is silent)
 import keras
 from keras import layers
 
+from helpers.evaluation import explain
 from helpers.evaluation.explain import (
     compute_grad_cam,
     cover_border,
@@ -126,6 +127,18 @@ def test_images_do_not_depend_on_those_beside_them():
     for number, class_index in enumerate([0, 1, 0]):
         alone = compute_grad_cam(model, images[number : number + 1], [class_index])
         np.testing.assert_allclose(together[number], alone[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("images_at_once", [1, 2, 1000])
+def test_no_more_images_are_computed_at_once_than_fit_into_memory(monkeypatch, images_at_once):
+    model, seen = build_detector(), []
+    expected = compute_grad_cam(model, make_squares(), [0, 0, 1])
+    monkeypatch.setattr(explain, "_PIXELS_AT_ONCE", images_at_once * SIDE**2)
+    call = layers.Conv2D.call
+    monkeypatch.setattr(layers.Conv2D, "call", lambda self, x: seen.append(len(x)) or call(self, x))
+    np.testing.assert_allclose(compute_grad_cam(model, make_squares(), [0, 0, 1]), expected, atol=1e-6)
+    assert sum(seen) == 3
+    assert max(seen) <= images_at_once
 
 
 def test_where_nothing_speaks_for_the_class_the_heatmap_is_zero():
@@ -368,6 +381,8 @@ def test_border_or_middle_have_the_level_of_the_cover(share, rows, columns, chan
     only_middle, only_border = np.full(images.shape, LEVEL), images.astype("float64")
     only_middle[middle], only_border[middle] = images[middle], LEVEL
     without_border, without_middle = cover_border(images, share, LEVEL), cover_middle(images, share, LEVEL)
+    by_image = cover_border(images, [share, 0, 0.5], LEVEL)
+    np.testing.assert_array_equal(by_image, [only_middle[0], images[1], np.full(images[2].shape, LEVEL)])
     np.testing.assert_array_equal(without_border, only_middle)
     np.testing.assert_array_equal(without_middle, only_border)
     assert without_border.dtype == without_middle.dtype == np.float32

@@ -248,3 +248,9 @@ def test_without_a_full_run_everything_says_so(folder, scores):
     assert run.compare(scores, ["cnn"], ["accuracy"], "test", "sample").content == missing
     assert compare_directions(run, scores, ("cnn", "fine tuned")) == [missing]
     assert run.show_figure("roc").content == run.compare_published().content == missing
+    assert run.show_trials().content == "No trials of `07_sweets` are kept here."
+
+
+def test_trials_are_shown_rounded(folder, run):
+    (folder / "02_skin" / "validation_trials.csv").write_text("trial,accuracy\nfrozen,0.81239\n")
+    assert run.show_trials().content.to_dict() == {"accuracy": {"frozen": 0.812}}

@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -79,7 +80,7 @@ def get_specificity(scores, threshold):
 def test_the_threshold_is_the_lowest_that_keeps_the_promise(specificity, decimals):
     for seed in range(4):
         scores = simulate_scores(150, seed, decimals)
-        threshold = find_threshold(scores, specificity)
+        threshold = find_threshold(scores, specificity=specificity)
         assert isinstance(threshold, float)
         assert get_specificity(scores, threshold) >= specificity - 1e-12
         assert get_specificity(scores, np.nextafter(threshold, -np.inf)) < specificity
@@ -89,32 +90,61 @@ def test_the_threshold_is_the_lowest_that_keeps_the_promise(specificity, decimal
 def test_false_alarms_are_used_up_to_the_number_allowed(specificity, allowed):
     """Ten negatives: 1 - 0.9 and the like are not exact in binary."""
     scores = make_scores([False] * 10 + [True] * 3, [*np.arange(10) / 10, 0.05, 0.55, 0.99])
-    threshold = find_threshold(scores, specificity)
+    threshold = find_threshold(scores, specificity=specificity)
     assert (scores.loc[~scores["positive"], "score"] >= threshold).sum() == allowed
 
 
 def test_tied_negatives_fall_on_one_side_together():
     scores = make_scores([False] * 5, [0.1, 0.4, 0.4, 0.4, 0.9])
-    assert 0.4 < find_threshold(scores, 0.5) < 0.4001  # two false alarms are allowed, three would come
-    assert 0.1 < find_threshold(scores, 0.2) < 0.1001
-    assert 0.9 < find_threshold(scores, 1) < 0.9001
+    assert 0.4 < find_threshold(scores, specificity=0.5) < 0.4001  # two false alarms are allowed, three would come
+    assert 0.1 < find_threshold(scores, specificity=0.2) < 0.1001
+    assert 0.9 < find_threshold(scores, specificity=1) < 0.9001
 
 
 def test_without_any_specificity_all_negatives_may_raise_an_alarm():
     scores = simulate_scores(50)
-    threshold = find_threshold(scores, 0)
+    threshold = find_threshold(scores, specificity=0)
     assert (scores.loc[~scores["positive"], "score"] >= threshold).all()
 
 
 def test_positives_do_not_move_the_threshold():
     scores = simulate_scores(100)
     moved = scores.assign(score=scores["score"].mask(scores["positive"], 0.5))
-    assert find_threshold(moved) == find_threshold(scores) == find_threshold(scores.sample(frac=1, random_state=0))
+    find = partial(find_threshold, specificity=0.9)
+    assert find(moved) == find(scores) == find(scores.sample(frac=1, random_state=0))
 
 
 def test_without_negatives_there_is_no_threshold():
     with pytest.raises(ValueError, match="no negative image"):
-        find_threshold(make_scores([True, True], [0.2, 0.4]))
+        find_threshold(make_scores([True, True], [0.2, 0.4]), specificity=0.9)
+
+
+@pytest.mark.parametrize("sensitivity", [0.05, 0.5, 0.9, 0.95, 0.99, 1])
+@pytest.mark.parametrize("decimals", [None, 1, 0], ids=["all scores differ", "tied scores", "zero or one"])
+def test_the_threshold_is_the_highest_that_finds_enough(sensitivity, decimals):
+    for seed in range(4):
+        scores = simulate_scores(150, seed, decimals)
+        threshold, positive = find_threshold(scores, sensitivity=sensitivity), scores.loc[scores["positive"], "score"]
+        assert (positive >= threshold).mean() >= sensitivity - 1e-12
+        assert (positive >= np.nextafter(threshold, np.inf)).mean() < sensitivity
+
+
+@pytest.mark.parametrize(("sensitivity", "missed"), [(0.9, 1), (0.7, 3), (0.8, 2), (0.95, 0), (1, 0), (0, 10)])
+def test_positives_are_missed_up_to_the_number_allowed(sensitivity, missed):
+    scores = make_scores([True] * 10 + [False] * 3, [*np.arange(10) / 10, 0.05, 0.55, 0.99])
+    threshold = find_threshold(scores, sensitivity=sensitivity)
+    assert (scores.loc[scores["positive"], "score"] < threshold).sum() == missed
+
+
+def test_a_threshold_that_is_to_find_needs_positives():
+    with pytest.raises(ValueError, match="no positive image"):
+        find_threshold(make_scores([False, False], [0.2, 0.4]), sensitivity=0.9)
+
+
+@pytest.mark.parametrize("asked", [{}, {"specificity": 0.9, "sensitivity": 0.9}])
+def test_a_threshold_reaches_one_of_the_two(asked):
+    with pytest.raises(ValueError, match="expected one of the two"):
+        find_threshold(simulate_scores(50), **asked)
 
 
 def test_alarms_by_hand():
@@ -156,7 +186,8 @@ def test_alarms_are_those_of_scikit_learn(decimals):
 def test_the_threshold_of_these_very_images_reaches_what_the_ranking_allows():
     for seed in range(4):
         scores = simulate_scores(200, seed)
-        found = compute_alarm_metrics(scores, find_threshold(scores, 0.85), specificity=0.85, resamples=1)["value"]
+        threshold = find_threshold(scores, specificity=0.85)
+        found = compute_alarm_metrics(scores, threshold, specificity=0.85, resamples=1)["value"]
         assert found["sensitivity"] == pytest.approx(found["sensitivity_at_specificity"])
         assert found["specificity"] >= 0.85
 
@@ -421,7 +452,7 @@ def test_the_higher_the_threshold_the_more_is_missed_and_the_fewer_false_alarms_
 
 def test_missed_and_false_alarms_are_what_sensitivity_and_specificity_leave():
     scores = simulate_scores(200, 3, 1)
-    for threshold in (0.2, find_threshold(scores), find_balanced_threshold(scores)):
+    for threshold in (0.2, find_threshold(scores, specificity=0.9), find_balanced_threshold(scores)):
         row = count_missed(scores, [threshold], 1).iloc[0]
         assert (1 - row["missed"], 1 - row["false_alarms"]) == pytest.approx(get_rates(scores, threshold))
         value = compute_alarm_metrics(scores, threshold, resamples=1)["value"]
