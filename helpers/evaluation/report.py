@@ -376,12 +376,15 @@ def measure_peak_memory():
 
 
 def read_cpu_name():
-    """Read the name of the processor."""
+    """Read the name of the processor; on Linux also its family and its units for bfloat16, which decide its speed."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    about = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    family = [f"family {about['cpu family']}"] if "cpu family" in about else []
+    units = [unit for unit in ("amx_bf16", "avx512_bf16") if unit in about.get("flags", "").split()]
+    return ", ".join([about.get("model name", platform.machine()), *family, *units])
 
 
 def _plain(value):

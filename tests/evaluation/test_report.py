@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import platform
 import re
 import zlib
 from types import SimpleNamespace
@@ -455,3 +456,18 @@ def test_tables_are_made_readable():
     assert shown.loc["net"].tolist() == ["0.912 (0.800 to 0.950)", "0.700 (3 groups: no interval)", "120", "0.123"]
     assert shown.loc["tree"].tolist() == ["", "0.600 (0.500 to 0.700)", "7", ""]
     assert table["value"].iloc[0] == 0.91234  # the table itself stays
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (
+            "model name\t: A B\ncpu family\t: 26\nflags\t\t: fpu avx512_bf16\n\nmodel name\t: A C\n",
+            "A B, family 26, avx512_bf16",
+        ),
+        ("processor\t: 0\nBogoMIPS\t: 50.00\n", platform.machine()),
+    ],
+)
+def test_the_processor_is_named_with_what_decides_its_speed(monkeypatch, text, name):
+    monkeypatch.setattr(module.Path, "read_text", lambda path: text)
+    assert module.read_cpu_name() == name
