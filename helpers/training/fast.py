@@ -71,6 +71,8 @@ class FusedDepthwiseConv2D(layers.DepthwiseConv2D):
     TensorFlow has no fast kernel there for two gradients, which take up to 70 times as long: that of the input where
     the stride is 2 is computed in float32 here, and that of a kernel of 5x5 is put together of four of 3x3. That of the
     bias TensorFlow adds up in 8 bits, until it stops growing: here it is a product of matrices, which adds in float32.
+    On a processor without units for bfloat16 TensorFlow adds up the outputs in 8 bits, too: there all is computed in
+    float32, and only the outputs are rounded.
     """
 
     def call(self, inputs):
@@ -79,12 +81,19 @@ class FusedDepthwiseConv2D(layers.DepthwiseConv2D):
         in_bfloat16 = self.compute_dtype == "bfloat16" and not tf.config.list_physical_devices("GPU")
         if not (known and plain and in_bfloat16 and self.use_bias and None not in inputs.shape[1:]):
             return super().call(inputs)
-        kernel, bias = (tf.cast(weight, "bfloat16") for weight in (self.kernel, self.bias))
-        return self.activation(_convolve_depthwise(inputs, kernel, bias, self.strides[0], self.padding.upper()))
+        has_units = _has_bfloat16_units()
+        dtype, convolve = ("bfloat16", _convolve_depthwise) if has_units else ("float32", _convolve_depthwise_plainly)
+        images, kernel, bias = (tf.cast(values, dtype) for values in (inputs, self.kernel, self.bias))
+        options = {"strides": [1, *self.strides, 1], "padding": self.padding.upper()}
+        return self.activation(tf.cast(convolve(images, kernel, bias, **options), "bfloat16"))
 
 
-def _convolve_depthwise(images, kernel, bias, stride, padding):
-    options = {"strides": [1, stride, stride, 1], "padding": padding}
+def _convolve_depthwise_plainly(images, kernel, bias, **options):
+    return tf.nn.bias_add(tf.nn.depthwise_conv2d(images, kernel, **options), bias)
+
+
+def _convolve_depthwise(images, kernel, bias, **options):
+    stride = options["strides"][1]
 
     @tf.custom_gradient
     def convolve(images, kernel, bias):
@@ -101,7 +110,7 @@ def _convolve_depthwise(images, kernel, bias, stride, padding):
             bias_gradient = tf.matmul(tf.ones([1, tf.shape(places)[0]], "bfloat16"), places)[0]
             return tf.cast(image_gradient, "bfloat16"), compute(images, gradient, **options), bias_gradient
 
-        return tf.nn.bias_add(tf.nn.depthwise_conv2d(images, kernel, **options), bias), compute_gradients
+        return _convolve_depthwise_plainly(images, kernel, bias, **options), compute_gradients
 
     return convolve(images, kernel, bias)
 
@@ -361,8 +370,13 @@ def _find_fast_precision():
         details = map(tf.config.experimental.get_device_details, gpus)
         capability = min(gpu.get("compute_capability", (0, 0)) for gpu in details)
         return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
+    return "mixed_bfloat16" if _has_bfloat16_units() else "float32"
+
+
+def _has_bfloat16_units():
+    """Tell whether the processor has units that multiply bfloat16."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:  # not Linux
-        flags = ""
-    return "mixed_bfloat16" if "amx_bf16" in flags or "avx512_bf16" in flags else "float32"
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
