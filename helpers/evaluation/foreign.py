@@ -110,7 +110,10 @@ class _Space:
         mean, scale = known.mean(axis=0), known.std(axis=0)
         scale = scale + 1e-3 * scale.max() + 1e-6  # what hardly varies says little
         count = min(_COMPONENTS, *known.shape, max(1, _PROJECTION // known.shape[1]))
-        _, singular, components = randomized_svd((known - mean) / scale, count, random_state=0)
+        standardized = known - mean
+        standardized /= scale
+        _, singular, components = randomized_svd(standardized, count, random_state=0)
+        del standardized  # as large as all features
         variance = np.square(singular) / len(known)
         spread = np.sqrt(variance + variance.mean() + 1e-6)  # small ones are noise in part: shrunk towards their mean
         values = {"mean": mean, "scale": scale, "spread": spread, "limit": 1}

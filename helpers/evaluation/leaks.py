@@ -7,7 +7,7 @@ from helpers.evaluation.bootstrap import bootstrap
 from helpers.evaluation.foreign import _make_unit, _run_in_one_thread
 from helpers.evaluation.scores import _prepare_metrics
 
-_CHUNK = 512  # images compared at a time
+_CHUNK = 512  # known images compared at a time
 
 
 @_run_in_one_thread
@@ -16,12 +16,13 @@ def find_nearest(features, known):
 
     Return an int array (m,), the positions among the known ones, and a float32 array (m,), the cosines, at most 1.
     """
-    features, known = (_make_unit(values) for values in (features, known))
-    nearest, similarity = np.empty(len(features), int), np.empty(len(features), "float32")
-    for start in range(0, len(features), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        cosine = features[part] @ known.T
-        nearest[part], similarity[part] = cosine.argmax(axis=1), cosine.max(axis=1)
+    features = _make_unit(features)
+    nearest, similarity = np.zeros(len(features), int), np.full(len(features), -1, "float32")
+    for start in range(0, len(known), _CHUNK):
+        cosine = features @ _make_unit(known[start : start + _CHUNK]).T
+        best, highest = cosine.argmax(axis=1), cosine.max(axis=1)
+        nearer = highest > similarity
+        nearest[nearer], similarity[nearer] = start + best[nearer], highest[nearer]
     return nearest, np.minimum(similarity, 1)
 
 
