@@ -132,12 +132,17 @@ class FullRun:
         table = compare_published(self.notebook, self)
         return Unmarked(table or f"No published results are kept for `{self.notebook}`.")
 
+    def read_table(self, name, **options):
+        """Read a table that the full run exported, such as "predictions"; ``options`` are those of ``pd.read_csv``."""
+        path = self._folder / f"{name}.csv"
+        if not path.exists():
+            there = ", ".join(sorted(file.stem for file in self._folder.glob("*.csv"))) or "none"
+            raise InputError(f"The full run has no table {name!r}: expected one of {there}.")
+        return pd.read_csv(path, **options)
+
     def show_trials(self, digits=3):
         """Show what was tried on validation images before the full run: the table of ``benchmarks/trials.py``."""
-        path = self._folder / "validation_trials.csv"
-        if not path.exists():
-            return Unmarked(f"No trials of `{self.notebook}` are kept here.")
-        return Unmarked(pd.read_csv(path).set_index("trial").round(digits))
+        return Unmarked(self.read_table("validation_trials", index_col="trial").round(digits))
 
     def show_figure(self, name, scale=1):
         """Show a figure of the full run as large as those of the notebook itself, with a line that says what it is.

@@ -248,9 +248,15 @@ def test_without_a_full_run_everything_says_so(folder, scores):
     assert run.compare(scores, ["cnn"], ["accuracy"], "test", "sample").content == missing
     assert compare_directions(run, scores, ("cnn", "fine tuned")) == [missing]
     assert run.show_figure("roc").content == run.compare_published().content == missing
-    assert run.show_trials().content == "No trials of `07_sweets` are kept here."
 
 
-def test_trials_are_shown_rounded(folder, run):
+def test_tables_are_read_and_trials_shown_rounded(folder, run):
     (folder / "02_skin" / "validation_trials.csv").write_text("trial,accuracy\nfrozen,0.81239\n")
     assert run.show_trials().content.to_dict() == {"accuracy": {"frozen": 0.812}}
+    assert run.read_table("validation_trials", index_col="trial").loc["frozen", "accuracy"] == 0.81239
+
+
+def test_tables_that_are_not_there_are_told(folder, run):
+    (folder / "02_skin" / "seeds.csv").write_text("seed\n1\n")
+    with pytest.raises(InputError, match=r"no table 'rock': expected one of seeds\."):
+        run.read_table("rock")
