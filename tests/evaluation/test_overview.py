@@ -244,7 +244,7 @@ def test_answers_follow_the_results(project, name, model, test_set):
     [
         ("03_chest_xray", "fine_tuned_covered", "test"),
         ("04_melanoma", "fine_tuned", "test"),
-        ("06_leukemia", "average", "people"),
+        ("06_leukemia", "small_cnn", "people"),
     ],
 )
 def test_answers_of_two_classes_follow_the_results(project, name, model, test_set):
