@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from helpers.evaluation import overview
+from helpers.evaluation.answers import choose_model
 from helpers.evaluation.overview import format_results, format_table, load_runs, plot_overview, read_titles, update
 from helpers.evaluation.report import Report
 from helpers.evaluation.scores import compute_metrics
@@ -252,6 +254,16 @@ def test_answers_of_two_classes_follow_the_results(project, name, model, test_se
     change(project, name, "results", model, test_set, "roc_auc", value=metric)
     update(project)
     assert "0.654 (3 groups: no interval)" in read_answers(project)[name].partition(";")[0].partition(",")[0]
+
+
+@pytest.mark.parametrize(
+    ("by_person", "expected"), [({}, "average"), ({"cnn": 0.8, "resnet": 0.9, "cnn_and_area": 0.95}, "resnet")]
+)
+def test_a_network_answers_where_a_shortcut_was_chosen(by_person, expected):
+    models = {name: {"cost": {"held_out_by_person": value}} for name, value in by_person.items()}
+    results = {"results": {"area": {"cost": {"chosen": True, "held_out_by_person": 0.99}}, **models}}
+    run = SimpleNamespace(notebook="09_sweets", results=results, find_chosen=lambda: ("area", "people"))
+    assert choose_model(run) == (expected, "people")
 
 
 @pytest.mark.usefixtures("undrawn")
