@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
+from helpers.evaluation import leaks
 from helpers.evaluation.leaks import compute_price, find_nearest
 from helpers.evaluation.scores import compute_metrics, make_predictions
 
@@ -67,3 +68,13 @@ def test_a_leak_that_changes_nothing_costs_nothing(predictions):
 def test_there_have_to_be_clean_images(predictions, leaked):
     with pytest.raises(ValueError, match="expected some"):
         compute_price(predictions, leaked)
+
+
+def test_the_nearest_image_is_found_in_every_part(monkeypatch):
+    rng = np.random.default_rng(0)
+    known, asked = rng.normal(size=(50, 8)), rng.normal(size=(30, 8))
+    expected = find_nearest(asked, known)
+    monkeypatch.setattr(leaks, "_CHUNK", 7)
+    nearest, similarity = find_nearest(asked, known)
+    np.testing.assert_array_equal(nearest, expected[0])
+    np.testing.assert_allclose(similarity, expected[1], rtol=1e-5)
