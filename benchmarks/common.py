@@ -17,7 +17,7 @@ from PIL import Image
 
 from helpers.evaluation.report import read_cpu_name
 from helpers.files import replace_atomically
-from helpers.parallel import end_with_parent
+from helpers.parallel import end_with_parent, list_bfloat16_units
 
 RESULTS = Path(__file__).parent / "results.json"
 KINDS = ("without bfloat16", "without AMX", "with AMX", "with a GPU")  # of machines; see `name_kind`
@@ -180,15 +180,12 @@ def describe_machine():
     """Describe what the rows of one run have in common: processor and versions."""
     from helpers.training import tf  # here only: it takes seconds to start
 
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        flags = set()
+    units = list_bfloat16_units()
     return {
         "processor": read_cpu_name(),
         "cores": os.cpu_count(),
-        "amx_bf16": "amx_bf16" in flags,
-        "avx512_bf16": "avx512_bf16" in flags,
+        "amx_bf16": "amx_bf16" in units,
+        "avx512_bf16": "avx512_bf16" in units,
         "gpu": bool(tf.config.list_physical_devices("GPU")),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
     }

@@ -304,3 +304,12 @@ def _lose():
 def _run_within(item, function, context, *shared):
     with context():
         return function(item, *shared)
+
+
+def list_bfloat16_units():
+    """List the units of the processor that multiply bfloat16, by their names in ``/proc/cpuinfo``, which Linux has."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return []
+    return [unit for unit in ("amx_bf16", "avx512_bf16") if unit in words]

@@ -26,6 +26,7 @@ from helpers.evaluation.drawing import describe_figure, list_tables
 from helpers.evaluation.language import translate_figure
 from helpers.evaluation.layout import DPI, find_page
 from helpers.files import InputError, guard_cell, hold_lock, replace_atomically
+from helpers.parallel import list_bfloat16_units
 from helpers.settings import PROJECT_FOLDER, Settings
 
 FIGURES_FOLDER = PROJECT_FOLDER / "figures"
@@ -182,7 +183,7 @@ class Report:
                 "test_set_opened": self._opened,
                 "peak_memory_mb": measure_peak_memory(),
                 "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
-                "cpu": read_cpu_name(),
+                "cpu": describe_processor(),
                 "cores": os.cpu_count(),
             }
             with replace_atomically(path) as unfinished:
@@ -376,15 +377,19 @@ def measure_peak_memory():
 
 
 def read_cpu_name():
-    """Read the name of the processor; on Linux also its family and its units for bfloat16, which decide its speed."""
+    """Read the name of the processor and, on Linux, its family: several kinds may have the same name."""
     try:
         first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
     except OSError:
         return platform.processor() or platform.machine()
     about = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
     family = [f"family {about['cpu family']}"] if "cpu family" in about else []
-    units = [unit for unit in ("amx_bf16", "avx512_bf16") if unit in about.get("flags", "").split()]
-    return ", ".join([about.get("model name", platform.machine()), *family, *units])
+    return ", ".join([about.get("model name", platform.machine()), *family])
+
+
+def describe_processor():
+    """Describe the processor by its name, its family and its units for bfloat16, which decide how fast it trains."""
+    return ", ".join([read_cpu_name(), *list_bfloat16_units()])
 
 
 def _plain(value):

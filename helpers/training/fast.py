@@ -5,13 +5,13 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import keras
 import numpy as np
 from keras import layers
 
 from helpers.files import release_pages
+from helpers.parallel import list_bfloat16_units
 from helpers.progress import open_stage
 from helpers.training import tf
 from helpers.training.checking import check_values
@@ -81,7 +81,7 @@ class FusedDepthwiseConv2D(layers.DepthwiseConv2D):
         in_bfloat16 = self.compute_dtype == "bfloat16" and not tf.config.list_physical_devices("GPU")
         if not (known and plain and in_bfloat16 and self.use_bias and None not in inputs.shape[1:]):
             return super().call(inputs)
-        has_units = _has_bfloat16_units()
+        has_units = bool(list_bfloat16_units())
         dtype, convolve = ("bfloat16", _convolve_depthwise) if has_units else ("float32", _convolve_depthwise_plainly)
         images, kernel, bias = (tf.cast(values, dtype) for values in (inputs, self.kernel, self.bias))
         options = {"strides": [1, *self.strides, 1], "padding": self.padding.upper()}
@@ -370,13 +370,4 @@ def _find_fast_precision():
         details = map(tf.config.experimental.get_device_details, gpus)
         capability = min(gpu.get("compute_capability", (0, 0)) for gpu in details)
         return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
-    return "mixed_bfloat16" if _has_bfloat16_units() else "float32"
-
-
-def _has_bfloat16_units():
-    """Tell whether the processor has units that multiply bfloat16."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:  # not Linux
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+    return "mixed_bfloat16" if list_bfloat16_units() else "float32"

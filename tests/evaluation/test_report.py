@@ -470,4 +470,4 @@ def test_tables_are_made_readable():
 )
 def test_the_processor_is_named_with_what_decides_its_speed(monkeypatch, text, name):
     monkeypatch.setattr(module.Path, "read_text", lambda path: text)
-    assert module.read_cpu_name() == name
+    assert module.describe_processor() == name
